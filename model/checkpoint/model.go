@@ -1,0 +1,260 @@
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Names of the files in a model directory, as Transformers writes them.
+const (
+	configFile  = "config.json"
+	weightsFile = "model.safetensors"
+	indexFile   = "model.safetensors.index.json"
+)
+
+// maxJSON limits a model directory's JSON files, in bytes. The index of a
+// model of 10,000 tensors is about 1 MB.
+const maxJSON = 64 << 20
+
+// Model is an open model directory: its configuration and its weights, from one
+// file or several shards. Its methods may be called from several goroutines at
+// once, except Close, which invalidates all data handed out.
+type Model struct {
+	name    string
+	config  []byte
+	shards  map[string]*File // by file name
+	tensors map[string]*File // by tensor name
+	digest  func() ([32]byte, error)
+}
+
+// source is where a model's files come from.
+type source struct {
+	read func(file string) ([]byte, error) // a small file
+	open func(file string) (*File, error)  // a safetensors file
+	has  func(file string) bool
+}
+
+// OpenModel opens a model directory as Transformers' save_pretrained writes it:
+// config.json, and model.safetensors or the shards that
+// model.safetensors.index.json names. Weights are mapped, not read.
+func OpenModel(dir string) (*Model, error) {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open model %s: %w; want a directory with %s and %s", dir, bareError(err), configFile, weightsFile)
+	}
+	if !st.IsDir() {
+		return nil, fmt.Errorf("open model %s: is a file, want a directory with %s and %s", dir, configFile, weightsFile)
+	}
+	fsys := os.DirFS(dir)
+	return openModel(dir, source{
+		read: func(file string) ([]byte, error) { return readSmall(fsys, file) },
+		open: func(file string) (*File, error) { return Open(filepath.Join(dir, filepath.FromSlash(file))) },
+		has:  func(file string) bool { return exists(fsys, file) },
+	})
+}
+
+// OpenModelFS opens a model from the root of fsys, reading the weights into
+// memory. name stands for it in errors and in Name.
+func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
+	return openModel(name, source{
+		read: func(file string) ([]byte, error) { return readSmall(fsys, file) },
+		open: func(file string) (*File, error) {
+			data, err := fs.ReadFile(fsys, file)
+			if err != nil {
+				return nil, fmt.Errorf("read %s: %w", file, bareError(err))
+			}
+			return Parse(file, data)
+		},
+		has: func(file string) bool { return exists(fsys, file) },
+	})
+}
+
+func openModel(name string, src source) (*Model, error) {
+	m := &Model{name: name, shards: make(map[string]*File), tensors: make(map[string]*File)}
+	m.digest = sync.OnceValues(m.computeDigest)
+	if err := m.load(src); err != nil {
+		return nil, fmt.Errorf("open model %s: %w", name, errors.Join(err, m.Close()))
+	}
+	return m, nil
+}
+
+func (m *Model) load(src source) error {
+	if !src.has(configFile) {
+		return fmt.Errorf("%s is missing", configFile)
+	}
+	var err error
+	if m.config, err = src.read(configFile); err != nil {
+		return err
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(m.config, &object); err != nil {
+		return fmt.Errorf("%s: %w", configFile, err)
+	}
+	switch {
+	case src.has(weightsFile): // as in Transformers, this one wins over an index
+		f, err := src.open(weightsFile)
+		if err != nil {
+			return err
+		}
+		m.shards[weightsFile] = f
+		for _, name := range f.names {
+			m.tensors[name] = f
+		}
+		if len(m.tensors) == 0 {
+			return fmt.Errorf("%s holds no tensor", weightsFile)
+		}
+		return nil
+	case src.has(indexFile):
+		data, err := src.read(indexFile)
+		if err != nil {
+			return err
+		}
+		weightMap, err := parseIndex(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", indexFile, err)
+		}
+		return m.loadShards(src, weightMap)
+	}
+	for _, other := range []string{"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"} {
+		if src.has(other) {
+			return fmt.Errorf("found %s, want %s or %s: save the model again with safe_serialization=True", other, weightsFile, indexFile)
+		}
+	}
+	return fmt.Errorf("found neither %s nor %s", weightsFile, indexFile)
+}
+
+func (m *Model) loadShards(src source, weightMap map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(weightMap)) {
+		shard := weightMap[name]
+		f := m.shards[shard]
+		if f == nil {
+			if !src.has(shard) {
+				return fmt.Errorf("shard %s is missing: %s says it holds tensor %s", shard, indexFile, name)
+			}
+			var err error
+			if f, err = src.open(shard); err != nil {
+				return err
+			}
+			m.shards[shard] = f
+		}
+		if !f.Has(name) {
+			return fmt.Errorf("shard %s lacks tensor %s, which %s says it holds", shard, name, indexFile)
+		}
+		m.tensors[name] = f
+	}
+	return nil
+}
+
+// parseIndex reads {"metadata": …, "weight_map": {tensor: shard}} and refuses
+// shard names that lead out of the model directory.
+func parseIndex(data []byte) (map[string]string, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	var weightMap map[string]string
+	err := eachField(dec, func(key string) error {
+		if key != "weight_map" {
+			var skip json.RawMessage
+			return dec.Decode(&skip)
+		}
+		weightMap = make(map[string]string)
+		return eachField(dec, func(name string) error {
+			tok, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			shard, ok := tok.(string)
+			if !ok {
+				return fmt.Errorf("weight_map: shard of tensor %s is not a string", name)
+			}
+			if !fs.ValidPath(shard) || shard == "." || strings.ContainsAny(shard, `\:`) {
+				return fmt.Errorf("weight_map: shard %q of tensor %s is not the name of a file in the model directory", shard, name)
+			}
+			weightMap[name] = shard
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if dec.More() {
+		return nil, errors.New("text after the closing brace")
+	}
+	if len(weightMap) == 0 {
+		return nil, errors.New("weight_map is missing or empty")
+	}
+	return weightMap, nil
+}
+
+// Name returns the directory, or the name given to OpenModelFS.
+func (m *Model) Name() string { return m.name }
+
+// Config returns the bytes of config.json.
+func (m *Model) Config() []byte { return bytes.Clone(m.config) }
+
+// Names returns the names of all tensors, sorted.
+func (m *Model) Names() []string { return slices.Sorted(maps.Keys(m.tensors)) }
+
+// Has reports whether the model has a tensor of that name.
+func (m *Model) Has(name string) bool { return m.tensors[name] != nil }
+
+// Float32 returns the tensor of that name in row-major order; see
+// Tensor.Float32 for conversions and ownership. The tensor's shape must be
+// shape: a checkpoint that disagrees with its config.json is refused here.
+func (m *Model) Float32(name string, shape ...int) ([]float32, error) {
+	f := m.tensors[name]
+	if f == nil {
+		return nil, fmt.Errorf("read model %s: tensor %s is missing, want shape %v", m.name, name, shape)
+	}
+	t, err := f.Tensor(name)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(t.Shape, shape) {
+		return nil, fmt.Errorf("read %s: tensor %s: shape %v, want %v", f.name, name, t.Shape, shape)
+	}
+	v, err := t.Float32()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.name, err)
+	}
+	return v, nil
+}
+
+// Close releases the weights. Slices from Float32 must not be used after.
+func (m *Model) Close() error {
+	var errs []error
+	for _, f := range m.shards {
+		errs = append(errs, f.Close())
+	}
+	m.shards, m.tensors = nil, nil
+	return errors.Join(errs...)
+}
+
+func exists(fsys fs.FS, file string) bool {
+	st, err := fs.Stat(fsys, file)
+	return err == nil && !st.IsDir()
+}
+
+// readSmall reads a JSON file, with a limit that keeps a wrong file from
+// filling the memory.
+func readSmall(fsys fs.FS, file string) ([]byte, error) {
+	st, err := fs.Stat(fsys, file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, bareError(err))
+	}
+	if st.Size() > maxJSON {
+		return nil, fmt.Errorf("read %s: %d bytes, want at most %d", file, st.Size(), maxJSON)
+	}
+	data, err := fs.ReadFile(fsys, file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, bareError(err))
+	}
+	return data, nil
+}
