@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Check refuses a value with an error that says what is wanted: "want at least 1". The flag and the
+// value found are put before it. Defaults are not checked.
+type Check[T any] func(T) error
+
+// AtLeast wants a value of the bound or more.
+func AtLeast[T cmp.Ordered](bound T) Check[T] {
+	return func(v T) error {
+		if v < bound {
+			return fmt.Errorf("want at least %v", bound)
+		}
+		return nil
+	}
+}
+
+// MoreThan wants a value above the bound.
+func MoreThan[T cmp.Ordered](bound T) Check[T] {
+	return func(v T) error {
+		if v <= bound {
+			return fmt.Errorf("want more than %v", bound)
+		}
+		return nil
+	}
+}
+
+// Between wants a value from low to high, both allowed.
+func Between[T cmp.Ordered](low, high T) Check[T] {
+	return func(v T) error {
+		if v < low || v > high {
+			return fmt.Errorf("want %v to %v", low, high)
+		}
+		return nil
+	}
+}
+
+// Fraction wants a number from 0 to 1, both allowed.
+func Fraction(v float64) error { return Between(0.0, 1.0)(v) }
+
+// NotEmpty wants some text.
+func NotEmpty(v string) error {
+	if strings.TrimSpace(v) == "" {
+		return errors.New("want a value that is not empty")
+	}
+	return nil
+}
+
+// OneOf wants one of the values, matched exactly.
+func OneOf(values ...string) Check[string] {
+	return func(v string) error {
+		if !slices.Contains(values, v) {
+			return fmt.Errorf("want %s", orList(values))
+		}
+		return nil
+	}
+}
+
+// ExistingDir wants a directory that is there.
+func ExistingDir(path string) error { return existing(path, "a directory", true, false) }
+
+// ExistingFile wants a file that is there; a device or a pipe will do.
+func ExistingFile(path string) error { return existing(path, "a file", false, true) }
+
+// Existing wants a file or a directory that is there.
+func Existing(path string) error { return existing(path, "a file or directory", true, true) }
+
+func existing(path, want string, dirs, files bool) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("nothing there, want %s", want)
+	case err != nil:
+		// The path is named already; the bare reason is what is left to say.
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			err = at.Err
+		}
+		return fmt.Errorf("%w, want %s", err, want)
+	case info.IsDir() && !dirs:
+		return fmt.Errorf("found a directory, want %s", want)
+	case !info.IsDir() && !files:
+		return fmt.Errorf("found a file, want %s", want)
+	}
+	return nil
+}
+
+// HostPort wants an address as host:port, the port from 0 to 65535; an empty host is every interface.
+func HostPort(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return errors.New("want HOST:PORT")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		return fmt.Errorf("found port %s, want HOST:PORT with a port from 0 to 65535", show(port))
+	}
+	return nil
+}
+
+// orList is "a", "a or b", "a, b or c".
+func orList(values []string) string {
+	if len(values) < 2 {
+		return strings.Join(values, "")
+	}
+	last := len(values) - 1
+	return strings.Join(values[:last], ", ") + " or " + values[last]
+}
