@@ -1,0 +1,126 @@
+package optim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// State is all that training changes: the parameters, AdamW's first and second
+// moments of each, and how many steps were taken.
+type State struct {
+	Step   int64
+	Params []float32
+	M, V   []float32
+}
+
+// NewState returns the state before the first step. It keeps params.
+func NewState(params []float32) *State {
+	return &State{Params: params, M: make([]float32, len(params)), V: make([]float32, len(params))}
+}
+
+// Clone returns a deep copy of s.
+func (s *State) Clone() *State {
+	c := func(v []float32) []float32 { return append(make([]float32, 0, len(v)), v...) }
+	return &State{Step: s.Step, Params: c(s.Params), M: c(s.M), V: c(s.V)}
+}
+
+// check verifies that the parts belong together.
+func (s *State) check() error {
+	if s.Step < 0 {
+		return fmt.Errorf("state at step %d, want 0 or more", s.Step)
+	}
+	if len(s.M) != len(s.Params) || len(s.V) != len(s.Params) {
+		return fmt.Errorf("state of %d parameters with %d first and %d second moments, want as many of each", len(s.Params), len(s.M), len(s.V))
+	}
+	return nil
+}
+
+// The encoding of a State, all little endian:
+//
+//	magic "DPTSTATE" | uint32 version | int64 step | uint64 n
+//	n float32 params | n float32 m | n float32 v
+const (
+	stateMagic   = "DPTSTATE"
+	stateVersion = 1
+	stateHeader  = len(stateMagic) + 4 + 8 + 8
+)
+
+// MarshalBinary encodes s. Equal states have equal encodings.
+func (s *State) MarshalBinary() ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("encode state: %w", err)
+	}
+	out := make([]byte, 0, stateHeader+12*len(s.Params))
+	out = append(out, stateMagic...)
+	out = binary.LittleEndian.AppendUint32(out, stateVersion)
+	out = binary.LittleEndian.AppendUint64(out, uint64(s.Step))
+	out = binary.LittleEndian.AppendUint64(out, uint64(len(s.Params)))
+	for _, part := range [][]float32{s.Params, s.M, s.V} {
+		for _, v := range part {
+			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+		}
+	}
+	return out, nil
+}
+
+// UnmarshalBinary decodes what MarshalBinary encoded. It fails on any other
+// length, on numbers that are not finite and on negative second moments, which
+// no training produces, and then leaves s as it was.
+func (s *State) UnmarshalBinary(data []byte) error {
+	d, err := decodeState(data)
+	if err != nil {
+		return fmt.Errorf("decode state: %w", err)
+	}
+	*s = *d
+	return nil
+}
+
+func decodeState(data []byte) (*State, error) {
+	if len(data) < stateHeader {
+		return nil, fmt.Errorf("%d bytes, want at least the header's %d", len(data), stateHeader)
+	}
+	rest, ok := bytes.CutPrefix(data, []byte(stateMagic))
+	if !ok {
+		return nil, fmt.Errorf("starts with %q, want %q", data[:len(stateMagic)], stateMagic)
+	}
+	if v := binary.LittleEndian.Uint32(rest); v != stateVersion {
+		return nil, fmt.Errorf("version %d, want %d", v, stateVersion)
+	}
+	step := int64(binary.LittleEndian.Uint64(rest[4:]))
+	n := binary.LittleEndian.Uint64(rest[12:])
+	body := data[stateHeader:]
+	if n > uint64(len(body))/12 || uint64(len(body)) != 12*n {
+		return nil, fmt.Errorf("%d bytes after the header, want 12 for each of %d parameters", len(body), n)
+	}
+	s := NewState(make([]float32, n))
+	s.Step = step
+	for k, part := range [][]float32{s.Params, s.M, s.V} {
+		name := [...]string{"parameter", "first moment", "second moment"}[k]
+		for i := range part {
+			v := math.Float32frombits(binary.LittleEndian.Uint32(body))
+			body = body[4:]
+			if v-v != 0 {
+				return nil, fmt.Errorf("%s %d is %v, want a finite number", name, i, v)
+			}
+			if k == 2 && v < 0 {
+				return nil, fmt.Errorf("%s %d is %v, want 0 or more", name, i, v)
+			}
+			part[i] = v
+		}
+	}
+	return s, s.check()
+}
+
+// Digest returns the SHA-256 of s's encoding. Workers whose digests agree hold
+// the same state to the last bit. It panics if the parts of s differ in length,
+// which only a programmer can bring about.
+func (s *State) Digest() [32]byte {
+	data, err := s.MarshalBinary()
+	if err != nil {
+		panic(err)
+	}
+	return sha256.Sum256(data)
+}
