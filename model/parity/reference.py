@@ -1,0 +1,164 @@
+"""The reference computation: a frozen T5 of Transformers with a decomposed soft prompt in front of it.
+
+Everything here is PyTorch and Transformers used as their documentation says, so that what it computes
+is what the field computes. Nothing in it knows the Go program.
+
+Shapes: e = d_model, c = prompt length, b = bottleneck. A is [e, b], B is [b, c], the prompt is
+(A·B)^T, [c, e], a row a virtual token. A pair is (source ids, target ids), each ending with </s>.
+"""
+
+import torch
+import transformers
+from transformers import T5ForConditionalGeneration, get_linear_schedule_with_warmup
+from transformers.modeling_outputs import BaseModelOutput
+
+IGNORED = -100  # the label that CrossEntropyLoss leaves out
+
+
+def load(directory, dtype=torch.float32):
+    """The frozen model in a directory that save_pretrained wrote, with eager attention."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    model = T5ForConditionalGeneration.from_pretrained(
+        directory, attn_implementation="eager", dtype=torch.float32
+    )
+    if dtype == torch.float64:
+        model = model.double()
+        for module in model.modules():
+            if isinstance(module, transformers.models.t5.modeling_t5.T5LayerNorm):
+                module.forward = _norm64.__get__(module)
+    model.eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return model
+
+
+def _norm64(self, hidden):
+    # T5LayerNorm rounds the variance to float32 even in a float64 model.
+    variance = hidden.pow(2).mean(-1, keepdim=True)
+    return self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
+
+
+def product(A, B):
+    """The prompt [c, e] of A [e, b] and B [b, c]."""
+    return (A @ B).T
+
+
+def inputs(model, prompt, sources):
+    """Encoder inputs: the prompt before each source's embeddings, padded to one length, with the mask."""
+    length = max(len(s) for s in sources)
+    ids = torch.tensor([list(s) + [0] * (length - len(s)) for s in sources])
+    mask = torch.tensor([[1] * len(s) + [0] * (length - len(s)) for s in sources])
+    embeds = model.get_input_embeddings()(ids)
+    if prompt is not None:
+        embeds = torch.cat([prompt.to(embeds.dtype).expand(len(sources), -1, -1), embeds], 1)
+        mask = torch.cat([torch.ones(len(sources), prompt.shape[0], dtype=mask.dtype), mask], 1)
+    return embeds, mask
+
+
+def labels(targets):
+    length = max(len(t) for t in targets)
+    return torch.tensor([list(t) + [IGNORED] * (length - len(t)) for t in targets])
+
+
+def forward(model, prompt, pairs):
+    """The model's own output on a padded batch; .loss is the mean over the batch's target tokens."""
+    embeds, mask = inputs(model, prompt, [s for s, _ in pairs])
+    return model(inputs_embeds=embeds, attention_mask=mask, labels=labels([t for _, t in pairs]))
+
+
+def score(model, prompt, pairs):
+    """(summed loss, tokens) per pair, logits [target length, vocabulary] per pair, encoder rows per pair."""
+    with torch.no_grad():
+        out = forward(model, prompt, pairs)
+    front = 0 if prompt is None else prompt.shape[0]
+    losses, logits, encoded = [], [], []
+    for i, (source, target) in enumerate(pairs):
+        rows = out.logits[i, : len(target)]
+        losses.append(
+            torch.nn.functional.cross_entropy(rows, torch.tensor(target), reduction="sum").item()
+        )
+        logits.append(rows)
+        encoded.append(out.encoder_last_hidden_state[i, : front + len(source)])
+    return out.loss.item(), losses, logits, encoded
+
+
+def gradients(model, A, B, pairs):
+    """Batch loss and its gradients with respect to the prompt [c, e], A and B."""
+    A = A.detach().clone().requires_grad_(True)
+    B = B.detach().clone().requires_grad_(True)
+    prompt = product(A, B)
+    prompt.retain_grad()
+    loss = forward(model, prompt, pairs).loss
+    loss.backward()
+    return loss.item(), prompt.grad, A.grad, B.grad
+
+
+def prompt_gradient(model, prompt, pairs):
+    """Batch loss and its gradient with respect to a free prompt [c, e]."""
+    prompt = prompt.detach().clone().requires_grad_(True)
+    loss = forward(model, prompt, pairs).loss
+    loss.backward()
+    return loss.item(), prompt.grad
+
+
+def greedy(model, prompt, sources, limit):
+    """generate()'s greedy ids per source: without the start token, up to and without </s>."""
+    # generate() of this version makes as many cache layers as the encoder has layers.
+    square = model.config.num_layers == model.config.num_decoder_layers
+    with torch.no_grad():
+        embeds, mask = inputs(model, prompt, sources)
+        encoded = model.encoder(inputs_embeds=embeds, attention_mask=mask)
+        out = model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
+            attention_mask=mask,
+            max_new_tokens=limit,
+            do_sample=False,
+            num_beams=1,
+            use_cache=square,
+        )
+    return [_until(ids.tolist()[1:], 1) for ids in out]
+
+
+def _until(ids, eos):
+    return ids[: ids.index(eos)] if eos in ids else ids
+
+
+def greedy_margin(model, prompt, sources, limit):
+    """The smallest lead of a chosen token over the runner-up, decoding without a cache."""
+    margin = float("inf")
+    for source in sources:
+        ids = []
+        while len(ids) < limit and (not ids or ids[-1] != 1):
+            with torch.no_grad():
+                embeds, mask = inputs(model, prompt, [source])
+                out = model(
+                    inputs_embeds=embeds,
+                    attention_mask=mask,
+                    decoder_input_ids=torch.tensor([[0] + ids]),
+                )
+            top = out.logits[0, -1].topk(2)
+            margin = min(margin, (top.values[0] - top.values[1]).item())
+            ids.append(top.indices[0].item())
+    return margin
+
+
+def warmup_steps(warmup, total):
+    """As the DPT code: a number of steps when above 1, else a share of all steps."""
+    return int(warmup) if warmup > 1 else int(warmup * total)
+
+
+def train(model, A, B, batches, total, lr, weight_decay, warmup, max_norm):
+    """DPT training. Yields (loss before the update, learning rate of the update, gradient norm before
+    clipping) per batch; A and B are parameters updated in place. The schedule is for total steps."""
+    optimizer = torch.optim.AdamW([A, B], lr=lr, weight_decay=weight_decay)
+    schedule = get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, total), total)
+    for pairs in batches:
+        optimizer.zero_grad()
+        loss = forward(model, product(A, B), pairs).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_([A, B], max_norm)
+        rate = schedule.get_last_lr()[0]
+        optimizer.step()
+        schedule.step()
+        yield loss.item(), rate, norm.item()
