@@ -1,6 +1,9 @@
 """Writes testdata: what Transformers and PyTorch compute for two tiny T5s. See README.md.
 
     python make_goldens.py [--out testdata] [--data ../../../shared/data/fewglue]
+
+--data is a directory with RTE/train.jsonl in SuperGLUE's format; without it the trajectory on real examples is
+left as it is.
 """
 
 import argparse
@@ -13,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 import reference
+import superglue
 
 VOCABULARY = 384
 LENGTH, BOTTLENECK = 7, 3
@@ -135,6 +139,72 @@ def goldens(directory, shape, seed):
     })
 
 
+STEPS, BATCH, MAX_SOURCE, MAX_TARGET = 20, 4, 64, 16
+SETTINGS = dict(lr=0.3, weight_decay=1e-5, warmup=0.1)  # the paper's
+
+
+def trajectory(out, name, model, seed, std, max_norm, texts, extra):
+    """Twenty steps of DPT. texts is a list of (source, target); only their indices are written here."""
+    settings = dict(SETTINGS, max_norm=max_norm)
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [superglue.byte_pair(s, t, MAX_SOURCE, MAX_TARGET) for s, t in texts]
+    order = []
+    while len(order) < STEPS * BATCH:
+        order += torch.randperm(len(pairs), generator=generator).tolist()
+    batches = [order[i * BATCH : (i + 1) * BATCH] for i in range(STEPS)]
+    frozen = reference.load(out.parent / model)
+    A0 = std * torch.randn(frozen.config.d_model, BOTTLENECK, generator=generator)
+    B0 = std * torch.randn(BOTTLENECK, LENGTH, generator=generator)
+
+    def run(backbone, dtype):
+        A = torch.nn.Parameter(A0.to(dtype, copy=True))
+        B = torch.nn.Parameter(B0.to(dtype, copy=True))
+        chosen = [[pairs[i] for i in b] for b in batches]
+        return list(reference.train(backbone, A, B, chosen, STEPS, **settings)), A.detach(), B.detach()
+
+    steps, A, B = run(frozen, torch.float32)
+    double, A64, _ = run(reference.load(out.parent / model, torch.float64), torch.float64)
+    drift = max(abs(s[0] / d[0] - 1) for s, d in zip(steps, double))
+    print(f"trajectory {name}: loss {steps[0][0]:.4f} to {steps[-1][0]:.4f}, norms",
+          f"{min(s[2] for s in steps):.3f} to {max(s[2] for s in steps):.3f},",
+          f"{sum(s[2] > max_norm for s in steps)} steps clipped, float32 against float64:",
+          f"losses {drift:.1e}, A {((A - A64).norm() / A64.norm()).item():.1e}")
+    assert 0 < sum(s[2] > max_norm for s in steps) < STEPS, "clipping must bite, but not always"
+    # A trajectory that float32 itself cannot follow would say nothing at a bound of 1e-3.
+    assert drift < 1e-4, f"trajectory {name} drifts by {drift}; choose another seed"
+    out.mkdir(exist_ok=True)
+    save_file({"A.initial": A0, "B.initial": B0, "A.final": A, "B.final": B}, out / f"{name}.safetensors")
+    write_json(out / f"{name}.json", {
+        "model": model,
+        **extra,
+        "max_source_length": MAX_SOURCE,
+        "max_target_length": MAX_TARGET,
+        **settings,
+        "steps": [
+            dict(examples=b, loss=loss, lr=lr, grad_norm=norm)
+            for b, (loss, lr, norm) in zip(batches, steps)
+        ],
+    })
+
+
+def invented(count, seed):
+    """Small texts in the manner of RTE, from a seed; some not ASCII, some longer than the source may be."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(words):
+        return words[torch.randint(len(words), (1,), generator=generator).item()]
+
+    names, places = ["Ana", "Bjørn", "Chloé", "Davit", "Ewa"], ["Łódź", "Quito", "Oslo", "Pune"]
+    verbs, tails = ["lives in", "left", "wrote to", "never saw"], ["", " in spring", " with 3 friends, again and again"]
+    texts = []
+    for _ in range(count):
+        name, verb, place = pick(names), pick(verbs), pick(places)
+        other = pick(places)
+        source = f"premise: {name} {verb} {place}{pick(tails)}. hypothesis: {name} {verb} {other}."
+        texts.append((source, "0" if other == place else "1"))
+    return texts
+
+
 def write_json(path, value):
     """One top-level key a line, so that a change shows where it is."""
     rows = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()]
@@ -145,12 +215,22 @@ def main():
     here = pathlib.Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=here / "testdata")
+    parser.add_argument("--data", type=pathlib.Path, default=here.parents[1].parent / "shared/data/fewglue")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for name, shape in SHAPES.items():
         shape = dict(shape)
         goldens(args.out / name, shape, shape.pop("seed"))
+    out = args.out / "trajectory"
+    texts = invented(20, seed=1)
+    examples = [dict(source=s, target=t) for s, t in texts]
+    trajectory(out, "invented", "v11", 31, 0.5, 0.2, texts, dict(examples=examples))
+    if (args.data / "RTE").is_dir():
+        texts = [(x.source, x.target) for x in superglue.train(args.data, "rte")]
+        trajectory(out, "rte", "v10", 30, 0.15, 1.0, texts, dict(task="rte", split="train", template="dpt"))
+    else:
+        print(f"no {args.data / 'RTE'}: testdata/trajectory/rte.* left as it is")
 
 
 if __name__ == "__main__":
