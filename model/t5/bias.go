@@ -1,0 +1,49 @@
+package t5
+
+import (
+	"math"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// bucket maps the distance of a key from its query (key position minus query position) to a row of the trained bias
+// table: exact for small distances, logarithmic up to maxDistance, one bucket for all beyond. In the decoder
+// (not bidirectional) positive distances do not occur. It computes in float32 where T5Attention._relative_position_bucket
+// does, since the bounds between buckets depend on it.
+func bucket(distance int, bidirectional bool, buckets, maxDistance int) int {
+	first := 0
+	if bidirectional {
+		buckets /= 2
+		if distance > 0 {
+			first = buckets
+		}
+		distance = max(distance, -distance)
+	} else {
+		distance = max(-distance, 0)
+	}
+	exact := buckets / 2
+	if distance < exact {
+		return first + distance
+	}
+	l := float32(math.Log(float64(float32(distance) / float32(exact))))
+	l /= float32(math.Log(float64(maxDistance) / float64(exact)))
+	l *= float32(buckets - exact)
+	return first + min(exact+int(l), buckets-1)
+}
+
+// newBias spreads the trained table [buckets, heads] over distances, beyond whose ends the last bucket goes on.
+func newBias(eng engine.Engine, cfg Config, table []float32, bidirectional bool) (engine.Bias, error) {
+	lo, hi := -cfg.RelativeDistance, 0
+	if bidirectional {
+		hi = cfg.RelativeDistance
+	}
+	span := hi - lo + 1
+	values := make([]float32, cfg.NumHeads*span)
+	for d := lo; d <= hi; d++ {
+		b := bucket(d, bidirectional, cfg.RelativeBuckets, cfg.RelativeDistance)
+		for h := range cfg.NumHeads {
+			values[h*span+d-lo] = table[b*cfg.NumHeads+h]
+		}
+	}
+	return eng.NewBias(cfg.NumHeads, lo, hi, values)
+}

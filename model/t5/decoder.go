@@ -1,0 +1,67 @@
+package t5
+
+import (
+	"math"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+type decoderSaved struct {
+	self  attentionSaved
+	cross attentionSaved
+	ff    feedForwardSaved
+}
+
+// decoderForward runs the decoder over whole targets (teacher forcing) and returns the logits [nt, vocab] at all
+// target positions. When train is set it saves what decoderBackward needs.
+func (m *Model) decoderForward(in *decoderInput, enc engine.Tensor, train bool) engine.Tensor {
+	x := m.batch.Tensor(engine.Wide, in.ids.Len(), m.cfg.DModel)
+	m.eng.EmbedForward(x, m.embed, nil, in.ids)
+	s := stream{x: x}
+	for i := range m.decoder {
+		layer, saved := &m.decoder[i], &m.savedDecoder[i]
+		ws := m.layerSpace(i, train)
+		s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.self, m.decoderBias)
+		s, saved.cross = m.crossAttentionForward(ws, &layer.cross, s, enc, in.cross)
+		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
+	}
+	logits, final := m.logits(s, train)
+	in.final = final
+	return logits
+}
+
+// logits normalizes the decoder's stream and projects it to the vocabulary: [n, vocab] in m.batch.
+func (m *Model) logits(s stream, train bool) (engine.Tensor, normSaved) {
+	m.tmp.Reset()
+	y := m.tmp.Tensor(engine.Narrow, s.x.Rows(), m.cfg.DModel)
+	saved := m.finalNorm(y, s, m.decoderNorm, train, len(m.decoder))
+	if m.cfg.ScaleOutput {
+		m.eng.Scale(y, m.outputScale())
+	}
+	return m.linear(m.batch, engine.Wide, y, m.head), saved
+}
+
+func (m *Model) outputScale() float64 { return 1 / math.Sqrt(float64(m.cfg.DModel)) }
+
+// decoderBackward returns the gradient [ne, d_model] of the encoder's output for the gradient dlogits [nt, vocab].
+func (m *Model) decoderBackward(in *decoderInput, enc, dlogits engine.Tensor) engine.Tensor {
+	m.tmp.Reset()
+	denc := m.grads.Tensor(engine.Wide, enc.Rows(), enc.Cols())
+	m.eng.Zero(denc)
+	dx := m.grads.Tensor(engine.Wide, dlogits.Rows(), m.cfg.DModel)
+	m.eng.Zero(dx)
+	dy := m.linearBackward(engine.Wide, dlogits, m.head)
+	if m.cfg.ScaleOutput {
+		m.eng.Scale(dy, m.outputScale())
+	}
+	m.eng.NormBackward(dx, dy, in.final.x, in.final.r, m.decoderNorm)
+	for i := len(m.decoder) - 1; i >= 0; i-- {
+		layer, saved := &m.decoder[i], &m.savedDecoder[i]
+		m.feedForwardBackward(&layer.ff, &saved.ff, dx)
+		m.crossAttentionBackward(&layer.cross, &saved.cross, dx, denc, in.cross, i > 0)
+		if i > 0 {
+			m.selfAttentionBackward(&layer.self, &saved.self, dx, in.self, m.decoderBias)
+		}
+	}
+	return denc
+}

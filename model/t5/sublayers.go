@@ -1,0 +1,167 @@
+package t5
+
+import "github.com/dptune/dpt/model/engine"
+
+// stream is the residual stream between sublayers: x, and the last sublayer's output that is still to be added to it (nil at the start).
+type stream struct{ x, delta engine.Tensor }
+
+// normSaved is what a norm's backward needs: its input x [n, d_model] and reciprocal root mean squares r [n, 1].
+type normSaved struct{ x, r engine.Tensor }
+
+// norm adds the pending sublayer output to the stream and returns the normalized sum, in tmp.
+func (m *Model) norm(ws engine.Workspace, s stream, g engine.Gain) (y engine.Tensor, saved normSaved) {
+	n, d := s.x.Rows(), m.cfg.DModel
+	y = m.tmp.Tensor(engine.Narrow, n, d)
+	saved = normSaved{x: s.x, r: ws.Tensor(engine.Wide, n, 1)}
+	if s.delta == nil {
+		m.eng.NormForward(y, saved.r, s.x, g, m.cfg.LayerNormEpsilon)
+		return y, saved
+	}
+	saved.x = ws.Tensor(engine.Wide, n, d)
+	m.eng.AddNormForward(saved.x, y, saved.r, s.x, s.delta, g, m.cfg.LayerNormEpsilon)
+	return y, saved
+}
+
+// linear returns x·wᵀ in ws.
+func (m *Model) linear(ws engine.Workspace, p engine.Precision, x engine.Tensor, w engine.Linear) engine.Tensor {
+	y := ws.Tensor(p, x.Rows(), w.Out())
+	m.eng.LinearForward(y, x, w)
+	return y
+}
+
+// linearBackward returns dy·w in tmp.
+func (m *Model) linearBackward(p engine.Precision, dy engine.Tensor, w engine.Linear) engine.Tensor {
+	dx := m.tmp.Tensor(p, dy.Rows(), w.In())
+	m.eng.LinearBackward(dx, dy, w, false)
+	return dx
+}
+
+// attentionSaved is what attention's backward needs. q [nq, inner]; k, v [nk, inner], out [nq, inner], lse [nq, heads].
+type attentionSaved struct {
+	norm         normSaved
+	qkv          engine.Tensor // self-attention: q, k, v side by side; else nil
+	kv           engine.Tensor // cross-attention: k, v side by side; else nil
+	q, k, v      engine.Tensor
+	out, logNorm engine.Tensor
+}
+
+// attend runs attention on s.q, s.k, s.v and returns its output's projection.
+func (m *Model) attend(ws engine.Workspace, s *attentionSaved, seg engine.Segments, bias engine.Bias, o engine.Linear) engine.Tensor {
+	s.out = ws.Tensor(engine.Narrow, s.q.Rows(), m.cfg.Inner())
+	s.logNorm = ws.Tensor(engine.Wide, s.q.Rows(), m.cfg.NumHeads)
+	m.eng.AttentionForward(s.out, s.logNorm, s.q, s.k, s.v, seg, bias, m.cfg.NumHeads)
+	return m.pend(s.out, o)
+}
+
+// pend returns a sublayer's output x·wᵀ. Its memory is the previous sublayer's output, which the stream has taken in by now.
+func (m *Model) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
+	m.pending.Reset()
+	return m.linear(m.pending, engine.Wide, x, w)
+}
+
+// columns is the i-th of t's column groups, each Inner wide.
+func (m *Model) columns(ws engine.Workspace, t engine.Tensor, i int) engine.Tensor {
+	inner := m.cfg.Inner()
+	return ws.View(t, 0, t.Rows(), i*inner, inner)
+}
+
+// selfAttentionForward: the stream with o(attention(qkv(norm(x)))) pending.
+func (m *Model) selfAttentionForward(ws engine.Workspace, w *selfAttention, s stream, seg engine.Segments, bias engine.Bias) (stream, attentionSaved) {
+	m.tmp.Reset()
+	var saved attentionSaved
+	y, norm := m.norm(ws, s, w.norm)
+	saved.norm = norm
+	saved.qkv = m.linear(ws, engine.Narrow, y, w.qkv)
+	saved.q, saved.k, saved.v = m.columns(ws, saved.qkv, 0), m.columns(ws, saved.qkv, 1), m.columns(ws, saved.qkv, 2)
+	delta := m.attend(ws, &saved, seg, bias, w.o)
+	return stream{norm.x, delta}, saved
+}
+
+// selfAttentionProjections returns d(qkv) [n, 3·inner] for the gradient dx of the stream after the sublayer.
+func (m *Model) selfAttentionProjections(w *selfAttention, s *attentionSaved, dx engine.Tensor, seg engine.Segments, bias engine.Bias) engine.Tensor {
+	dout := m.linearBackward(engine.Narrow, dx, w.o)
+	dqkv := m.tmp.Tensor(engine.Narrow, s.qkv.Rows(), s.qkv.Cols())
+	dq, dk, dv := m.columns(m.tmp, dqkv, 0), m.columns(m.tmp, dqkv, 1), m.columns(m.tmp, dqkv, 2)
+	m.eng.AttentionBackward(dq, dk, dv, dout, s.out, s.logNorm, s.q, s.k, s.v, seg, bias, m.cfg.NumHeads)
+	return dqkv
+}
+
+// selfAttentionBackward turns dx from the gradient after the sublayer into the one before it.
+func (m *Model) selfAttentionBackward(w *selfAttention, s *attentionSaved, dx engine.Tensor, seg engine.Segments, bias engine.Bias) {
+	m.tmp.Reset()
+	dqkv := m.selfAttentionProjections(w, s, dx, seg, bias)
+	dy := m.linearBackward(engine.Wide, dqkv, w.qkv)
+	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
+}
+
+// crossAttentionForward: the stream with o(attention(q(norm(x)), kv(enc))) pending.
+func (m *Model) crossAttentionForward(ws engine.Workspace, w *crossAttention, s stream, enc engine.Tensor, seg engine.Segments) (stream, attentionSaved) {
+	m.tmp.Reset()
+	var saved attentionSaved
+	saved.kv = m.linear(ws, engine.Narrow, enc, w.kv)
+	return m.crossAttentionCached(ws, w, s, saved, seg)
+}
+
+// crossAttentionCached is crossAttentionForward where saved.kv is there already.
+func (m *Model) crossAttentionCached(ws engine.Workspace, w *crossAttention, s stream, saved attentionSaved, seg engine.Segments) (stream, attentionSaved) {
+	m.tmp.Reset()
+	y, norm := m.norm(ws, s, w.norm)
+	saved.norm = norm
+	saved.q = m.linear(ws, engine.Narrow, y, w.q)
+	saved.k, saved.v = m.columns(ws, saved.kv, 0), m.columns(ws, saved.kv, 1)
+	delta := m.attend(ws, &saved, seg, nil, w.o)
+	return stream{norm.x, delta}, saved
+}
+
+// crossAttentionBackward adds the sublayer's share to denc [ne, d_model], the gradient of the encoder's output. With below set it also turns
+// dx into the gradient before the sublayer; where only embeddings lie below, nobody needs that.
+func (m *Model) crossAttentionBackward(w *crossAttention, s *attentionSaved, dx, denc engine.Tensor, seg engine.Segments, below bool) {
+	m.tmp.Reset()
+	dout := m.linearBackward(engine.Narrow, dx, w.o)
+	dq := m.tmp.Tensor(engine.Narrow, s.q.Rows(), s.q.Cols())
+	dkv := m.tmp.Tensor(engine.Narrow, s.kv.Rows(), s.kv.Cols())
+	dk, dv := m.columns(m.tmp, dkv, 0), m.columns(m.tmp, dkv, 1)
+	m.eng.AttentionBackward(dq, dk, dv, dout, s.out, s.logNorm, s.q, s.k, s.v, seg, nil, m.cfg.NumHeads)
+	m.eng.LinearBackward(denc, dkv, w.kv, true)
+	if !below {
+		return
+	}
+	dy := m.linearBackward(engine.Wide, dq, w.q)
+	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
+}
+
+// feedForwardSaved: hidden is the activation [n, d_ff] with ReLU, its input [n, 2·d_ff] with gated GELU.
+type feedForwardSaved struct {
+	norm   normSaved
+	hidden engine.Tensor
+}
+
+// feedForwardForward: the stream with wo(act(wi(norm(x)))) pending.
+func (m *Model) feedForwardForward(ws engine.Workspace, w *feedForward, s stream) (stream, feedForwardSaved) {
+	m.tmp.Reset()
+	y, norm := m.norm(ws, s, w.norm)
+	saved := feedForwardSaved{norm: norm, hidden: m.linear(ws, engine.Narrow, y, w.wi)}
+	act := saved.hidden
+	if m.cfg.GatedGELU {
+		act = m.tmp.Tensor(engine.Narrow, act.Rows(), m.cfg.DFF)
+		m.eng.GatedGELUForward(act, saved.hidden)
+	} else {
+		m.eng.ReLUForward(act, act)
+	}
+	return stream{norm.x, m.pend(act, w.wo)}, saved
+}
+
+// feedForwardBackward turns dx from the gradient after the sublayer into the one before it.
+func (m *Model) feedForwardBackward(w *feedForward, s *feedForwardSaved, dx engine.Tensor) {
+	m.tmp.Reset()
+	dact := m.linearBackward(engine.Narrow, dx, w.wo)
+	dhidden := dact
+	if m.cfg.GatedGELU {
+		dhidden = m.tmp.Tensor(engine.Narrow, s.hidden.Rows(), s.hidden.Cols())
+		m.eng.GatedGELUBackward(dhidden, dact, s.hidden)
+	} else {
+		m.eng.ReLUBackward(dhidden, dact, s.hidden)
+	}
+	dy := m.linearBackward(engine.Wide, dhidden, w.wi)
+	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
+}

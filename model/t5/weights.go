@@ -1,0 +1,169 @@
+package t5
+
+import (
+	"fmt"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// Weights gives a checkpoint's tensors by the names that Transformers writes.
+type Weights interface {
+	// Float32 returns a tensor's elements, row-major, or an error if it is missing or has another shape.
+	Float32(name string, shape ...int) ([]float32, error)
+	Has(name string) bool
+}
+
+// selfAttention holds query, key and value projections as one weight [3·inner, d_model].
+type selfAttention struct {
+	norm engine.Gain
+	qkv  engine.Linear
+	o    engine.Linear
+}
+
+// crossAttention projects queries from the decoder and keys and values, as one weight [2·inner, d_model], from the encoder's output.
+type crossAttention struct {
+	norm engine.Gain
+	q    engine.Linear
+	kv   engine.Linear
+	o    engine.Linear
+}
+
+// feedForward's wi is [d_ff, d_model] with ReLU; gated, gate and linear part are stacked to [2·d_ff, d_model].
+type feedForward struct {
+	norm engine.Gain
+	wi   engine.Linear
+	wo   engine.Linear
+}
+
+type encoderLayer struct {
+	self selfAttention
+	ff   feedForward
+}
+
+type decoderLayer struct {
+	self  selfAttention
+	cross crossAttention
+	ff    feedForward
+}
+
+// loader reads weights into an engine and keeps the first error.
+type loader struct {
+	eng engine.Engine
+	cfg Config
+	w   Weights
+	err error
+}
+
+func (l *loader) tensor(name string, shape ...int) []float32 {
+	if l.err != nil {
+		return nil
+	}
+	data, err := l.w.Float32(name, shape...)
+	if err != nil {
+		l.err = err
+	}
+	return data
+}
+
+func (l *loader) gain(name string) engine.Gain {
+	w := l.tensor(name, l.cfg.DModel)
+	if l.err != nil {
+		return nil
+	}
+	g, err := l.eng.NewGain(w)
+	l.keep(name, err)
+	return g
+}
+
+// linear stacks the named weights, each [out, in].
+func (l *loader) linear(out, in int, sparse bool, names ...string) engine.Linear {
+	spec := engine.LinearSpec{In: in, SparseInput: sparse}
+	for _, name := range names {
+		spec.Weights = append(spec.Weights, l.tensor(name, out, in))
+	}
+	if l.err != nil {
+		return nil
+	}
+	lin, err := l.eng.NewLinear(spec)
+	l.keep(names[0], err)
+	return lin
+}
+
+func (l *loader) keep(name string, err error) {
+	if err != nil && l.err == nil {
+		l.err = fmt.Errorf("load %s: %w", name, err)
+	}
+}
+
+func (l *loader) selfAttention(prefix string) selfAttention {
+	inner, d := l.cfg.Inner(), l.cfg.DModel
+	a := prefix + "SelfAttention."
+	return selfAttention{
+		norm: l.gain(prefix + "layer_norm.weight"),
+		qkv:  l.linear(inner, d, false, a+"q.weight", a+"k.weight", a+"v.weight"),
+		o:    l.linear(d, inner, false, a+"o.weight"),
+	}
+}
+
+func (l *loader) crossAttention(prefix string) crossAttention {
+	inner, d := l.cfg.Inner(), l.cfg.DModel
+	a := prefix + "EncDecAttention."
+	return crossAttention{
+		norm: l.gain(prefix + "layer_norm.weight"),
+		q:    l.linear(inner, d, false, a+"q.weight"),
+		kv:   l.linear(inner, d, false, a+"k.weight", a+"v.weight"),
+		o:    l.linear(d, inner, false, a+"o.weight"),
+	}
+}
+
+func (l *loader) feedForward(prefix string) feedForward {
+	d, f := l.cfg.DModel, l.cfg.DFF
+	a := prefix + "DenseReluDense."
+	ff := feedForward{norm: l.gain(prefix + "layer_norm.weight")}
+	if l.cfg.GatedGELU {
+		ff.wi = l.linear(f, d, false, a+"wi_0.weight", a+"wi_1.weight")
+		ff.wo = l.linear(d, f, false, a+"wo.weight")
+	} else {
+		ff.wi = l.linear(f, d, false, a+"wi.weight")
+		ff.wo = l.linear(d, f, true, a+"wo.weight")
+	}
+	return ff
+}
+
+// bias reads a stack's relative attention bias, which its first layer holds for all.
+func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
+	name := stack + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+	table := l.tensor(name, l.cfg.RelativeBuckets, l.cfg.NumHeads)
+	if l.err != nil {
+		return nil
+	}
+	b, err := newBias(l.eng, l.cfg, table, bidirectional)
+	l.keep(name, err)
+	return b
+}
+
+// embedding reads the table that encoder and decoder share, and the output projection: the checkpoint's own where it has one, else the
+// same table. (Transformers does not tie what a checkpoint holds with other values.)
+func (l *loader) embedding() (engine.Table, engine.Linear) {
+	name := "shared.weight"
+	for _, alias := range []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} {
+		if !l.w.Has(name) && l.w.Has(alias) {
+			name = alias
+		}
+	}
+	w := l.tensor(name, l.cfg.VocabSize, l.cfg.DModel)
+	if l.err != nil {
+		return nil, nil
+	}
+	table, err := l.eng.NewTable(l.cfg.VocabSize, l.cfg.DModel, w)
+	l.keep(name, err)
+	if l.err != nil {
+		return nil, nil
+	}
+	if l.w.Has("lm_head.weight") {
+		return table, l.linear(l.cfg.VocabSize, l.cfg.DModel, false, "lm_head.weight")
+	}
+	head, err := l.eng.TableLinear(table)
+	l.keep(name, err)
+	return table, head
+}
