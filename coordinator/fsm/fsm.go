@@ -1,0 +1,242 @@
+// Package fsm is the job as a replicated state machine.
+//
+// It is pure: entries in, state out. Time, randomness and I/O come in as log entries, so that every replica that
+// applies the same entries holds the same bytes. An entry that does not follow from the state (a step of an
+// ended generation, a step out of order, a state that does not match its digest) is rejected and changes
+// nothing; the rejection is itself deterministic.
+//
+//	JobStarted            once, first: the resolved settings and the initial trainer state
+//	GenerationStarted     a new ring of workers, resuming at the committed step
+//	StepCommitted         the next step, with the trainer state it led to
+//	EvaluationCommitted   an evaluation of the committed state
+//	JobFinished           after the last step
+//
+// A Machine is not safe for concurrent use; its owner serializes.
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+// snapshotVersion changes when an older build would misread a snapshot.
+const snapshotVersion = 1
+
+// ErrRejected is what every rejection wraps.
+var ErrRejected = errors.New("entry rejected")
+
+func reject(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRejected, fmt.Sprintf(format, args...))
+}
+
+// Machine is the replicated state.
+type Machine struct {
+	job         *fsmpb.JobStarted // State cleared once a step is committed
+	generation  Generation
+	members     []Member
+	step        Step
+	state       []byte
+	stateDigest Digest
+	history     Digest // chain over (step, batch digest, state digest)
+	best        *Best
+	evaluations []Evaluation
+	epochs      []EpochStat
+	finished    bool
+}
+
+// New returns the machine before any entry.
+func New() *Machine { return &Machine{} }
+
+// Started says whether a job has been started.
+func (m *Machine) Started() bool { return m.job != nil }
+
+// JobID names the job; "" before it started.
+func (m *Machine) JobID() string { return m.job.GetJobId() }
+
+// Spec is the job's resolved settings as canonical JSON.
+func (m *Machine) Spec() []byte { return m.job.GetSpec() }
+
+// TotalSteps is the number of steps of the job.
+func (m *Machine) TotalSteps() Step { return Step(m.job.GetTotalSteps()) }
+
+// Step is the number of committed steps.
+func (m *Machine) Step() Step { return m.step }
+
+// State is the trainer state after Step steps. The caller must not change it.
+func (m *Machine) State() []byte { return m.state }
+
+// StateDigest is State's SHA-256.
+func (m *Machine) StateDigest() Digest { return m.stateDigest }
+
+// History chains every committed step's batch and state digests: two runs with the same history saw the same
+// batches in the same order and held the same state after each.
+func (m *Machine) History() Digest { return m.history }
+
+// Generation is the current ring's number and its members by rank.
+func (m *Machine) Generation() (Generation, []Member) { return m.generation, m.members }
+
+// Best is the best evaluated state, nil before the first evaluation.
+func (m *Machine) Best() *Best { return m.best }
+
+// Evaluations are all committed evaluations in order.
+func (m *Machine) Evaluations() []Evaluation { return m.evaluations }
+
+// Epochs are the training losses by epoch; the last may be partial.
+func (m *Machine) Epochs() []EpochStat { return m.epochs }
+
+// Finished says whether the job has ended.
+func (m *Machine) Finished() bool { return m.finished }
+
+// Evaluated says whether the state after step has been evaluated.
+func (m *Machine) Evaluated(step Step) bool {
+	n := len(m.evaluations)
+	return n > 0 && m.evaluations[n-1].Step == step
+}
+
+// Apply applies one marshalled fsmpb.Entry. An error that wraps ErrRejected leaves the machine as it was; so does any other.
+func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
+	e := new(fsmpb.Entry)
+	if err := proto.Unmarshal(data, e); err != nil {
+		return nil, fmt.Errorf("log entry of %d bytes: %w", len(data), err)
+	}
+	if m.finished {
+		return e, reject("the job is finished")
+	}
+	var err error
+	switch b := e.Body.(type) {
+	case *fsmpb.Entry_JobStarted:
+		err = m.startJob(b.JobStarted)
+	case *fsmpb.Entry_GenerationStarted:
+		err = m.startGeneration(b.GenerationStarted)
+	case *fsmpb.Entry_StepCommitted:
+		err = m.commitStep(b.StepCommitted)
+	case *fsmpb.Entry_EvaluationCommitted:
+		err = m.commitEvaluation(b.EvaluationCommitted)
+	case *fsmpb.Entry_JobFinished:
+		err = m.finish()
+	default:
+		err = reject("unknown kind of entry; was it written by a newer version?")
+	}
+	return e, err
+}
+
+func (m *Machine) startJob(e *fsmpb.JobStarted) error {
+	switch {
+	case m.job != nil:
+		return reject("job %s is already started", m.job.JobId)
+	case e.JobId == "":
+		return reject("job without an id")
+	case e.TotalSteps < 1 || e.StepsPerEpoch < 1:
+		return reject("job of %d steps, %d an epoch; both must be at least 1", e.TotalSteps, e.StepsPerEpoch)
+	}
+	d, err := checkState(e.State, e.StateDigest)
+	if err != nil {
+		return err
+	}
+	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch}
+	m.state, m.stateDigest, m.history = e.State, d, Sum(e.Spec)
+	return nil
+}
+
+func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
+	switch {
+	case m.job == nil:
+		return reject("generation %d before any job", e.Generation)
+	case Generation(e.Generation) != m.generation+1:
+		return reject("generation %d after generation %d", e.Generation, m.generation)
+	case Step(e.ResumeStep) != m.step:
+		return reject("generation %d resumes at step %d, committed is %d", e.Generation, e.ResumeStep, m.step)
+	case len(e.Members) == 0:
+		return reject("generation %d without members", e.Generation)
+	}
+	members := make([]Member, len(e.Members))
+	seen := make(map[string]bool, len(e.Members))
+	for i, p := range e.Members {
+		if p.Id == "" || seen[p.Id] {
+			return reject("generation %d: member %d has the empty or repeated id %q", e.Generation, i, p.Id)
+		}
+		seen[p.Id] = true
+		members[i] = Member{ID: p.Id, Addr: p.Addr}
+	}
+	m.generation, m.members = Generation(e.Generation), members
+	return nil
+}
+
+func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
+	switch {
+	case m.job == nil:
+		return reject("step %d before any job", e.Step)
+	case Generation(e.Generation) != m.generation:
+		return reject("step %d of generation %d, current is %d", e.Step, e.Generation, m.generation)
+	case Step(e.Step) != m.step+1:
+		return reject("step %d after step %d", e.Step, m.step)
+	case Step(e.Step) > m.TotalSteps():
+		return reject("step %d of a job of %d steps", e.Step, m.TotalSteps())
+	case e.Tokens < 1 || !finite(e.LossSum):
+		return reject("step %d has loss sum %v over %d tokens", e.Step, e.LossSum, e.Tokens)
+	}
+	batch, err := DigestOf(e.BatchDigest)
+	if err != nil {
+		return reject("step %d: batch %v", e.Step, err)
+	}
+	d, err := checkState(e.State, e.StateDigest)
+	if err != nil {
+		return err
+	}
+	m.step, m.state, m.stateDigest = Step(e.Step), e.State, d
+	m.history = chain(m.history, m.step, batch, d)
+	epoch := int((e.Step - 1) / m.job.StepsPerEpoch)
+	for len(m.epochs) <= epoch {
+		m.epochs = append(m.epochs, EpochStat{})
+	}
+	m.epochs[epoch].LossSum += e.LossSum
+	m.epochs[epoch].Tokens += e.Tokens
+	return nil
+}
+
+func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
+	switch {
+	case m.job == nil:
+		return reject("evaluation before any job")
+	case Step(e.Step) != m.step:
+		return reject("evaluation of step %d, committed is %d", e.Step, m.step)
+	case m.Evaluated(m.step):
+		return reject("step %d is already evaluated", e.Step)
+	case !finite(e.Score):
+		return reject("evaluation of step %d has score %v", e.Step, e.Score)
+	}
+	m.evaluations = append(m.evaluations, evaluationOf(e))
+	if m.best == nil || e.Score > m.best.Score {
+		m.best = &Best{Step: m.step, Score: e.Score, State: m.state}
+	}
+	return nil
+}
+
+func (m *Machine) finish() error {
+	switch {
+	case m.job == nil:
+		return reject("finish before any job")
+	case m.step != m.TotalSteps():
+		return reject("finish at step %d of %d", m.step, m.TotalSteps())
+	}
+	m.finished = true
+	return nil
+}
+
+func checkState(state, digest []byte) (Digest, error) {
+	d, err := DigestOf(digest)
+	if err != nil {
+		return d, reject("state %v", err)
+	}
+	if got := Sum(state); got != d {
+		return d, reject("state of %d bytes has digest %s, the entry says %s", len(state), got.Short(), d.Short())
+	}
+	return d, nil
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

@@ -1,0 +1,265 @@
+package fsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+func job(total, perEpoch int64) *fsmpb.Entry {
+	state := []byte("state 0")
+	d := Sum(state)
+	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
+		JobId: "job", Spec: []byte(`{}`), TotalSteps: total, StepsPerEpoch: perEpoch, State: state, StateDigest: d[:]}}}
+}
+
+func generation(g uint64, resume int64, ids ...string) *fsmpb.Entry {
+	e := &fsmpb.GenerationStarted{Generation: g, ResumeStep: resume}
+	for _, id := range ids {
+		e.Members = append(e.Members, &fsmpb.Member{Id: id, Addr: id + ":1"})
+	}
+	return &fsmpb.Entry{Body: &fsmpb.Entry_GenerationStarted{GenerationStarted: e}}
+}
+
+func step(g uint64, t int64) *fsmpb.Entry {
+	state := fmt.Appendf(nil, "state %d", t)
+	d, b := Sum(state), Sum(fmt.Appendf(nil, "batch %d", t))
+	return &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: &fsmpb.StepCommitted{
+		Generation: g, Step: t, BatchDigest: b[:], StateDigest: d[:], State: state, LossSum: float64(t) * 3, Tokens: 6, Workers: 2}}}
+}
+
+func evaluation(t int64, score float64) *fsmpb.Entry {
+	return &fsmpb.Entry{Body: &fsmpb.Entry_EvaluationCommitted{EvaluationCommitted: &fsmpb.EvaluationCommitted{
+		Step: t, Split: "val", Loss: 1, Metrics: []byte(`{"accuracy":50}`), Score: score, Examples: 4}}}
+}
+
+func finish() *fsmpb.Entry {
+	return &fsmpb.Entry{Body: &fsmpb.Entry_JobFinished{JobFinished: &fsmpb.JobFinished{}}}
+}
+
+func edit[T any](e *fsmpb.Entry, body func(*fsmpb.Entry) T, change func(T)) *fsmpb.Entry {
+	change(body(e))
+	return e
+}
+
+func apply(t *testing.T, m *Machine, entries ...*fsmpb.Entry) error {
+	t.Helper()
+	for _, e := range entries {
+		data, err := proto.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Apply(data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mustApply(t *testing.T, m *Machine, entries ...*fsmpb.Entry) {
+	t.Helper()
+	if err := apply(t, m, entries...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func snap(t *testing.T, m *Machine) []byte {
+	t.Helper()
+	b, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestJobFromStartToFinish(t *testing.T) {
+	m := New()
+	mustApply(t, m, job(4, 2), generation(1, 0, "a", "b"), evaluation(0, 10), step(1, 1), step(1, 2), evaluation(2, 30),
+		generation(2, 2, "b"), step(2, 3), step(2, 4), evaluation(4, 30), finish())
+	if m.Step() != 4 || !m.Finished() || string(m.State()) != "state 4" || m.StateDigest() != Sum([]byte("state 4")) {
+		t.Errorf("ended at step %d, finished %v, state %q", m.Step(), m.Finished(), m.State())
+	}
+	if b := m.Best(); b == nil || b.Step != 2 || string(b.State) != "state 2" {
+		t.Errorf("best = %+v, want the earlier of two equal scores, step 2", b)
+	}
+	if e := m.Epochs(); len(e) != 2 || e[0].Mean() != 9.0/12 || e[1].Mean() != 21.0/12 {
+		t.Errorf("epochs = %+v", e)
+	}
+	if g, members := m.Generation(); g != 2 || len(members) != 1 || members[0] != (Member{"b", "b:1"}) {
+		t.Errorf("generation %d of %v", g, members)
+	}
+	if err := apply(t, m, step(2, 5)); !errors.Is(err, ErrRejected) {
+		t.Errorf("a step after the end: %v", err)
+	}
+}
+
+func TestRejectionsChangeNothing(t *testing.T) {
+	stepOf := (*fsmpb.Entry).GetStepCommitted
+	running := []*fsmpb.Entry{job(3, 2), generation(1, 0, "a", "b"), step(1, 1)}
+	for _, c := range []struct {
+		name   string
+		before []*fsmpb.Entry
+		entry  *fsmpb.Entry
+		says   string
+	}{
+		{"second job", running, job(3, 2), "already started"},
+		{"job without id", nil, edit(job(3, 2), (*fsmpb.Entry).GetJobStarted, func(j *fsmpb.JobStarted) { j.JobId = "" }), "without an id"},
+		{"job without steps", nil, job(0, 2), "0 steps"},
+		{"job with a false digest", nil, edit(job(3, 2), (*fsmpb.Entry).GetJobStarted, func(j *fsmpb.JobStarted) { j.State = []byte("x") }), "digest"},
+		{"generation before the job", nil, generation(1, 0, "a"), "before any job"},
+		{"generation skipped", running, generation(3, 1, "a"), "generation 3 after generation 1"},
+		{"generation resumes in the past", running, generation(2, 0, "a"), "resumes at step 0, committed is 1"},
+		{"generation of nobody", running, generation(2, 1), "without members"},
+		{"generation with a member twice", running, generation(2, 1, "a", "a"), "repeated"},
+		{"step before the job", nil, step(0, 1), "before any job"},
+		{"step of another generation", running, step(2, 2), "generation 2, current is 1"},
+		{"step again", running, step(1, 1), "step 1 after step 1"},
+		{"step skipped", running, step(1, 3), "step 3 after step 1"},
+		{"step with a false state", running, edit(step(1, 2), stepOf, func(s *fsmpb.StepCommitted) { s.State = []byte("other") }), "digest"},
+		{"step with a short digest", running, edit(step(1, 2), stepOf, func(s *fsmpb.StepCommitted) { s.StateDigest = s.StateDigest[:5] }), "5 bytes, want 32"},
+		{"step with a short batch digest", running, edit(step(1, 2), stepOf, func(s *fsmpb.StepCommitted) { s.BatchDigest = nil }), "0 bytes, want 32"},
+		{"step without tokens", running, edit(step(1, 2), stepOf, func(s *fsmpb.StepCommitted) { s.Tokens = 0 }), "0 tokens"},
+		{"step with a NaN loss", running, edit(step(1, 2), stepOf, func(s *fsmpb.StepCommitted) { s.LossSum = math.NaN() }), "NaN"},
+		{"evaluation of another step", running, evaluation(0, 1), "committed is 1"},
+		{"evaluation twice", append(running[:3:3], evaluation(1, 1)), evaluation(1, 2), "already evaluated"},
+		{"evaluation with a NaN score", running, evaluation(1, math.NaN()), "NaN"},
+		{"finish too early", running, finish(), "step 1 of 3"},
+		{"empty entry", running, &fsmpb.Entry{}, "unknown kind"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := New()
+			mustApply(t, m, c.before...)
+			was := snap(t, m)
+			err := apply(t, m, c.entry)
+			if !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want a rejection that says %q", err, c.says)
+			}
+			if !bytes.Equal(was, snap(t, m)) {
+				t.Error("the rejected entry changed the machine")
+			}
+		})
+	}
+}
+
+func TestSnapshotRestoresEverything(t *testing.T) {
+	m := New()
+	mustApply(t, m, job(4, 2), generation(1, 0, "a", "b"), step(1, 1), evaluation(1, 5), step(1, 2))
+	r := New()
+	if err := r.Restore(snap(t, m)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(snap(t, m), snap(t, r)) {
+		t.Fatal("the restored machine's snapshot differs")
+	}
+	rest := []*fsmpb.Entry{generation(2, 2, "a"), step(2, 3), evaluation(3, 9), step(2, 4), finish()}
+	mustApply(t, m, rest...)
+	mustApply(t, r, rest...)
+	if !bytes.Equal(snap(t, m), snap(t, r)) || m.History() != r.History() {
+		t.Error("the restored machine goes on differently")
+	}
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	m := New()
+	mustApply(t, m, job(4, 2), generation(1, 0, "a"), step(1, 1))
+	good := snap(t, m)
+	change := func(f func(*fsmpb.Snapshot)) []byte {
+		s := new(fsmpb.Snapshot)
+		if err := proto.Unmarshal(good, s); err != nil {
+			t.Fatal(err)
+		}
+		f(s)
+		b, err := proto.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		says string
+	}{
+		"truncated":     {good[:len(good)-3], "snapshot of"},
+		"newer version": {change(func(s *fsmpb.Snapshot) { s.Version = 99 }), "version 99, this build reads 1"},
+		"flipped state": {change(func(s *fsmpb.Snapshot) { s.State[0] ^= 1 }), "digest"},
+		"step too far":  {change(func(s *fsmpb.Snapshot) { s.Step = 5 }), "step 5 of a job of 4"},
+		"no history":    {change(func(s *fsmpb.Snapshot) { s.HistoryDigest = nil }), "history"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := New()
+			if err := n.Restore(c.data); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want one that says %q", err, c.says)
+			}
+			if n.Started() {
+				t.Error("the refused snapshot was taken")
+			}
+		})
+	}
+}
+
+func TestHistoryTellsBatchesApart(t *testing.T) {
+	a, b := New(), New()
+	mustApply(t, a, job(4, 2), generation(1, 0, "a"), step(1, 1))
+	mustApply(t, b, job(4, 2), generation(1, 0, "x", "y"), edit(step(1, 1), (*fsmpb.Entry).GetStepCommitted, func(s *fsmpb.StepCommitted) { s.BatchDigest[0] ^= 1 }))
+	if a.History() == b.History() {
+		t.Error("another batch left the same history")
+	}
+}
+
+// FuzzApply feeds arbitrary bytes to a running machine: never a panic, and an error changes nothing.
+func FuzzApply(f *testing.F) {
+	for _, e := range []*fsmpb.Entry{job(3, 2), generation(2, 1, "a"), step(1, 2), evaluation(1, 3), finish()} {
+		b, err := proto.Marshal(e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := New()
+		mustApply(t, m, job(3, 2), generation(1, 0, "a", "b"), step(1, 1))
+		was := snap(t, m)
+		if _, err := m.Apply(data); err != nil && !bytes.Equal(was, snap(t, m)) {
+			t.Errorf("error %v changed the machine", err)
+		}
+	})
+}
+
+// FuzzRestore: a snapshot that is accepted encodes to one that is accepted again with the same content.
+func FuzzRestore(f *testing.F) {
+	m := New()
+	for _, e := range []*fsmpb.Entry{job(3, 2), generation(1, 0, "a"), step(1, 1), evaluation(1, 3)} {
+		b, err := proto.Marshal(e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := m.Apply(b); err != nil {
+			f.Fatal(err)
+		}
+	}
+	b, err := m.Snapshot()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, b := New(), New()
+		if a.Restore(data) != nil {
+			return
+		}
+		first := snap(t, a)
+		if err := b.Restore(first); err != nil {
+			t.Fatalf("own snapshot refused: %v", err)
+		}
+		if !bytes.Equal(first, snap(t, b)) {
+			t.Error("snapshot of a restored snapshot differs")
+		}
+	})
+}

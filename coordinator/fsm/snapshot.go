@@ -1,0 +1,100 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+// chain extends the history digest by one committed step.
+func chain(history Digest, step Step, batch, state Digest) Digest {
+	h := sha256.New()
+	h.Write(history[:])
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(step)))
+	h.Write(batch[:])
+	h.Write(state[:])
+	return Digest(h.Sum(nil))
+}
+
+// Snapshot encodes the whole machine. The same state gives the same bytes.
+func (m *Machine) Snapshot() ([]byte, error) {
+	s := &fsmpb.Snapshot{
+		Version: snapshotVersion, Job: m.job, Generation: uint64(m.generation), Step: int64(m.step), State: m.state,
+		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished,
+	}
+	for _, p := range m.members {
+		s.Members = append(s.Members, &fsmpb.Member{Id: p.ID, Addr: p.Addr})
+	}
+	if m.best != nil {
+		s.HasBest, s.BestStep, s.BestScore, s.BestState = true, int64(m.best.Step), m.best.Score, m.best.State
+	}
+	for _, e := range m.evaluations {
+		s.Evaluations = append(s.Evaluations, e.Proto())
+	}
+	for _, e := range m.epochs {
+		s.Epochs = append(s.Epochs, &fsmpb.EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
+	}
+	return proto.MarshalOptions{Deterministic: true}.Marshal(s)
+}
+
+// Restore replaces the machine by a snapshot. On an error the machine is as it was.
+func (m *Machine) Restore(data []byte) error {
+	s := new(fsmpb.Snapshot)
+	if err := proto.Unmarshal(data, s); err != nil {
+		return fmt.Errorf("snapshot of %d bytes: %w", len(data), err)
+	}
+	if s.Version != snapshotVersion {
+		return fmt.Errorf("snapshot has version %d, this build reads %d", s.Version, snapshotVersion)
+	}
+	n := &Machine{job: s.Job, generation: Generation(s.Generation), step: Step(s.Step), state: s.State, finished: s.Finished}
+	if n.job != nil {
+		d, err := checkState(s.State, s.StateDigest)
+		if err != nil {
+			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
+		}
+		n.stateDigest = d
+		if n.history, err = DigestOf(s.HistoryDigest); err != nil {
+			return fmt.Errorf("snapshot at step %d: history %w", s.Step, err)
+		}
+		if s.Step < 0 || n.step > n.TotalSteps() {
+			return fmt.Errorf("snapshot at step %d of a job of %d steps", s.Step, n.TotalSteps())
+		}
+	}
+	for _, p := range s.Members {
+		n.members = append(n.members, Member{ID: p.Id, Addr: p.Addr})
+	}
+	if s.HasBest {
+		n.best = &Best{Step: Step(s.BestStep), Score: s.BestScore, State: s.BestState}
+	}
+	for _, e := range s.Evaluations {
+		n.evaluations = append(n.evaluations, evaluationOf(e))
+	}
+	for _, e := range s.Epochs {
+		n.epochs = append(n.epochs, EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
+	}
+	*m = *n
+	return nil
+}
+
+// Proto is the evaluation as a log entry's body.
+func (e Evaluation) Proto() *fsmpb.EvaluationCommitted {
+	return &fsmpb.EvaluationCommitted{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score,
+		Examples: e.Examples, Seconds: e.Seconds}
+}
+
+func evaluationOf(e *fsmpb.EvaluationCommitted) Evaluation {
+	return Evaluation{Step: Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds}
+}
+
+// RecordOf reads a committed step's record, leaving its state behind.
+func RecordOf(e *fsmpb.StepCommitted) StepRecord {
+	r := StepRecord{Generation: Generation(e.Generation), Step: Step(e.Step), LossSum: e.LossSum, Tokens: e.Tokens,
+		LearningRate: e.LearningRate, GradNorm: e.GradNorm, Seconds: e.Seconds, Workers: int(e.Workers)}
+	copy(r.BatchDigest[:], e.BatchDigest)
+	copy(r.StateDigest[:], e.StateDigest)
+	return r
+}
