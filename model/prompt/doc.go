@@ -1,0 +1,21 @@
+// Package prompt holds the parametrizations of a soft prompt: what is trained,
+// and how the c prompt vectors of e numbers that the encoder reads come out of
+// it.
+//
+// A parametrization is a few lines that build a gorgonia graph from the trained
+// matrices to P (e×c). What follows P, the frozen T5 and its loss, is one
+// operation in that graph: its value is the loss, and its derivative is the
+// gradient with respect to P that the same pass computed. Gorgonia derives the
+// rest, so a new parametrization needs no gradient of its own.
+//
+// Decomposed Prompt Tuning (Xiao et al., Findings of EMNLP 2023, section 3) has
+//
+//	P (e×c) = A (e×b) · B (b×c)
+//
+// Results are the same to the last bit for the same input, on every platform
+// and for any number of threads: see exactBLAS.
+package prompt
+
+// Gorgonia depends on an old version of this package, which refuses to start on
+// newer Go; this import pins one that asks the runtime instead.
+import _ "go4.org/unsafe/assume-no-moving-gc"
