@@ -137,16 +137,3 @@ func sized(s []float64, n int) []float64 {
 	}
 	return s[:n]
 }
-
-// ElemsPerRow estimates how many numbers one encoder row keeps in memory for a gradient, so that callers can bound a batch.
-func (m *Model) ElemsPerRow() int {
-	c := m.cfg
-	hidden := c.DFF
-	if c.GatedGELU {
-		hidden *= 2
-	}
-	encoder := c.NumLayers * (2*c.DModel + 4*c.Inner() + hidden)
-	cross := c.NumDecoderLayers * 2 * c.Inner()
-	scratch := 6*c.DModel + 2*max(hidden, 3*c.Inner())
-	return encoder + cross + scratch
-}

@@ -46,17 +46,17 @@ func gemm[F Float](ta, tb blas.Transpose, m, n, k int, a []F, lda int, b []F, ld
 	}
 	for i := 0; i < m; i += blockRows {
 		mi := min(blockRows, m-i)
-		ai := a[i*lda:]
+		ai := i * lda
 		if ta == blas.Trans {
-			ai = a[i:]
+			ai = i
 		}
 		for j := 0; j < n; j += cols {
 			nj := min(cols, n-j)
-			bj := b[j:]
+			bj := j
 			if tb == blas.Trans {
-				bj = b[j*ldb:]
+				bj = j * ldb
 			}
-			gemmBlock(ta, tb, mi, nj, k, ai, lda, bj, ldb, c[i*ldc+j:], ldc)
+			gemmBlock(ta, tb, mi, nj, k, a[ai:], lda, b[bj:], ldb, c[i*ldc+j:], ldc)
 		}
 	}
 }

@@ -1,0 +1,275 @@
+// Package model is one training step of a soft prompt against a frozen backbone: from token ids and a prompt to losses,
+// the prompt's gradient, or generated ids. It chooses the engine, bounds memory, and turns what is not a number into an
+// error that names the example.
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/engine"
+	"github.com/dptune/dpt/model/t5"
+)
+
+// Pair is one example: token ids of the source and of the target, both ending with </s>.
+type Pair = t5.Pair
+
+// Options of Open. The zero value is the best device with all CPUs.
+type Options struct {
+	Device  Device
+	Threads int // CPU threads; 0 means one per CPU. Results do not depend on it.
+}
+
+// Result of a batch of pairs. Losses are sums over target tokens; a mean token loss as Transformers defines it is Loss / Tokens.
+type Result struct {
+	Loss   float64   // sum over all pairs
+	Tokens int       // target tokens of all pairs
+	Losses []float64 // per pair
+	Counts []int     // target tokens per pair
+}
+
+// Backbone is a frozen encoder-decoder on an engine. One goroutine at a time may use it: its memory is reused from call to call.
+//
+// Prompts are c×Dim row-major, a row a virtual token in front of the source; nil or empty means none. A call's results depend
+// on its arguments and on the engine's build alone.
+type Backbone struct {
+	name   string
+	digest [32]byte
+	eng    engine.Engine
+	t5     *t5.Model
+	grad   []float64
+}
+
+// Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny model.
+func Open(dir string, opt Options) (*Backbone, error) {
+	ckpt, err := openCheckpoint(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer ckpt.Close() // read only; the engine has its own copy by then
+	b, err := load(ckpt, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open model %s: %w", ckpt.Name(), err)
+	}
+	return b, nil
+}
+
+func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
+	cfg, err := t5.ParseConfig(ckpt.Config())
+	if err != nil {
+		return nil, err
+	}
+	digest, err := ckpt.Digest()
+	if err != nil {
+		return nil, err
+	}
+	eng, err := newEngine(opt.Device, opt.Threads)
+	if err != nil {
+		return nil, err
+	}
+	m, err := t5.New(eng, cfg, ckpt)
+	if err != nil {
+		eng.Close()
+		return nil, err
+	}
+	return &Backbone{name: ckpt.Name(), digest: digest, eng: eng, t5: m}, nil
+}
+
+// Dim is the size of an embedding and so of a prompt row.
+func (b *Backbone) Dim() int { return b.t5.Config().DModel }
+
+// VocabSize bounds token ids: they are in [0, VocabSize).
+func (b *Backbone) VocabSize() int { return b.t5.Config().VocabSize }
+
+// Name is the directory that the model came from, or the embedded model's name.
+func (b *Backbone) Name() string { return b.name }
+
+// EngineName says what computes.
+func (b *Backbone) EngineName() string { return b.eng.Name() }
+
+// Digest identifies architecture and weights, however the files are cut.
+func (b *Backbone) Digest() [32]byte { return b.digest }
+
+// Close frees the engine. The Backbone is not used afterwards.
+func (b *Backbone) Close() error { return b.eng.Close() }
+
+// LossGrad returns the losses of pairs and the gradient of their sum with respect to prompt, of its shape.
+// An invalid pair, or one whose loss or gradient is not finite, is an error that names its index.
+func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, error) {
+	res, err := b.begin(prompt, pairs)
+	if err != nil {
+		return Result{}, nil, err
+	}
+	if cap(b.grad) < len(prompt) {
+		b.grad = make([]float64, len(prompt))
+	}
+	grad := b.grad[:len(prompt)]
+	clear(grad)
+	c := len(prompt) / b.Dim()
+	err = chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], true) }, func(lo, hi int) error {
+		return b.t5.LossGrad(prompt, pairs[lo:hi], res.Losses[lo:hi], grad)
+	})
+	if err != nil {
+		return Result{}, nil, err
+	}
+	if !finite(res.Losses) || !finite(grad) {
+		return Result{}, nil, b.blame(prompt, pairs)
+	}
+	out := make([]float32, len(grad))
+	for i, g := range grad {
+		out[i] = float32(g)
+		if math.IsInf(float64(out[i]), 0) {
+			return Result{}, nil, b.blame(prompt, pairs)
+		}
+	}
+	res.sum()
+	return res, out, nil
+}
+
+// Score returns the losses of pairs.
+func (b *Backbone) Score(prompt []float32, pairs []Pair) (Result, error) {
+	res, err := b.begin(prompt, pairs)
+	if err != nil {
+		return Result{}, err
+	}
+	c := len(prompt) / b.Dim()
+	err = chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], false) }, func(lo, hi int) error {
+		return b.t5.Score(prompt, pairs[lo:hi], res.Losses[lo:hi])
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	for i, l := range res.Losses {
+		if !isFinite(l) {
+			return Result{}, fmt.Errorf("pair %d: loss is %v, want a finite number", i, l)
+		}
+	}
+	res.sum()
+	return res, nil
+}
+
+// Logits returns each pair's logits, [target length × VocabSize] row-major, given its target as the decoder's input.
+func (b *Backbone) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
+	if _, err := b.begin(prompt, pairs); err != nil {
+		return nil, err
+	}
+	var out [][]float32
+	c := len(prompt) / b.Dim()
+	err := chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], false) }, func(lo, hi int) error {
+		logits, err := b.t5.Logits(prompt, pairs[lo:hi])
+		out = append(out, logits...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Generate decodes greedily, for each source at most maxNew ids, the end-of-sequence id left out. A source's result
+// does not depend on its neighbours in the call.
+func (b *Backbone) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]int32, error) {
+	if err := checkFinite(prompt); err != nil {
+		return nil, err
+	}
+	if err := b.t5.CheckSources(prompt, sources); err != nil {
+		return nil, err
+	}
+	out := make([][]int32, len(sources))
+	c := len(prompt) / b.Dim()
+	err := chunks(len(sources), func(i int) int { return b.t5.SourceElems(c, sources[i], maxNew) }, func(lo, hi int) error {
+		ids, err := b.t5.Generate(prompt, sources[lo:hi], maxNew)
+		if err != nil {
+			return fmt.Errorf("sources %d to %d: %w", lo, hi-1, err)
+		}
+		copy(out[lo:hi], ids)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// begin checks a call's arguments and makes its result.
+func (b *Backbone) begin(prompt []float32, pairs []Pair) (Result, error) {
+	if err := checkFinite(prompt); err != nil {
+		return Result{}, err
+	}
+	if err := b.t5.Check(prompt, pairs); err != nil {
+		return Result{}, err
+	}
+	res := Result{Losses: make([]float64, len(pairs)), Counts: make([]int, len(pairs))}
+	for i, p := range pairs {
+		res.Counts[i] = len(p.Target)
+	}
+	return res, nil
+}
+
+func (r *Result) sum() {
+	for i, l := range r.Losses {
+		r.Loss += l
+		r.Tokens += r.Counts[i]
+	}
+}
+
+// blame computes pair by pair to find the one whose loss or gradient is not finite.
+func (b *Backbone) blame(prompt []float32, pairs []Pair) error {
+	loss := make([]float64, 1)
+	for i := range pairs {
+		clear(b.grad)
+		if err := b.t5.LossGrad(prompt, pairs[i:i+1], loss, b.grad[:len(prompt)]); err != nil {
+			return fmt.Errorf("pair %d: %w", i, err)
+		}
+		if !isFinite(loss[0]) {
+			return fmt.Errorf("pair %d: loss is %v, want a finite number", i, loss[0])
+		}
+		for j, g := range b.grad[:len(prompt)] {
+			if !isFinite(g) {
+				return fmt.Errorf("pair %d: gradient of prompt row %d is %v, want a finite number", i, j/b.Dim(), g)
+			}
+		}
+	}
+	return fmt.Errorf("gradient of %d pairs is not finite in float32, though each pair's is", len(pairs))
+}
+
+func checkFinite(prompt []float32) error {
+	for i, v := range prompt {
+		if !isFinite(float64(v)) {
+			return fmt.Errorf("prompt number %d is %v, want a finite number", i, v)
+		}
+	}
+	return nil
+}
+
+func finite(x []float64) bool {
+	for _, v := range x {
+		if !isFinite(v) {
+			return false
+		}
+	}
+	return true
+}
+
+func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
+// passElems bounds the numbers that one pass keeps in memory: 1 GiB of float32. It is no option, since how a batch is cut
+// decides in which order its gradient is summed.
+const passElems = 1 << 28
+
+// chunks cuts n items into consecutive runs whose sizes sum to at most passElems, or that are one item, and calls pass for each.
+func chunks(n int, size func(i int) int, pass func(lo, hi int) error) error {
+	for lo := 0; lo < n; {
+		total, hi := size(lo), lo+1
+		for hi < n && total+size(hi) <= passElems {
+			total += size(hi)
+			hi++
+		}
+		if err := pass(lo, hi); err != nil {
+			return err
+		}
+		lo = hi
+	}
+	return nil
+}
