@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,6 +93,21 @@ func existing(path, want string, dirs, files bool) error {
 		return fmt.Errorf("found a directory, want %s", want)
 	case !info.IsDir() && !files:
 		return fmt.Errorf("found a file, want %s", want)
+	}
+	return nil
+}
+
+// NewFile wants a path where a file can be written: its directory is there, and it is no directory.
+func NewFile(path string) error {
+	if path == "" {
+		return errors.New("want a file to write")
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("found a directory, want a file to write")
+	}
+	dir := filepath.Dir(path)
+	if err := ExistingDir(dir); err != nil {
+		return fmt.Errorf("directory %s: %w to write in", show(dir), err)
 	}
 	return nil
 }

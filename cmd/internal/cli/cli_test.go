@@ -31,6 +31,7 @@ type settings struct {
 	local   bool
 	peers   []string
 	prompt  string
+	created string
 	logging Log
 }
 
@@ -54,6 +55,7 @@ func (s *settings) command() *Command {
 	g.String(&s.model, "model", "model `DIR`", ExistingDir).DefaultText("the embedded tiny model")
 	g.String(&s.data, "data", "`FILE` of pairs", ExistingFile)
 	g.String(&s.prompt, "prompt", "prompt `FILE`").Required()
+	g.String(&s.created, "new", "`FILE` to write", NewFile)
 	g = c.Group("Network")
 	g.String(&s.listen, "listen", "`ADDR` to listen on", HostPort)
 	g.Strings(&s.peers, "peers", "coordinators, `ADDR,...`", HostPort)
@@ -123,6 +125,9 @@ func TestUsageErrors(t *testing.T) {
 		{"--prompt p --model " + file, "--model " + file + ": found a file, want a directory"},
 		{"--prompt p --data " + dir, "--data " + dir + ": found a directory, want a file"},
 		{"--prompt p --data " + dir + "/no", "--data " + dir + "/no: nothing there, want a file"},
+		{"--prompt p --new " + dir, "--new " + dir + ": found a directory, want a file to write"},
+		{"--prompt p --new " + dir + "/no/f", "--new " + dir + "/no/f: directory " + dir + "/no: nothing there, want a directory to write in"},
+		{"--prompt p --new=", `--new "": want a file to write`},
 		{"--prompt p --data " + file + "/no", "--data " + file + "/no: not a directory, want a file"},
 	} {
 		var out, errs bytes.Buffer

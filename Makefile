@@ -1,0 +1,96 @@
+# make help lists the targets. Assumed: Go, a C compiler (for the race detector) and git; all else comes
+# from the module proxy on first use.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO ?= go
+PYTHON ?= python3
+
+# Programs of the developer's, at the versions that made what is committed.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+
+# Packages whose goroutines talk to each other.
+RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/...
+
+# The commit goes into --version where git can read it; a tree that it refuses must still build.
+BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+DEMO_OUT ?= runs/demo
+DEMO_FLAGS ?=
+FUZZTIME ?= 5s
+BENCH ?= .
+BENCHTIME ?= 1s
+
+.PHONY: help
+help: ## List the targets.
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+.PHONY: build
+build: ## Build bin/dpt-coord, bin/dpt-worker and bin/dpt.
+	@mkdir -p bin
+	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/ ./cmd/dpt-coord ./cmd/dpt-worker ./cmd/dpt
+
+.PHONY: demo
+demo: build ## Train on the embedded model and data with 4 workers on this machine; writes runs/demo (DEMO_FLAGS: more flags).
+	@rm -rf '$(DEMO_OUT)'
+	bin/dpt-coord --nodes 4 --local --out '$(DEMO_OUT)' $(DEMO_FLAGS)
+
+.PHONY: test
+test: lint unit race ## Everything that must pass: lint, all tests, and the race detector where goroutines talk.
+
+.PHONY: unit
+unit: ## Run all tests.
+	$(GO) test ./...
+
+.PHONY: race
+race: ## Run the tests of coordinator, worker and allreduce under the race detector; needs a C compiler.
+	@if [ "$$($(GO) env CGO_ENABLED)" != 1 ]; then \
+	  echo "race: the race detector needs cgo; CGO_ENABLED is 0: set it to 1 and install a C compiler (gcc or clang)" >&2; exit 1; fi
+	@cc="$$($(GO) env CC)"; if ! command -v $${cc%% *} >/dev/null; then \
+	  echo "race: the race detector needs a C compiler; found no $$cc: install gcc, or set CC" >&2; exit 1; fi
+	$(GO) test -race $(RACE_PACKAGES)
+
+.PHONY: lint
+lint: ## gofmt, go vet and staticcheck.
+	@bad="$$("$$($(GO) env GOROOT)/bin/gofmt" -l allreduce cmd coordinator dataset model worker)"; if [ -n "$$bad" ]; then \
+	  echo "gofmt: these files are not formatted (gofmt -w fixes them):" >&2; echo "$$bad" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (5s).
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r dir; do \
+	  for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$dir"/*_test.go); do \
+	    echo "fuzz $$dir $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(FUZZTIME)' "$$dir"; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks that match BENCH, each for BENCHTIME.
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
+
+.PHONY: parity
+parity: build ## Compare with Transformers, PyTorch and PEFT at T5-Small's shape; PYTHON must have model/parity/requirements.txt.
+	$(PYTHON) model/parity/run.py
+
+.PHONY: proto
+proto: ## Generate the gRPC and protobuf code again; needs protoc.
+	@command -v protoc >/dev/null || { echo "proto: found no protoc, want it on PATH (Debian: protobuf-compiler)" >&2; exit 1; }
+	@mkdir -p bin/tools
+	GOBIN='$(CURDIR)/bin/tools' $(GO) install $(PROTOC_GEN_GO)
+	GOBIN='$(CURDIR)/bin/tools' $(GO) install $(PROTOC_GEN_GO_GRPC)
+	PATH='$(CURDIR)/bin/tools':"$$PATH" $(GO) generate ./coordinator/...
+
+.PHONY: generate
+generate: ## Generate the embedded model and data again, from their seeds.
+	$(GO) generate ./dataset/... ./model/...
+
+.PHONY: clean
+clean: ## Remove what was built and the demo's output.
+	rm -rf bin '$(DEMO_OUT)' coverage.out
