@@ -258,6 +258,9 @@ func TestBuildVersion(t *testing.T) {
 	if version != "v1.2.3" || commit != "abc (modified)" {
 		t.Errorf("version %q, commit %q", version, commit)
 	}
+	if got := Version(); len(strings.Fields(got)) < 2 || strings.Contains(got, "\n") {
+		t.Errorf("Version() = %q, want a version and a commit on one line", got)
+	}
 	text := VersionText("prog", []string{"portable", "cuda"})
 	for _, want := range []string{"prog ", "commit ", "go1.", "engines: portable, cuda\n"} {
 		if !strings.Contains(text, want) {

@@ -10,15 +10,26 @@ import (
 // VersionText is what --version prints: the program, its module version and commit as the Go
 // toolchain recorded them, the Go version and platform, and the engines built in.
 func VersionText(name string, engines []string) string {
-	version, commit := "unknown", "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version, commit = buildVersion(info)
-	}
+	version, commit := readVersion()
 	text := fmt.Sprintf("%s %s\ncommit %s\n%s %s/%s\n", name, version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	if len(engines) > 0 {
 		text += "engines: " + strings.Join(engines, ", ") + "\n"
 	}
 	return text
+}
+
+// Version is the module's version and commit on one line, for peers to tell builds apart.
+func Version() string {
+	version, commit := readVersion()
+	return version + " " + commit
+}
+
+func readVersion() (version, commit string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown", "unknown"
+	}
+	return buildVersion(info)
 }
 
 // buildVersion reads the module's version and the commit, "modified" where the tree was not clean.
