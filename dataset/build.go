@@ -1,0 +1,83 @@
+package dataset
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Example is one pair of texts.
+type Example struct {
+	// ID is unique within its list and stable: it comes from the file's idx fields ("17"; passage/question/answer for MultiRC;
+	// passage/query, and in Train the answer's number, for ReCoRD). Where a file repeats an idx, the second use gets "#2", the
+	// third "#3", and so on in the order of the file.
+	ID string
+	// Source is the encoder's text.
+	Source string
+	// Target is the text to be generated. For an unlabeled split it is "". In ReCoRD's Eval it is the first of Answers; in WSC's
+	// Eval it is the noun in question, whether or not the pronoun stands for it.
+	Target string
+	// Label is the class's number as SuperGLUE counts them (WSC: 1 where the pronoun stands for Target), -1 where there is none.
+	Label int
+	// Answers are ReCoRD's accepted answers, without repetition, in byte order; nil for the other tasks.
+	Answers []string
+	// Group is the question that a MultiRC answer belongs to; "" for the other tasks.
+	Group string
+}
+
+// builder collects a split's examples while its file is read.
+type builder struct {
+	spec     *spec
+	template Template
+	split    string
+	uses     map[string]int // how often each base ID came up
+	labeled  *bool          // nil before the first example of a test split
+	train    []Example
+	eval     []Example
+}
+
+func newBuilder(s *spec, tmpl Template, split string) *builder {
+	b := &builder{spec: s, template: tmpl, split: split, uses: map[string]int{}}
+	if split != splitTest {
+		labeled := true
+		b.labeled = &labeled
+	}
+	return b
+}
+
+// id makes an ID unique. The bases hold only integers and slashes, so that a "#" cannot clash with one.
+func (b *builder) id(base string) string {
+	b.uses[base]++
+	if n := b.uses[base]; n > 1 {
+		return fmt.Sprintf("%s#%d", base, n)
+	}
+	return base
+}
+
+// wantLabel checks a label's presence: training and validation data must have it, test data has it throughout or not at all.
+func (b *builder) wantLabel(o object, field string, has bool, expected string) {
+	if b.labeled == nil {
+		b.labeled = &has
+	}
+	switch {
+	case has == *b.labeled || !o.ok():
+	case has:
+		o.fail("field %q is there, but earlier examples have none, expected all or none to have it", o.name(field))
+	case b.split == splitTest:
+		o.fail("field %q is missing, but earlier examples have it, expected all or none to have it", o.name(field))
+	default:
+		o.fail("field %q is missing, expected %s", o.name(field), expected)
+	}
+}
+
+// classified adds an example whose target is a class.
+func (b *builder) classified(e Example, class int) {
+	e.Label = class
+	if class >= 0 {
+		e.Target = b.spec.labels(b.template)[class]
+		b.train = append(b.train, e)
+	}
+	b.eval = append(b.eval, e)
+}
+
+// sentence joins the parts of a source with single spaces, as both codes do.
+func sentence(parts ...string) string { return strings.Join(parts, " ") }

@@ -1,0 +1,81 @@
+package dataset
+
+import (
+	"strings"
+	"unicode"
+)
+
+// normalizeSQuAD is the answer normalization of SQuAD's and ReCoRD's evaluation scripts: lower case, no ASCII punctuation, no
+// articles, single spaces. It returns the words.
+func normalizeSQuAD(answer string) []string {
+	answer = strings.Map(func(r rune) rune {
+		if r < unicode.MaxASCII && (unicode.IsPunct(r) || unicode.IsSymbol(r)) {
+			return -1
+		}
+		return r
+	}, pythonLower(answer))
+	return strings.FieldsFunc(removeArticles(answer), pythonSpace)
+}
+
+// removeArticles replaces a, an and the by a space where they stand between word boundaries as Python's regular expressions
+// define them.
+func removeArticles(s string) string {
+	var out strings.Builder
+	rest := s
+	for rest != "" {
+		end := strings.IndexFunc(rest, func(r rune) bool { return !pythonWord(r) })
+		if end < 0 {
+			end = len(rest)
+		}
+		switch word := rest[:end]; word {
+		case "a", "an", "the":
+			out.WriteByte(' ')
+		default:
+			out.WriteString(word)
+		}
+		next := strings.IndexFunc(rest[end:], pythonWord)
+		if next < 0 {
+			next = len(rest) - end
+		}
+		out.WriteString(rest[end : end+next])
+		rest = rest[end+next:]
+	}
+	return out.String()
+}
+
+// wordF1 is the harmonic mean of precision and recall of the words that two normalized texts share, 0 where they share none.
+func wordF1(target, prediction []string) float64 {
+	count := map[string]int{}
+	for _, w := range target {
+		count[w]++
+	}
+	same := 0
+	for _, w := range prediction {
+		if count[w] > 0 {
+			count[w]--
+			same++
+		}
+	}
+	if same == 0 {
+		return 0
+	}
+	precision := float64(same) / float64(len(prediction))
+	recall := float64(same) / float64(len(target))
+	return 2 * precision * recall / (precision + recall)
+}
+
+// pythonWord reports whether \w of Python's re module matches the character.
+func pythonWord(r rune) bool {
+	return r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r)
+}
+
+// pythonSpace reports whether Python's str.split takes the character for white space: Unicode's, and the four ASCII separators.
+func pythonSpace(r rune) bool {
+	return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f
+}
+
+// pythonLower is Python's str.lower but for the word-final sigma: the one other letter whose lower case is two characters, the
+// dotted capital I, becomes both.
+func pythonLower(s string) string {
+	return strings.ToLower(strings.ReplaceAll(s, "\u0130", "i\u0307"))
+}
