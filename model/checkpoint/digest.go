@@ -34,6 +34,7 @@ var architecture = []struct {
 	{"pad_token_id", 0.0},
 	{"relative_attention_max_distance", 128.0},
 	{"relative_attention_num_buckets", 32.0},
+	{"scale_decoder_outputs", nil},
 	{"tie_word_embeddings", true},
 	{"vocab_size", 32128.0},
 }
@@ -110,9 +111,14 @@ func canonicalConfig(config []byte) ([]byte, error) {
 		if v == nil {
 			v = f.absent
 		}
-		if v == nil && f.field == "num_decoder_layers" { // default: as many as in the encoder
-			if v = object["num_layers"]; v == nil {
-				v = 6.0
+		if v == nil { // absent, with a default that depends on another field
+			switch f.field {
+			case "num_decoder_layers":
+				if v = object["num_layers"]; v == nil {
+					v = 6.0
+				}
+			case "scale_decoder_outputs": // written by Transformers 5
+				v = object["tie_word_embeddings"] != false
 			}
 		}
 		out = append(out, [2]any{f.field, v})
