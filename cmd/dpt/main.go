@@ -1,0 +1,99 @@
+// Command dpt is the user's tool around training: it tokenizes, scores, evaluates, predicts and
+// exports. dpt-coord and dpt-worker train.
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/model"
+)
+
+// subcommand is one verb of dpt; it lives in a file of its name.
+type subcommand struct {
+	name  string
+	short string
+	run   cli.RunFunc
+}
+
+func subcommands() []subcommand {
+	return []subcommand{
+		{"tokenize", "token ids of texts", runTokenize},
+		{"score", "loss, logits and prompt gradient of source-target pairs", runScore},
+		{"eval", "a task's metrics on a split", runEval},
+		{"predict", "greedy outputs for sources", runPredict},
+		{"export", "a prompt as an adapter for another program", runExport},
+	}
+}
+
+func main() { cli.Main(programName(os.Args[1:]), run) }
+
+// programName is what an error is prefixed with: the subcommand's name where there is one.
+func programName(args []string) string {
+	if len(args) > 0 {
+		for _, s := range subcommands() {
+			if s.name == args[0] {
+				return "dpt " + s.name
+			}
+		}
+	}
+	return "dpt"
+}
+
+// run dispatches to a subcommand.
+func run(ctx context.Context, args []string, std cli.IO) error {
+	if len(args) == 0 {
+		return usagef("no command given, want %s", names())
+	}
+	name, rest := args[0], args[1:]
+	switch name {
+	case "help", "-h", "--help":
+		if name != "help" || len(rest) == 0 {
+			return cli.InfoRequest(overview)
+		}
+		if len(rest) > 1 {
+			return usagef("stray argument %s, want help COMMAND", rest[1])
+		}
+		name, rest = rest[0], []string{"--help"}
+	case "version", "--version":
+		return cli.InfoRequest(func(int) string { return cli.VersionText("dpt", model.Engines()) })
+	}
+	for _, s := range subcommands() {
+		if s.name == name {
+			return s.run(ctx, rest, std)
+		}
+	}
+	if strings.HasPrefix(name, "-") {
+		return usagef("found flag %s before a command, want dpt COMMAND [flags] with one of %s", name, names())
+	}
+	return usagef("unknown command %s, want %s", name, names())
+}
+
+func usagef(format string, args ...any) error {
+	return cli.NewCommand("dpt", "", "").Usagef(format, args...)
+}
+
+func names() string {
+	var list []string
+	for _, s := range subcommands() {
+		list = append(list, s.name)
+	}
+	return commaList(list) + " or help"
+}
+
+func commaList(items []string) string { return strings.Join(items, ", ") }
+
+// overview is the help of dpt itself.
+func overview(int) string {
+	var b strings.Builder
+	b.WriteString("Usage: dpt COMMAND [flags]\n\nWorks with prompts that dpt-coord trained, and with the frozen T5 they belong to.\n\nCommands:\n")
+	for _, s := range subcommands() {
+		b.WriteString("  " + s.name + strings.Repeat(" ", 12-len(s.name)) + s.short + "\n")
+	}
+	b.WriteString("  help        help of dpt, or of one command: dpt help COMMAND\n  version     version, commit, Go version and engines\n")
+	b.WriteString("\nWithout --model the commands use the embedded tiny T5; without --data, eval uses the embedded data set.\n")
+	b.WriteString("\nExample:\n  echo '\"first, the prompt\"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors\n")
+	return b.String()
+}
