@@ -49,7 +49,7 @@ func TestEval(t *testing.T) {
 
 // Task and template come from the prompt's file where they are not given.
 func TestEvalTakesTaskFromPrompt(t *testing.T) {
-	p := writePrompt(t, t.TempDir(), "prompt.safetensors", newPrompt(t, tinyDim))
+	p := writePrompt(t, t.TempDir(), "prompt.safetensors", newPrompt(t))
 	out := mustRun(t, nil, "eval", "--prompt", p, "--limit", "2", "--max-target-length", "2", "--split", "train")
 	if !strings.Contains(out, `"task":"copa","split":"train","template":"t5","examples":2`) {
 		t.Errorf("report %s, want COPA's train split in the t5 template", out)

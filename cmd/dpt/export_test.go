@@ -12,7 +12,7 @@ import (
 
 func TestExport(t *testing.T) {
 	dir := t.TempDir()
-	p := newPrompt(t, tinyDim)
+	p := newPrompt(t)
 	file := writePrompt(t, dir, "prompt.safetensors", p)
 	out := filepath.Join(dir, "deep", "adapter")
 	mustRun(t, nil, "export", "--prompt", file, "--format", "peft", "--out", out, "--base-model", "some/model")

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -11,12 +12,21 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// tinyDim is the d_model of the embedded model.
-const tinyDim = 64
+// tinyConfig is what the tests need to know of the embedded model.
+func tinyConfig(t *testing.T) (dim, vocabulary int) {
+	t.Helper()
+	b, err := model.Open("", model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	return b.Dim(), b.VocabSize()
+}
 
 // dpt runs the program as main does and returns its exit code and what it wrote.
 func dpt(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
@@ -49,8 +59,14 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// newPrompt is a small prompt with factors, drawn from a seed.
-func newPrompt(t *testing.T, dim int) checkpoint.Prompt {
+// newPrompt is a small prompt with factors for the embedded model, drawn from a seed.
+func newPrompt(t *testing.T) checkpoint.Prompt {
+	t.Helper()
+	dim, _ := tinyConfig(t)
+	return newPromptOf(t, dim)
+}
+
+func newPromptOf(t *testing.T, dim int) checkpoint.Prompt {
 	t.Helper()
 	cfg := prompt.Config{Method: "dpt", Dim: dim, Length: 5, Bottleneck: 3}
 	params := cfg.Init(1, 0.7)
@@ -128,10 +144,12 @@ func TestWrongUsage(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
+	dim, _ := tinyConfig(t)
+	misfit := fmt.Sprintf("vectors of %d numbers, want %d, the d_model of model", dim/2, dim)
 	good := `{"source":"a","target":"b"}` + "\n"
-	other := writePrompt(t, dir, "other.safetensors", newPrompt(t, tinyDim/2))
-	fits := writePrompt(t, dir, "fits.safetensors", newPrompt(t, tinyDim))
-	noTask := newPrompt(t, tinyDim)
+	other := writePrompt(t, dir, "other.safetensors", newPromptOf(t, dim/2))
+	fits := writePrompt(t, dir, "fits.safetensors", newPrompt(t))
+	noTask := newPrompt(t)
 	noTask.Metadata = nil
 	pairs := writeFile(t, dir, "pairs.jsonl", good)
 	for _, test := range []struct {
@@ -145,8 +163,8 @@ func TestFailures(t *testing.T) {
 		{"pairs: wrong kind", `{"source":3,"target":"b"}`, []string{"score", "--data", "-"}, "line 1: field source: found number"},
 		{"pairs: empty line", good + "\n" + good, []string{"score", "--data", "-"}, "line 2: found an empty line"},
 		{"pairs: none", "", []string{"score", "--data", "-"}, "standard input: no lines"},
-		{"prompt: other model", "", []string{"score", "--data", pairs, "--prompt", other}, "vectors of 32 numbers, want 64, the d_model of model"},
-		{"prompt: other model", "", []string{"predict", "--prompt", other}, "vectors of 32 numbers, want 64, the d_model of model"},
+		{"prompt: other model", "", []string{"score", "--data", pairs, "--prompt", other}, misfit},
+		{"prompt: other model", "", []string{"predict", "--prompt", other}, misfit},
 		{"prompt: not one", "", []string{"predict", "--prompt", pairs}, pairs},
 		{"source: number", "\"a\"\n5\n", []string{"predict"}, "standard input: line 2: found number, want a JSON string"},
 		{"source: null", "null", []string{"predict"}, "line 1: no source"},

@@ -9,7 +9,7 @@ import (
 
 func TestPredictKeepsOrder(t *testing.T) {
 	dir := t.TempDir()
-	p := writePrompt(t, dir, "prompt.safetensors", newPrompt(t, tinyDim))
+	p := writePrompt(t, dir, "prompt.safetensors", newPrompt(t))
 	args := []string{"predict", "--prompt", p, "--max-target-length", "6"}
 	n := 2*passPairs + 5
 	var in strings.Builder

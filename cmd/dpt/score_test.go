@@ -25,7 +25,7 @@ func TestScore(t *testing.T) {
 	n := passPairs + 3
 	text := manyPairs(n)
 	data := writeFile(t, dir, "pairs.jsonl", text)
-	p := writePrompt(t, dir, "prompt.safetensors", newPrompt(t, tinyDim))
+	p := writePrompt(t, dir, "prompt.safetensors", newPrompt(t))
 	for _, with := range [][]string{nil, {"--prompt", p}} {
 		scores := jsonLines[score](t, mustRun(t, nil, append([]string{"score", "--data", data}, with...)...))
 		if len(scores) != n+1 {
@@ -74,12 +74,13 @@ func TestScoreLogits(t *testing.T) {
 	if len(f.Names()) != n {
 		t.Fatalf("%d tensors, want %d", len(f.Names()), n)
 	}
+	_, vocabulary := tinyConfig(t)
 	for i := range n {
 		tensor, err := f.Tensor(fmt.Sprintf("logits.%d", i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []int{i%5 + 1, 384}; !slices.Equal(tensor.Shape, want) || tensor.DType != "F32" {
+		if want := []int{i%5 + 1, vocabulary}; !slices.Equal(tensor.Shape, want) || tensor.DType != "F32" {
 			t.Errorf("%s is %s %v, want F32 %v", tensor.Name, tensor.DType, tensor.Shape, want)
 		}
 	}
@@ -89,7 +90,7 @@ func TestScoreLogits(t *testing.T) {
 func TestScoreGradient(t *testing.T) {
 	dir := t.TempDir()
 	data := writeFile(t, dir, "pairs.jsonl", manyPairs(passPairs+1))
-	p := newPrompt(t, tinyDim)
+	p := newPrompt(t)
 	cfg := prompt.Config{Method: "dpt", Dim: p.Dim, Length: p.Length, Bottleneck: p.Bottleneck}
 	loss := func(p checkpoint.Prompt, more ...string) float64 {
 		path := writePrompt(t, dir, "p.safetensors", p)
