@@ -252,3 +252,31 @@ func TestSteadyStateMemory(t *testing.T) {
 		t.Errorf("a step allocates %v times, want only its results", n)
 	}
 }
+
+// TestEmbeddedModel: the default model opens, and a gradient step on its prompt lowers the loss.
+func TestEmbeddedModel(t *testing.T) {
+	b := open(t, "", 2)
+	if b.Name() != embeddedName || b.Digest() == [32]byte{} || b.EngineName() == "" {
+		t.Errorf("embedded model: name %q, digest %x, engine %q", b.Name(), b.Digest(), b.EngineName())
+	}
+	pairs := randomPairs(4, b.VocabSize())
+	prompt := randomPrompt(4, b.Dim())
+	before, grad, err := b.LossGrad(prompt, pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var norm float64
+	for _, g := range grad {
+		norm += float64(g) * float64(g)
+	}
+	for i := range prompt {
+		prompt[i] -= grad[i] * float32(0.01/math.Sqrt(norm))
+	}
+	after, err := b.Score(prompt, pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(after.Loss < before.Loss) {
+		t.Errorf("loss %v after a step down the gradient, %v before", after.Loss, before.Loss)
+	}
+}
