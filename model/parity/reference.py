@@ -103,7 +103,8 @@ def prompt_gradient(model, prompt, pairs):
 
 
 def greedy(model, prompt, sources, limit):
-    """generate()'s greedy ids per source: without the start token, up to and without </s>."""
+    """generate()'s greedy ids per source, without the start token, up to and without </s>, and the smallest lead of
+    a chosen token over the runner-up."""
     # generate() of this version makes as many cache layers as the encoder has layers.
     square = model.config.num_layers == model.config.num_decoder_layers
     with torch.no_grad():
@@ -116,31 +117,18 @@ def greedy(model, prompt, sources, limit):
             do_sample=False,
             num_beams=1,
             use_cache=square,
+            return_dict_in_generate=True,
+            output_logits=True,
         )
-    return [_until(ids.tolist()[1:], 1) for ids in out]
-
-
-def _until(ids, eos):
-    return ids[: ids.index(eos)] if eos in ids else ids
-
-
-def greedy_margin(model, prompt, sources, limit):
-    """The smallest lead of a chosen token over the runner-up, decoding without a cache."""
-    margin = float("inf")
-    for source in sources:
-        ids = []
-        while len(ids) < limit and (not ids or ids[-1] != 1):
-            with torch.no_grad():
-                embeds, mask = inputs(model, prompt, [source])
-                out = model(
-                    inputs_embeds=embeds,
-                    attention_mask=mask,
-                    decoder_input_ids=torch.tensor([[0] + ids]),
-                )
-            top = out.logits[0, -1].topk(2)
-            margin = min(margin, (top.values[0] - top.values[1]).item())
-            ids.append(top.indices[0].item())
-    return margin
+    outputs, margin = [], float("inf")
+    for i, row in enumerate(out.sequences):
+        ids = row.tolist()[1:]
+        chosen = ids.index(1) + 1 if 1 in ids else len(ids)
+        for logits in out.logits[:chosen]:
+            top = logits[i].topk(2).values
+            margin = min(margin, (top[0] - top[1]).item())
+        outputs.append([id for id in ids[:chosen] if id != 1])
+    return outputs, margin
 
 
 def warmup_steps(warmup, total):

@@ -23,9 +23,9 @@ DIRECTORIES = {
 
 @dataclass(frozen=True)
 class Example:
-    """One training example. where is its place in the file: the line's idx and, below it, those of its parts."""
+    """One training example. where is its place in the file: the line's idx and, behind slashes, those of its parts."""
 
-    where: tuple
+    where: str
     source: str
     target: str
 
@@ -33,8 +33,30 @@ class Example:
 def train(data, task):
     """The training examples of a task, in the order of its file."""
     path = pathlib.Path(data) / DIRECTORIES[task] / "train.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return [example for row in rows for example in READERS[task](row)]
+
+
+def by_id(data, task):
+    """Training examples by the ids that the program logs: where they are, with "#2" and so on at a repeated idx."""
+    uses, found = {}, {}
+
+    def unique(base):
+        uses[base] = uses.get(base, 0) + 1
+        return base if uses[base] == 1 else f"{base}#{uses[base]}"
+
+    # MultiRC numbers repeated questions and ReCoRD repeated queries; each is a run of examples.
+    run, seen = None, set()
+    for example in train(data, task):
+        head, _, tail = example.where.rpartition("/")
+        if task not in ("multirc", "record"):
+            found[unique(example.where)] = example
+            continue
+        if run is None or run[0] != head or tail in seen:
+            run, seen = (head, unique(head)), set()
+        seen.add(tail)
+        found[f"{run[1]}/{tail}"] = example
+    return found
 
 
 def texts(data):
@@ -68,20 +90,20 @@ def _joined(*parts):
 
 def _boolq(row):
     label = str(int(row["label"]))
-    yield Example((row["idx"],), _joined("question:", row["question"], "passage:", row["passage"]), label)
+    yield Example(str(row["idx"]), _joined("question:", row["question"], "passage:", row["passage"]), label)
 
 
 def _entailment(labels):
     def read(row):
         source = _joined("premise:", row["premise"], "hypothesis:", row["hypothesis"])
-        yield Example((row["idx"],), source, str(labels.index(row["label"])))
+        yield Example(str(row["idx"]), source, str(labels.index(row["label"])))
 
     return read
 
 
 def _copa(row):
     source = _joined("premise:", row["premise"], "choice1:", row["choice1"], "choice2:", row["choice2"])
-    yield Example((row["idx"],), source, str(row["label"]))
+    yield Example(str(row["idx"]), source, str(row["label"]))
 
 
 def _plain(text):
@@ -97,7 +119,7 @@ def _multirc(row):
                 "answer:", _plain(answer["text"]),
                 "paragraph:", _plain(passage["text"]),
             )
-            yield Example((row["idx"], question["idx"], answer["idx"]), source, str(answer["label"]))
+            yield Example(f"{row['idx']}/{question['idx']}/{answer['idx']}", source, str(answer["label"]))
 
 
 def _record(row):
@@ -108,12 +130,12 @@ def _record(row):
     for query in row["qas"]:
         source = f"superglue-record record query: {query['query']} entities: {', '.join(entities)} passage: {passage}"
         for i, answer in enumerate(sorted({a["text"] for a in query["answers"]})):
-            yield Example((row["idx"], query["idx"], i), source, answer)
+            yield Example(f"{row['idx']}/{query['idx']}/{i}", source, answer)
 
 
 def _wic(row):
     source = _joined("sentence1:", row["sentence1"], "sentence2:", row["sentence2"], "word:", row["word"])
-    yield Example((row["idx"],), source, str(int(row["label"])))
+    yield Example(str(row["idx"]), source, str(int(row["label"])))
 
 
 def _fixed(span, index, text):
@@ -132,7 +154,7 @@ def _wsc(row):
     noun = _fixed(target["span1_text"], target["span1_index"], text)
     pronoun = _fixed(target["span2_text"], target["span2_index"], text)
     before = rf"^((?:\S+\s){{{target['span2_index']}}})({re.escape(pronoun)})"
-    yield Example((row["idx"],), re.sub(before, r"\1* \2 *", text), noun)
+    yield Example(str(row["idx"]), re.sub(before, r"\1* \2 *", text), noun)
 
 
 READERS = {

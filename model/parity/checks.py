@@ -1,0 +1,266 @@
+"""The checks of run.py. Each takes a Bench and reports what it measured; none depends on another's having run."""
+
+import functools
+import json
+import shutil
+
+import sentencepiece
+import tokenizers
+import torch
+from safetensors.torch import load_file, save_file
+
+import checkpoints
+import reference
+import superglue
+
+LOGITS, LOSS, GRADIENT, TRAJECTORY = 1e-4, 1e-5, 1e-4, 1e-3
+
+SMALL = dict(vocab_size=32128, d_model=512, d_kv=64, num_heads=8, num_layers=6, num_decoder_layers=6)
+MODELS = {
+    "v1.0": dict(SMALL, d_ff=2048, feed_forward_proj="relu", tie_word_embeddings=True),
+    "v1.0 in shards": dict(SMALL, d_ff=2048, feed_forward_proj="relu", tie_word_embeddings=True, max_shard_size="50MB"),
+    "v1.1": dict(SMALL, d_ff=1024, num_heads=6, num_layers=8, num_decoder_layers=8, feed_forward_proj="gated-gelu",
+                 tie_word_embeddings=False),
+    # The vocabulary of T5 on a body that trains in seconds, for what needs many runs.
+    "quick": dict(vocab_size=32128, d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=2,
+                  feed_forward_proj="relu", tie_word_embeddings=True),
+}
+
+# What the paper trains with, but for the number of steps.
+SETTINGS = dict(lr=0.3, weight_decay=1e-5, warmup=0.1, max_norm=1.0)
+
+HARD = [
+    "", " ", "   ", "\t\n\r", "a", " a", "a ", "a  b", "▁", "▁▁a ▁", "ＦＵＬＬ ｗｉｄｔｈ １２３　！", "ﬁﬂﬃ ſt ĳ", "e\u0301 n\u0303 a\u0308\u0301",
+    "한국어 조선말 각", "日本語、中文。", "العربية עברית", "👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 👍🏽 🇩🇪", "zero\u200bwidth\u200c\u200d\ufeffjoin",
+    "\u00ad soft\u00adhyphen", "\u0000\u0001\u001f\u007f\u0085", "½ ² ℃ ™ … ‥ ㎏", "\u2028\u2029\u00a0\u3000", "\U0010ffff \ufffd \ue000",
+    "a" * 100_000, "ab " * 5_000, "<", "<extra_id", "</s", "x" + "\u0301" * 300,
+]
+SPECIAL = [
+    "<extra_id_0>", "a <extra_id_0> b", "a<extra_id_1>b", "<extra_id_99><extra_id_98>", "  <extra_id_3>  c ", "</s>", "end</s>", "end </s> more",
+    "<pad>", "a <pad> b", "<unk>", "x<unk>y", "<extra_id_100>", "<EXTRA_ID_0>", "</s></s>", "one <extra_id_0> two <extra_id_1> three </s>",
+]
+
+
+class Bench:
+    """What the checks share: the programs, the report, the data, and models made when first asked for."""
+
+    def __init__(self, programs, report, work, data, tokenizer):
+        self.programs, self.report, self.work, self.data, self.tokenizer = programs, report, work, data, tokenizer
+        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer / "spiece.model"))
+
+    @functools.cache
+    def model(self, name):
+        """The directory of a checkpoint as Transformers writes it, with T5's tokenizer."""
+        directory = self.work / "models" / name.replace(" ", "-")
+        if not (directory / "spiece.model").exists():
+            checkpoints.write(directory, torch.Generator().manual_seed(1), **MODELS[name])
+            shutil.copyfile(self.tokenizer / "spiece.model", directory / "spiece.model")
+        return directory
+
+    @functools.cache
+    def reference(self, name):
+        return reference.load(self.model(name))
+
+    def prompt(self, name, length, bottleneck, std):
+        """A prompt file for a model, as the program reads it, and its A and B."""
+        generator = torch.Generator().manual_seed(2)
+        A = std * torch.randn(MODELS[name]["d_model"], bottleneck, generator=generator)
+        B = std * torch.randn(bottleneck, length, generator=generator)
+        path = self.work / f"prompt-{name.replace(' ', '-')}-{length}-{std}.safetensors"
+        save_file({"A": A, "B": B, "prompt": reference.product(A, B).contiguous()}, path)
+        return path, A, B
+
+    def ids(self, text, limit=None):
+        """Token ids as SentencePiece gives them, with </s>, cut as Transformers cuts."""
+        ids = self.pieces.encode(text)
+        return (ids if limit is None else ids[: limit - 1]) + [1]
+
+    def pair(self, example, max_source=None, max_target=None):
+        return self.ids(example.source, max_source), self.ids(example.target, max_target)
+
+    def examples(self):
+        """A handful of different kinds: short and long sources, one token and several to generate."""
+        chosen = []
+        for task, count in (("rte", 2), ("copa", 1), ("record", 1), ("wsc", 1), ("multirc", 1)):
+            chosen += superglue.train(self.data, task)[:count]
+        return chosen
+
+    def replay(self, name, task, metrics, A, B, max_source, max_target):
+        """The steps that metrics.jsonl tells of, done by PyTorch from A and B, which it leaves trained."""
+        known = superglue.by_id(self.data, task)
+        batches = [[self.pair(known[i], max_source, max_target) for i in line["examples"]] for line in metrics]
+        return list(reference.train(self.reference(name), A, B, batches, len(metrics), **SETTINGS))
+
+
+def tokenize(bench):
+    """dpt tokenize against SentencePiece on every text of the data, and hard ones"""
+    path = bench.tokenizer / "spiece.model"
+    for what, texts, expected in (
+        ("texts of the data", superglue.texts(bench.data), bench.pieces.encode),
+        ("hard texts", HARD, bench.pieces.encode),
+        ("special tokens in text (fast T5 tokenizer)", SPECIAL, _fast(bench.tokenizer / "tokenizer.json")),
+    ):
+        got = bench.programs.dpt("tokenize", "--tokenizer", path, lines=texts)
+        want = [list(expected(text)) for text in texts]
+        wrong = [t for t, g, w in zip(texts, got, want) if g != w]
+        bench.report.equal(f"tokenize, {what}", len(wrong) + abs(len(got) - len(want)), len(texts))
+        for text in wrong[:3]:
+            bench.report.note(f"differs: {text[:80]!r}")
+    got = bench.programs.dpt("tokenize", "--tokenizer", path, "--eos", lines=["a b"])
+    bench.report.equal("tokenize --eos", int(got != [bench.ids("a b")]), 1)
+
+
+def _fast(path):
+    fast = tokenizers.Tokenizer.from_file(str(path))
+    return lambda text: fast.encode(text, add_special_tokens=False).ids
+
+
+def score(bench):
+    """dpt score --grad --logits against PyTorch, with and without a prompt"""
+    examples = bench.examples()
+    texts = [(e.source, e.target) for e in examples]
+    pairs = [bench.pair(e) for e in examples]
+    for name in ("v1.0", "v1.0 in shards", "v1.1"):
+        model = bench.reference("v1.0" if name == "v1.0 in shards" else name)
+        path, A, B = bench.prompt("v1.1" if name == "v1.1" else "v1.0", length=100, bottleneck=10, std=0.3)
+        for front, soft in ((None, None), (path, reference.product(A, B))):
+            what = f"score, {name}, {'no prompt' if front is None else 'prompt'}: "
+            printed, grad, logits = bench.programs.score(bench.model(name), texts, bench.work, front)
+            loss, losses, want, _ = reference.score(model, soft, pairs)
+            farthest = max((g - w).abs().max().item() for g, w in zip(logits, want))
+            bench.report.within(what + "logits", farthest, LOGITS)
+            each = [relative(p["loss"] * p["tokens"], l) for p, l in zip(printed, losses)]
+            bench.report.within(what + "loss of a pair", max(each), LOSS)
+            bench.report.within(what + "mean token loss", relative(printed[-1]["loss"], loss), LOSS)
+            counts = [len(t) for _, t in pairs]
+            wrong = sum(p["tokens"] != c for p, c in zip(printed, counts + [sum(counts)]))
+            bench.report.equal(what + "tokens", wrong, len(printed))
+            if front is not None:
+                _, dP, dA, dB = reference.gradients(model, A, B, pairs)
+                for key, expected in (("prompt", dP), ("dA", dA), ("dB", dB)):
+                    bench.report.within(f"{what}d{key.removeprefix('d')}", distance(grad[key], expected), GRADIENT)
+
+
+def predict(bench):
+    """dpt predict against Transformers' greedy generate"""
+    limit, sources = 24, [e.source for e in bench.examples()]
+    for name in ("v1.0", "v1.1", "quick"):
+        path, A, B = bench.prompt(name, length=20, bottleneck=10, std=0.3)
+        for front, soft in ((None, None), (path, reference.product(A, B))):
+            _predict(bench, f"predict, {name}, {'no prompt' if front is None else 'prompt'}", name, front, soft, sources, limit)
+
+
+def _predict(bench, what, name, front, soft, sources, limit, max_source=256):
+    args = ["predict", "--model", bench.model(name), "--max-target-length", limit, "--max-source-length", max_source, "--cpu",
+            "--threads", bench.programs.threads]
+    got = bench.programs.dpt(*args, *([] if front is None else ["--prompt", front]), lines=sources)
+    ids = [bench.ids(s, max_source) for s in sources]
+    outputs, margin = reference.greedy(bench.reference(name), soft, ids, limit)
+    fast = tokenizers.Tokenizer.from_file(str(bench.tokenizer / "tokenizer.json"))
+    want = [fast.decode(o, skip_special_tokens=True) for o in outputs]
+    wrong = sum(g != w for g, w in zip(got, want)) + abs(len(got) - len(want))
+    bench.report.equal(what, wrong, len(sources))
+    if wrong:
+        bench.report.note(f"closest choice led by {margin:.1e} of a logit")
+        for g, w in zip(got, want):
+            if g != w:
+                bench.report.note(f"got  {g[:120]!r}")
+                bench.report.note(f"want {w[:120]!r}")
+
+
+def train(bench):
+    """two workers on ReCoRD follow PyTorch's losses; one and four workers end with the same bytes"""
+    max_source, max_target, length, bottleneck, steps = 256, 128, 100, 10, 10
+    init, A, B = bench.prompt("v1.0", length, bottleneck, std=1.0)
+    flags = _job(bench, "v1.0", "record", init, length, bottleneck, steps, max_source, max_target)
+    files = {}
+    for workers in (2, 1, 4):
+        out = bench.work / "runs" / f"record-{workers}"
+        shutil.rmtree(out, ignore_errors=True)
+        metrics = bench.programs.train(out, workers, *flags)
+        files[workers] = (out / "prompt.safetensors").read_bytes()
+        if workers == 2:
+            A, B = torch.nn.Parameter(A), torch.nn.Parameter(B)
+            _compare(bench, "train, ReCoRD, 2 workers: ", metrics, steps, bench.replay("v1.0", "record", metrics, A, B, max_source, max_target))
+            got = load_file(out / "prompt.safetensors")
+            # Adam divides by small second moments, so the parameters drift apart sooner than the losses.
+            bench.report.within("train, ReCoRD, 2 workers: final prompt", distance(got["prompt"], reference.product(A, B)), 1e-2)
+    for workers in (1, 4):
+        bench.report.equal(f"train, ReCoRD: prompt.safetensors of {workers} and of 2 workers", int(files[workers] != files[2]), 1)
+
+
+def _job(bench, name, task, init, length, bottleneck, steps, max_source, max_target):
+    return ["--model", bench.model(name), "--data", bench.data, "--task", task, "--init", init, "--prompt-length", length,
+            "--bottleneck", bottleneck, "--steps", steps, "--batch-size", 8, "--micro-batch", 2, "--lr", SETTINGS["lr"],
+            "--weight-decay", SETTINGS["weight_decay"], "--warmup", SETTINGS["warmup"], "--max-grad-norm", SETTINGS["max_norm"],
+            "--max-source-length", max_source, "--max-target-length", max_target, "--seed", 7]
+
+
+def _compare(bench, what, metrics, steps, replayed):
+    bench.report.equal(what + "steps", int([m["step"] for m in metrics] != list(range(1, steps + 1))), 1)
+    losses = [relative(m["loss"], r[0]) for m, r in zip(metrics, replayed)]
+    bench.report.within(what + "loss of any step", max(losses), TRAJECTORY)
+    bench.report.within(what + "learning rate", max(abs(m["lr"] - r[1]) for m, r in zip(metrics, replayed)), 1e-9)
+    bench.report.within(what + "gradient norm", max(relative(m["grad_norm"], r[2]) for m, r in zip(metrics, replayed)), 1e-2)
+    bench.report.note("losses " + " ".join(f"{m['loss']:.4f}" for m in metrics))
+
+
+def export(bench):
+    """dpt export --format peft: PEFT with the adapter gives the logits that PyTorch gives with the prompt"""
+    from peft import PeftModel
+
+    path, A, B = bench.prompt("v1.0", length=100, bottleneck=10, std=0.3)
+    out = bench.work / "adapter"
+    shutil.rmtree(out, ignore_errors=True)
+    bench.programs.dpt("export", "--prompt", path, "--format", "peft", "--out", out, "--model", bench.model("v1.0"))
+    pairs = [bench.pair(e) for e in bench.examples()]
+    want = reference.score(bench.reference("v1.0"), reference.product(A, B), pairs)[2]
+    peft = PeftModel.from_pretrained(reference.load(bench.model("v1.0")), out).eval()
+    width = max(len(s) for s, _ in pairs)
+    with torch.no_grad():
+        logits = peft(
+            input_ids=torch.tensor([s + [0] * (width - len(s)) for s, _ in pairs]),
+            attention_mask=torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s, _ in pairs]),
+            labels=reference.labels([t for _, t in pairs]),
+        ).logits
+    farthest = max((logits[i, : len(w)] - w).abs().max().item() for i, w in enumerate(want))
+    bench.report.within("export, PEFT's logits", farthest, LOGITS)
+
+
+def tasks(bench):
+    """all eight tasks train, evaluate and predict, and follow PyTorch's losses"""
+    max_source, max_target, length, bottleneck, steps = 256, 16, 10, 4, 4
+    for task in superglue.DIRECTORIES:
+        out = bench.work / "runs" / f"quick-{task}"
+        shutil.rmtree(out, ignore_errors=True)
+        init, A, B = bench.prompt("quick", length, bottleneck, std=0.5)
+        flags = _job(bench, "quick", task, init, length, bottleneck, steps, max_source, max_target)
+        metrics = bench.programs.train(out, 2, *flags, "--eval-split", "train", "--eval-every", 2)
+        A, B = torch.nn.Parameter(A), torch.nn.Parameter(B)
+        _compare(bench, f"{task}: ", metrics, steps, bench.replay("quick", task, metrics, A, B, max_source, max_target))
+
+        prompt = out / "prompt.safetensors"
+        scores = bench.programs.dpt("eval", "--model", bench.model("quick"), "--prompt", prompt, "--task", task, "--data", bench.data,
+                                    "--split", "train", "--max-target-length", max_target, "--cpu", "--threads", bench.programs.threads)[0]
+        evaluations = [json.loads(line) for line in (out / "eval.jsonl").read_text().splitlines()]
+        kept = json.loads((out / "job.json").read_text())["prompt_step"]
+        want = next(e["metrics"] for e in evaluations if e["step"] == kept)
+        wrong = sum(scores.get(k) != v for k, v in want.items())
+        bench.report.equal(f"{task}: dpt eval and the run's own evaluation", wrong, len(want))
+        bench.report.note(f"evaluations {[e['step'] for e in evaluations]}, kept {kept}: {json.dumps(scores)}")
+
+        sources = list(dict.fromkeys(e.source for e in superglue.train(bench.data, task)))[:16]
+        soft = load_file(prompt)["prompt"]
+        _predict(bench, f"{task}: dpt predict", "quick", prompt, soft, sources, max_target, max_source)
+
+
+def relative(got, want):
+    return abs(got - want) / abs(want)
+
+
+def distance(got, want):
+    """The norm of the difference over the norm."""
+    return ((got - want).norm() / want.norm()).item()
+
+
+ALL = {"tokenize": tokenize, "score": score, "predict": predict, "train": train, "export": export, "tasks": tasks}
