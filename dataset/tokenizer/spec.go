@@ -104,7 +104,7 @@ func (s *spec) check() error {
 		return fmt.Errorf("vocabulary of %d pieces, want at most %d", len(s.pieces), math.MaxInt32)
 	}
 	if s.unk < 0 || int(s.unk) >= len(s.pieces) || s.pieces[s.unk].kind != unknown {
-		return fmt.Errorf("no unknown piece among %d pieces, want one (%s)", len(s.pieces), unkPiece)
+		return fmt.Errorf("none of its pieces is the unknown piece (%s), want one", unkPiece)
 	}
 	for i, p := range s.pieces {
 		switch {
