@@ -20,7 +20,7 @@ type wscTarget struct {
 	Span2Index int    `json:"span2_index"`
 }
 
-func (l *wsc) key() string       { return l.Text + "|" + l.Target.Span1Text }
+func (l *wsc) key() string       { return l.Text } // a true and a false line of one text would tell each other's label
 func (l *wsc) number(c *counter) { l.Idx = next(&c.line) }
 func (l *wsc) unlabel()          { l.Label = nil }
 
