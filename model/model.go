@@ -4,6 +4,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -180,8 +181,11 @@ func (b *Backbone) Generate(prompt []float32, sources [][]int32, maxNew int) ([]
 	c := len(prompt) / b.Dim()
 	err := chunks(len(sources), func(i int) int { return b.t5.SourceElems(c, sources[i], maxNew) }, func(lo, hi int) error {
 		ids, err := b.t5.Generate(prompt, sources[lo:hi], maxNew)
+		if nan := (*t5.NaNError)(nil); errors.As(err, &nan) {
+			nan.Source += lo
+		}
 		if err != nil {
-			return fmt.Errorf("sources %d to %d: %w", lo, hi-1, err)
+			return err
 		}
 		copy(out[lo:hi], ids)
 		return nil

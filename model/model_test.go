@@ -192,8 +192,8 @@ func TestNotFiniteNamesThePair(t *testing.T) {
 	if _, _, err := b.LossGrad(prompt, pairs[:3]); err != nil {
 		t.Errorf("LossGrad of good pairs: %v", err)
 	}
-	if _, err := b.Generate(prompt, [][]int32{{5, 200, 1}}, 2); err == nil {
-		t.Error("Generate: no error")
+	if _, err := b.Generate(prompt, [][]int32{{5, 1}, {5, 200, 1}}, 2); err == nil || !strings.Contains(err.Error(), "source 1: ") {
+		t.Errorf("Generate: %v, want an error about source 1", err)
 	}
 }
 

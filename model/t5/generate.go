@@ -29,7 +29,7 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 		active := d.active[:0]
 		for i, ex := range d.active {
 			if next[i] < 0 {
-				return nil, fmt.Errorf("source %d: logits of token %d are not numbers", ex, d.step)
+				return nil, &NaNError{Source: ex, Token: d.step}
 			}
 			if m.cfg.IsEOS(next[i]) {
 				continue
@@ -42,6 +42,16 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 		d.step++
 	}
 	return out, nil
+}
+
+// NaNError says that a source's logits were not numbers when a token was to be chosen.
+type NaNError struct {
+	Source int // index in Generate's sources
+	Token  int // index of the token, from 0
+}
+
+func (e *NaNError) Error() string {
+	return fmt.Sprintf("source %d: logits of new token %d are not numbers", e.Source, e.Token)
 }
 
 // decoding is the state of greedy decoding. Caches live in Model.cache, one of each per decoder layer.

@@ -8,8 +8,8 @@ import (
 
 const chunkElems = 1 << 16
 
-// workspace is an arena: chunks of numbers, handed out front to back. Reset merges several chunks into one of their whole
-// size, so a step that fits once never allocates again.
+// workspace is an arena: chunks of numbers, handed out front to back. Reset merges several chunks into one of more than their
+// whole size, so a step that fits once never allocates again.
 type workspace[F Float] struct {
 	chunks  [][]F
 	chunk   int // chunk in use
@@ -143,6 +143,7 @@ func (w *workspace[F]) Reset() {
 		for _, c := range w.chunks {
 			total += len(c)
 		}
+		total += total / 8 // room for a slightly larger step
 		clear(w.chunks) // let the collector have them before their successor is made
 		w.chunks = append(w.chunks[:0], aligned[F](total))
 	}
