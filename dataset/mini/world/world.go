@@ -1,7 +1,7 @@
 // Package world invents examples for SuperGLUE's eight tasks about a small world of people, things, places and towns. A careful
 // reader can answer every one of them from its text, or in WSC's, COPA's and WiC's case with the common sense that theirs ask
-// for. Texts are short, since a byte-level model reads them letter by letter: a source of the DPT template has at most about 170
-// bytes, of MultiRC and ReCoRD 270.
+// for. Texts are short, since a byte-level model reads them letter by letter: a source has at most 160
+// bytes, one of MultiRC or ReCoRD at most 250.
 //
 // The files are a pure function of a seed and the sizes. No line's content occurs twice, within a split or in two of them, so a
 // model cannot score on validation data by having learned it by heart.
