@@ -144,7 +144,7 @@ func (w *workspace[F]) Reset() {
 			total += len(c)
 		}
 		total += total / 8 // room for a slightly larger step
-		clear(w.chunks) // let the collector have them before their successor is made
+		clear(w.chunks)    // let the collector have them before their successor is made
 		w.chunks = append(w.chunks[:0], aligned[F](total))
 	}
 	w.chunk, w.used, w.marks = 0, 0, w.marks[:0]
