@@ -1,0 +1,268 @@
+package allreduce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Config is what a Node needs. Exactly one of Listener and Registrar is set; every
+// other field has a default.
+type Config struct {
+	// Listener is served by a gRPC server of the node's own, which Close stops.
+	Listener net.Listener
+	// Registrar is a server of the caller's, not yet serving, on which the node
+	// registers its service. The caller sees to its message size (the default of
+	// grpc-go receives 4 MiB), window sizes and credentials, and stops it after Close.
+	Registrar grpc.ServiceRegistrar
+	// ServerOptions are for the node's own server, credentials for example.
+	ServerOptions []grpc.ServerOption
+	// DialOptions are for connections to neighbours. Without credentials among them,
+	// connections are in plain text.
+	DialOptions []grpc.DialOption
+	// MaxMessageBytes bounds a message, and so a chunk; all members need the
+	// same. Default 16 MiB: about a million numbers per member.
+	MaxMessageBytes int
+	// MaxPending bounds the streams that wait for this node to join their
+	// generation, and PendingTimeout how long each waits. Defaults 64 and 30 s.
+	MaxPending     int
+	PendingTimeout time.Duration
+	// Linger bounds how long a ring that ends waits for the next member to take what
+	// was sent. Default 1 s.
+	Linger time.Duration
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Node is a process's part in all rings that it joins, one after another. Its
+// methods may be called from any goroutine.
+type Node struct {
+	config  Config
+	log     *slog.Logger
+	server  *grpc.Server // nil with a Registrar
+	served  chan struct{}
+	buffers bufferPool
+
+	done     chan struct{}  // closed by Close
+	handlers sync.WaitGroup // streams being served; added to under mu
+
+	mu      sync.Mutex
+	closed  bool
+	jobs    map[string]membership
+	live    map[*Ring]struct{} // rings that hold goroutines or connections
+	pending map[*waiter]struct{}
+}
+
+// membership is a job's latest generation here and its ring.
+type membership struct {
+	generation Generation
+	ring       *Ring
+}
+
+// waiter is an incoming stream for a generation that is not joined here yet.
+type waiter struct {
+	hello   hello
+	verdict chan verdict // takes one without blocking
+}
+
+type verdict struct {
+	ring *Ring
+	err  error
+}
+
+// NewNode returns a node that serves from now on, until Close.
+func NewNode(config Config) (*Node, error) {
+	if (config.Listener == nil) == (config.Registrar == nil) {
+		return nil, errors.New("all-reduce node: want a listener or a registrar, and not both")
+	}
+	setDefault(&config.MaxMessageBytes, 16<<20)
+	setDefault(&config.MaxPending, 64)
+	setDefault(&config.PendingTimeout, 30*time.Second)
+	setDefault(&config.Linger, time.Second)
+	setDefault(&config.Logger, slog.Default())
+	n := &Node{
+		config:  config,
+		log:     config.Logger,
+		served:  make(chan struct{}),
+		done:    make(chan struct{}),
+		jobs:    make(map[string]membership),
+		live:    make(map[*Ring]struct{}),
+		pending: make(map[*waiter]struct{}),
+	}
+	if config.Registrar != nil {
+		config.Registrar.RegisterService(&serviceDesc, n)
+		close(n.served)
+		return n, nil
+	}
+	n.server = grpc.NewServer(serverOptions(config)...)
+	n.server.RegisterService(&serviceDesc, n)
+	go func() {
+		defer close(n.served)
+		if err := n.server.Serve(config.Listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			n.log.Error("all-reduce node no longer accepts connections", "addr", n.Addr(), "err", err)
+		}
+	}()
+	return n, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Addr is the listener's address, as other members reach it if the listener is
+// bound to one interface; empty with a Registrar.
+func (n *Node) Addr() string {
+	if n.config.Listener == nil {
+		return ""
+	}
+	return n.config.Listener.Addr().String()
+}
+
+// Close closes all rings (in good order where no all-reduce is in progress), stops
+// the node's own server, and waits for all of the node's goroutines. It takes at
+// most about Linger. Closing twice is fine. The error is always nil.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if !n.closed {
+		n.closed = true
+		close(n.done)
+	}
+	rings := make([]*Ring, 0, len(n.live))
+	for r := range n.live {
+		rings = append(rings, r)
+	}
+	n.mu.Unlock()
+	for _, r := range rings {
+		r.shut(fmt.Errorf("node: %w", ErrClosed))
+	}
+	for _, r := range rings {
+		<-r.finished
+	}
+	if n.server != nil {
+		n.server.Stop()
+	}
+	<-n.served
+	n.handlers.Wait()
+	return nil
+}
+
+// pass serves one incoming stream: it finds the ring that the stream belongs to,
+// waiting for it if need be, and lives as long as that ring uses the stream.
+func (n *Node) pass(stream grpc.ServerStream) error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return status.Error(codes.Unavailable, "the node is closed")
+	}
+	n.handlers.Add(1)
+	n.mu.Unlock()
+	defer n.handlers.Done()
+
+	h, err := helloOf(stream.Context())
+	if err != nil {
+		n.log.Warn("all-reduce stream refused", "err", err)
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	r, err := n.admit(stream.Context(), h)
+	if err == nil {
+		err = r.claim(h)
+	}
+	if err != nil {
+		n.log.Debug("all-reduce stream refused", "job", h.job, "generation", h.generation, "from", h.from, "err", err)
+		return err
+	}
+	return r.serve(stream)
+}
+
+// admit returns the ring of the hello's generation. If that generation is yet to
+// be joined here, it waits. Errors are gRPC statuses for the sender: Unavailable and
+// ResourceExhausted mean that it may try again.
+func (n *Node) admit(ctx context.Context, h hello) (*Ring, error) {
+	n.mu.Lock()
+	if m, ok := n.jobs[h.job]; ok && h.generation <= m.generation {
+		n.mu.Unlock()
+		return m.admit(h)
+	}
+	if len(n.pending) >= n.config.MaxPending {
+		n.mu.Unlock()
+		return nil, status.Errorf(codes.ResourceExhausted, "%d streams already wait for a generation to be joined", n.config.MaxPending)
+	}
+	w := &waiter{hello: h, verdict: make(chan verdict, 1)}
+	n.pending[w] = struct{}{}
+	n.mu.Unlock()
+
+	defer func() {
+		n.mu.Lock()
+		delete(n.pending, w)
+		n.mu.Unlock()
+	}()
+	timeout := time.NewTimer(n.config.PendingTimeout)
+	defer timeout.Stop()
+	select {
+	case v := <-w.verdict:
+		return v.ring, v.err
+	case <-timeout.C:
+		return nil, status.Errorf(codes.Unavailable, "generation %d of job %q was not joined here within %v", h.generation, h.job, n.config.PendingTimeout)
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case <-n.done:
+		return nil, status.Error(codes.Unavailable, "the node is closed")
+	}
+}
+
+// admit decides on a stream whose generation is not after m's.
+func (m membership) admit(h hello) (*Ring, error) {
+	if h.generation < m.generation {
+		return nil, status.Errorf(codes.FailedPrecondition, "generation %d of job %q is over: generation %d was joined here", h.generation, h.job, m.generation)
+	}
+	return m.ring, nil
+}
+
+// enroll makes r the latest ring of its job, ends the one before it and decides
+// on the streams that wait.
+func (n *Node) enroll(r *Ring) error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return fmt.Errorf("node: %w", ErrClosed)
+	}
+	m, ok := n.jobs[r.job]
+	if ok && r.generation <= m.generation {
+		n.mu.Unlock()
+		return fmt.Errorf("generation %d was joined before, want a later one", m.generation)
+	}
+	before := m.ring
+	m = membership{generation: r.generation, ring: r}
+	n.jobs[r.job] = m
+	n.live[r] = struct{}{}
+	for w := range n.pending {
+		if w.hello.job == r.job && w.hello.generation <= r.generation {
+			ring, err := m.admit(w.hello)
+			w.verdict <- verdict{ring, err}
+			delete(n.pending, w)
+		}
+	}
+	n.mu.Unlock()
+	if before != nil {
+		before.shut(fmt.Errorf("generation %d: %w: this member has joined generation %d", before.generation, ErrClosed, r.generation))
+	}
+	return nil
+}
+
+// retire forgets a ring that holds nothing any more.
+func (n *Node) retire(r *Ring) {
+	n.mu.Lock()
+	delete(n.live, r)
+	n.mu.Unlock()
+}
