@@ -3,7 +3,9 @@ package checkpoint
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -81,4 +83,31 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 		return err
 	}
 	return WriteFileAtomic(filepath.Join(dir, adapterConfig), buf.Bytes())
+}
+
+// encoderRows cuts a prompt read from PEFT's prompt_embeddings to the rows that
+// PEFT puts before the encoder's input. By default PEFT stores as many again
+// for the decoder, and then does not use them; only adapter_config.json, in
+// dir, tells. Without that file all rows are taken.
+func (p *Prompt) encoderRows(dir string) error {
+	data, err := os.ReadFile(filepath.Join(dir, adapterConfig))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", adapterConfig, bareError(err))
+	}
+	var a adapter
+	if err := json.Unmarshal(data, &a); err != nil {
+		return fmt.Errorf("%s: %w", adapterConfig, err)
+	}
+	if a.PEFTType != "PROMPT_TUNING" {
+		return fmt.Errorf("%s: peft_type %q, want %q", adapterConfig, a.PEFTType, "PROMPT_TUNING")
+	}
+	if n := a.NumVirtualTokens; n < 1 || p.Length%n != 0 {
+		return fmt.Errorf("%s: num_virtual_tokens %d, want a divisor of the %d rows of %s", adapterConfig, n, p.Length, tensorPEFT)
+	}
+	p.Length = a.NumVirtualTokens
+	p.Embeddings = p.Embeddings[:p.Length*p.Dim]
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -74,13 +76,20 @@ func WritePrompt(path string, p Prompt) error {
 
 // ReadPrompt reads a prompt that WritePrompt wrote. It also accepts a file with
 // "prompt" alone, with "A" and "B" alone, whose product it takes, and an
-// adapter_model.safetensors of PEFT's prompt tuning, in F32, F16, BF16 or F64.
+// adapter_model.safetensors of PEFT's prompt tuning, or its directory; all in
+// F32, F16, BF16 or F64.
 func ReadPrompt(path string) (Prompt, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		path = filepath.Join(path, adapterWeights)
+	}
 	f, err := Open(path)
 	if err != nil {
 		return Prompt{}, err
 	}
 	p, err := readPrompt(f)
+	if err == nil && f.Has(tensorPEFT) {
+		err = p.encoderRows(filepath.Dir(path))
+	}
 	if err == nil {
 		err = p.Validate()
 	}
@@ -93,7 +102,7 @@ func ReadPrompt(path string) (Prompt, error) {
 func readPrompt(f *File) (Prompt, error) {
 	p := Prompt{Metadata: f.Metadata()}
 	rows := tensorPrompt
-	if !f.Has(rows) && f.Has(tensorPEFT) {
+	if f.Has(tensorPEFT) {
 		rows = tensorPEFT
 	}
 	factors := f.Has(tensorA) && f.Has(tensorB)

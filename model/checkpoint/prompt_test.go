@@ -141,3 +141,36 @@ func TestExportPEFT(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestImportPEFT reads adapters as PEFT writes them, which by default hold the
+// prompt twice: for the encoder, and unused for the decoder.
+func TestImportPEFT(t *testing.T) {
+	for _, c := range []struct{ name, config, err string }{
+		{"default", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 2, "token_dim": 2, "modules_to_save": null}`, ""},
+		{"other method", `{"peft_type": "LORA", "r": 8}`, `adapter_config.json: peft_type "LORA", want "PROMPT_TUNING"`},
+		{"other length", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5}`, "num_virtual_tokens 5, want a divisor of the 6 rows of prompt_embeddings"},
+		{"no length", `{"peft_type": "PROMPT_TUNING"}`, "num_virtual_tokens 0, want"},
+		{"not JSON", `{`, "adapter_config.json: unexpected end of JSON input"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rows := []float32{2, 3, 20, 30, 200, 300, 0, 0, 0, 0, 0, 0}
+			data, err := Encode([]Tensor{F32("prompt_embeddings", []int{6, 2}, rows)}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := write(t, map[string][]byte{"adapter_model.safetensors": data, "adapter_config.json": []byte(c.config)})
+			for _, path := range []string{dir, filepath.Join(dir, "adapter_model.safetensors")} {
+				p, err := ReadPrompt(path)
+				if c.err != "" {
+					if err == nil || !strings.Contains(err.Error(), c.err) {
+						t.Errorf("error %v, want one with %q", err, c.err)
+					}
+					continue
+				}
+				if err != nil || p.Length != 3 || !slices.Equal(p.Embeddings, rows[:6]) {
+					t.Errorf("read %+v (%v)", p, err)
+				}
+			}
+		})
+	}
+}
