@@ -8,10 +8,12 @@ import transformers
 from transformers import T5Config, T5ForConditionalGeneration
 
 
-def write(directory, generator, max_shard_size="5GB", **fields):
+def write(directory, generator, max_shard_size="5GB", cross=1, echo=0.3, **fields):
     """A model whose logits are of order one and whose every weight matters, the norms and the position biases too.
 
-    fields are T5Config's; tie_word_embeddings tells v1.0 (true) from v1.1 (false)."""
+    fields are T5Config's; tie_word_embeddings tells v1.0 (true) from v1.1 (false). cross amplifies what the decoder
+    takes from the encoder: averaged over a long source it is little, and greedy outputs would not depend on the source. echo is how large a tied embedding is beside what the
+    layers add: the larger, the more the output repeats the token that was put in."""
     transformers.utils.logging.disable_progress_bar()
     directory = pathlib.Path(directory)
     config = T5Config(decoder_start_token_id=0, **fields)
@@ -32,10 +34,11 @@ def write(directory, generator, max_shard_size="5GB", **fields):
                 p.copy_(noise * (config.d_model * config.d_kv) ** -0.5)
             else:
                 p.copy_(noise * p.shape[1] ** -0.5)
+            if name.endswith("EncDecAttention.o.weight"):
+                p *= cross
         if tied:
-            # Small embeddings, or the tied head echoes the token that was put in.
-            model.shared.weight *= 0.3
-            model.decoder.final_layer_norm.weight *= 3
+            model.shared.weight *= echo
+            model.decoder.final_layer_norm.weight *= round(0.9 / echo)
         # A louder </s>, so that greedy decoding stops early now and then.
         model.lm_head.weight[1] *= 3
     model.save_pretrained(directory, max_shard_size=max_shard_size)

@@ -15,14 +15,14 @@ import superglue
 
 LOGITS, LOSS, GRADIENT, TRAJECTORY = 1e-4, 1e-5, 1e-4, 1e-3
 
-SMALL = dict(vocab_size=32128, d_model=512, d_kv=64, num_heads=8, num_layers=6, num_decoder_layers=6)
+SMALL = dict(cross=4, echo=0.05, vocab_size=32128, d_model=512, d_kv=64, num_heads=8, num_layers=6, num_decoder_layers=6)
 MODELS = {
     "v1.0": dict(SMALL, d_ff=2048, feed_forward_proj="relu", tie_word_embeddings=True),
     "v1.0 in shards": dict(SMALL, d_ff=2048, feed_forward_proj="relu", tie_word_embeddings=True, max_shard_size="50MB"),
     "v1.1": dict(SMALL, d_ff=1024, num_heads=6, num_layers=8, num_decoder_layers=8, feed_forward_proj="gated-gelu",
                  tie_word_embeddings=False),
     # The vocabulary of T5 on a body that trains in seconds, for what needs many runs.
-    "quick": dict(vocab_size=32128, d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=2,
+    "quick": dict(cross=4, echo=0.05, vocab_size=32128, d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, num_decoder_layers=2,
                   feed_forward_proj="relu", tie_word_embeddings=True),
 }
 
