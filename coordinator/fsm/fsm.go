@@ -27,6 +27,10 @@ import (
 // snapshotVersion changes when an older build would misread a snapshot.
 const snapshotVersion = 1
 
+// RecentSteps is how many of the last steps' records a machine keeps, so that a process that was killed after a commit
+// can still write what it had to say about the step.
+const RecentSteps = 256
+
 // ErrRejected is what every rejection wraps.
 var ErrRejected = errors.New("entry rejected")
 
@@ -46,6 +50,7 @@ type Machine struct {
 	best        *Best
 	evaluations []Evaluation
 	epochs      []EpochStat
+	recent      []StepRecord // of the last steps, oldest first
 	finished    bool
 }
 
@@ -88,6 +93,9 @@ func (m *Machine) Evaluations() []Evaluation { return m.evaluations }
 
 // Epochs are the training losses by epoch; the last may be partial.
 func (m *Machine) Epochs() []EpochStat { return m.epochs }
+
+// Recent are the records of the last committed steps, oldest first, at most RecentSteps.
+func (m *Machine) Recent() []StepRecord { return m.recent }
 
 // Finished says whether the job has ended.
 func (m *Machine) Finished() bool { return m.finished }
@@ -190,6 +198,7 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 	}
 	m.step, m.state, m.stateDigest = Step(e.Step), e.State, d
 	m.history = chain(m.history, m.step, batch, d)
+	m.remember(RecordOf(e))
 	epoch := int((e.Step - 1) / m.job.StepsPerEpoch)
 	for len(m.epochs) <= epoch {
 		m.epochs = append(m.epochs, EpochStat{})
@@ -197,6 +206,14 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 	m.epochs[epoch].LossSum += e.LossSum
 	m.epochs[epoch].Tokens += e.Tokens
 	return nil
+}
+
+// remember keeps a record and drops the oldest beyond RecentSteps.
+func (m *Machine) remember(r StepRecord) {
+	if len(m.recent) == RecentSteps {
+		m.recent = append(m.recent[:0], m.recent[1:]...)
+	}
+	m.recent = append(m.recent, r)
 }
 
 func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {

@@ -38,6 +38,9 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	for _, e := range m.epochs {
 		s.Epochs = append(s.Epochs, &fsmpb.EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
 	}
+	for _, r := range m.recent {
+		s.Recent = append(s.Recent, r.proto())
+	}
 	return proto.MarshalOptions{Deterministic: true}.Marshal(s)
 }
 
@@ -76,6 +79,9 @@ func (m *Machine) Restore(data []byte) error {
 	for _, e := range s.Epochs {
 		n.epochs = append(n.epochs, EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
 	}
+	for _, r := range s.Recent[max(0, len(s.Recent)-RecentSteps):] {
+		n.remember(RecordOf(r))
+	}
 	*m = *n
 	return nil
 }
@@ -88,6 +94,11 @@ func (e Evaluation) Proto() *fsmpb.EvaluationCommitted {
 
 func evaluationOf(e *fsmpb.EvaluationCommitted) Evaluation {
 	return Evaluation{Step: Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds}
+}
+
+func (r StepRecord) proto() *fsmpb.StepCommitted {
+	return &fsmpb.StepCommitted{Generation: uint64(r.Generation), Step: int64(r.Step), BatchDigest: r.BatchDigest[:], StateDigest: r.StateDigest[:],
+		LossSum: r.LossSum, Tokens: r.Tokens, LearningRate: r.LearningRate, GradNorm: r.GradNorm, Seconds: r.Seconds, Workers: int32(r.Workers)}
 }
 
 // RecordOf reads a committed step's record, leaving its state behind.

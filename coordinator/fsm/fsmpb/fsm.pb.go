@@ -671,6 +671,7 @@ type Snapshot struct {
 	Evaluations   []*EvaluationCommitted `protobuf:"bytes,13,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
 	Epochs        []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
 	Finished      bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
+	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"` // the last steps, without their states
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,6 +811,13 @@ func (x *Snapshot) GetFinished() bool {
 	return false
 }
 
+func (x *Snapshot) GetRecent() []*StepCommitted {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
@@ -869,7 +877,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\vJobFinished\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\x94\x04\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xc7\x04\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -890,7 +898,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\bhas_best\x18\f \x01(\bR\ahasBest\x12A\n" +
 	"\vevaluations\x18\r \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\x12-\n" +
 	"\x06epochs\x18\x0e \x03(\v2\x15.dpt.fsm.v1.EpochStatR\x06epochs\x12\x1a\n" +
-	"\bfinished\x18\x0f \x01(\bR\bfinishedB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\bfinished\x18\x0f \x01(\bR\bfinished\x121\n" +
+	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recentB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once
@@ -927,11 +936,12 @@ var file_fsm_proto_depIdxs = []int32{
 	2,  // 7: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
 	5,  // 8: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
 	7,  // 9: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 10: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_fsm_proto_init() }

@@ -1,0 +1,183 @@
+// Command dpt-coord coordinates a training job: it waits for workers, trains, evaluates, writes the prompt and exits.
+// See package coordinator.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/workercmd"
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/model"
+)
+
+// workerCommand as the first argument makes this program the worker that it starts with --local.
+const workerCommand = "worker"
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == workerCommand {
+		os.Args = append(os.Args[:1], os.Args[2:]...)
+		cli.Main("dpt-worker", workercmd.Run("dpt-worker"))
+	}
+	cli.Main("dpt-coord", run)
+}
+
+// options are what the flags set beside the job's settings.
+type options struct {
+	listen   string
+	insecure bool
+	local    bool
+	json     bool
+}
+
+func run(ctx context.Context, args []string, std cli.IO) error {
+	s := coordinator.DefaultSettings()
+	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
+	o := options{listen: "127.0.0.1:7070"}
+	log := cli.DefaultLog()
+	cmd := newCommand(&s, &cfg, &o, &log)
+	if err := cmd.Parse(args); err != nil {
+		return err
+	}
+	if !cmd.Changed("micro-batch") {
+		s.MicroBatch = min(s.MicroBatch, s.BatchSize)
+	}
+	var bad *coordinator.SettingError
+	if err := s.Validate(); errors.As(err, &bad) {
+		return cmd.Usagef("%s", err)
+	} else if err != nil {
+		return err
+	}
+	if cfg.MinNodes > cfg.Nodes {
+		return cmd.Usagef("--min-nodes %d: want at most --nodes, %d", cfg.MinNodes, cfg.Nodes)
+	}
+	if o.local && !cmd.Changed("listen") {
+		o.listen = "127.0.0.1:0"
+	}
+	if !o.insecure && !cli.Loopback(o.listen) {
+		return cmd.Usagef("--listen %s: reaches beyond this machine without TLS, want a loopback address or --insecure", o.listen)
+	}
+	if cfg.Out == "" {
+		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
+	}
+	o.json = log.Format == "json"
+	cfg.Settings, cfg.Version, cfg.Logger = s, cli.Version(), log.Logger(std.Err)
+	cfg.Progress = reporter(std, log, cfg)
+
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", o.listen, err)
+	}
+	cfg.Listener = listener
+	cfg.Logger.Info("listening for workers", "address", listener.Addr().String(), "nodes", cfg.Nodes, "join", "dpt-worker --coord "+listener.Addr().String())
+	runCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if o.local {
+		workers := startLocal(runCtx, cancel, cfg.Nodes, listener.Addr().String(), log, std.Err)
+		defer workers.stop()
+	}
+	res, err := coordinator.Run(runCtx, cfg)
+	var stopped *coordinator.StoppedError
+	var signal *cli.Interrupted
+	switch {
+	case errors.As(err, &stopped) && !errors.As(context.Cause(runCtx), &signal):
+		return context.Cause(runCtx) // the local workers gave up
+	case errors.As(err, &stopped):
+		return fmt.Errorf("stopped after committed step %d of %d; nothing is lost, and the same command goes on from there: dpt-coord %s",
+			stopped.Step, stopped.Total, strings.Join(args, " "))
+	case err != nil:
+		return err
+	}
+	return summarize(std.Out, res, o.json)
+}
+
+func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) *cli.Command {
+	cmd := cli.NewCommand("dpt-coord", "[flags]",
+		"Coordinates the training of a decomposed soft prompt for a frozen T5: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
+			"Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults are the paper's.")
+	cmd.Engines = model.Engines()
+
+	g := cmd.Group("Job")
+	g.String(&s.Model, "model", "backbone, a `DIR` as Transformers writes it (config.json, model.safetensors, tokenizer)").DefaultText("an embedded tiny T5")
+	g.String(&s.Tokenizer, "tokenizer", "tokenizer, a `FILE` or directory").DefaultText("the model's")
+	g.String(&s.Data, "data", "SuperGLUE, a `DIR` of TASK/train.jsonl, val.jsonl, test.jsonl").DefaultText("an embedded tiny set")
+	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", "), knownTask)
+	g.Choice(&s.Template, "template", "how examples become text: dpt (the paper's code) or t5 (T5's own)", "dpt", "t5")
+	g.Int(&s.Shots, "shots", "train on `K` examples drawn by the seed (the paper takes 8, 16, 32); 0 is all", cli.AtLeast(0))
+	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
+
+	g = cmd.Group("Prompt")
+	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
+	g.Int(&s.Bottleneck, "bottleneck", "inner dimension of A·B, b", cli.Between(1, 1<<20))
+	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian that A and B start from", cli.MoreThan(0.0))
+	g.String(&s.Init, "init", "start from the A and B in `FILE`").DefaultText("Gaussian")
+
+	g = cmd.Group("Training")
+	g.Int(&s.Epochs, "epochs", "passes over the training examples", cli.AtLeast(1))
+	g.Int64(&s.Steps, "steps", "optimizer steps; 0 is by --epochs", cli.AtLeast(int64(0)))
+	g.Int(&s.BatchSize, "batch-size", "examples of a global batch, over all workers", cli.Between(1, 1<<16))
+	g.Int(&s.MicroBatch, "micro-batch", "examples that a worker computes at a time, at most --batch-size", cli.AtLeast(1))
+	g.Float(&s.LR, "lr", "learning rate after warm-up", cli.AtLeast(0.0))
+	g.Float(&s.Warmup, "warmup", "warm-up: above 1 a number of steps, else a share of all; the rate then falls linearly to 0", cli.AtLeast(0.0))
+	g.Float(&s.WeightDecay, "weight-decay", "AdamW's decoupled weight decay", cli.AtLeast(0.0))
+	g.Float(&s.MaxGradNorm, "max-grad-norm", "clip the gradient's global norm; 0 does not", cli.AtLeast(0.0))
+	g.Int(&s.MaxSourceLength, "max-source-length", "source tokens kept, </s> counted, the prompt not", cli.AtLeast(1))
+	g.Int(&s.MaxTargetLength, "max-target-length", "target tokens kept, and the longest output in evaluation", cli.AtLeast(1))
+
+	g = cmd.Group("Evaluation")
+	g.Int64(&s.EvalEvery, "eval-every", "evaluate every `N` steps; 0 is after every epoch, -1 never", cli.AtLeast(int64(-1)))
+	g.Choice(&s.EvalSplit, "eval-split", "`SPLIT` to evaluate and to choose the best prompt on: val or train", "val", "validation", "train").DefaultText("val where the data has it")
+	g.Bool(&s.EvalFirst, "eval-first", "evaluate the initial prompt too")
+
+	g = cmd.Group("Cluster")
+	g.Int(&cfg.Nodes, "nodes", "workers to wait for before training starts", cli.Between(1, 1<<12))
+	g.Int(&cfg.MinNodes, "min-nodes", "workers to go on with when others are lost", cli.AtLeast(1))
+	g.Bool(&o.local, "local", "start the workers on this machine too")
+	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:7070, or a free port with --local")
+	g.Bool(&o.insecure, "insecure", "allow workers beyond this machine without TLS")
+	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
+	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker is given up", cli.AtLeast(500*time.Millisecond))
+	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included", cli.AtLeast(time.Second))
+
+	g = cmd.Group("Output")
+	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").DefaultText("runs/TASK")
+	g.String(&cfg.DataDir, "data-dir", "`DIR` of the raft log; the same directory goes on where it stopped").DefaultText("OUT/state")
+	g.Bool(&cfg.LogExamples, "log-examples", "write each step's example ids to metrics.jsonl")
+	log.Bind(g)
+
+	cmd.Examples = []cli.Example{
+		{Text: "Everything embedded, four workers on this machine:", Command: "dpt-coord --nodes 4 --local"},
+		{Text: "ReCoRD on T5-Large with workers that join from elsewhere:",
+			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --insecure --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
+	}
+	return cmd
+}
+
+// knownTask wants a task's name, in any case.
+func knownTask(name string) error {
+	if _, err := dataset.Lookup(name); err != nil {
+		return fmt.Errorf("want one of %s", strings.Join(dataset.Tasks(), ", "))
+	}
+	return nil
+}
+
+// reporter chooses how progress is shown: a bar on a terminal, log lines elsewhere, nothing with --quiet.
+func reporter(std cli.IO, log cli.Log, cfg coordinator.Config) coordinator.Reporter {
+	if log.Quiet {
+		return coordinator.Silent{}
+	}
+	if f, ok := std.Err.(*os.File); ok && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
+		return &coordinator.Bar{W: f}
+	}
+	return &coordinator.Lines{Logger: cfg.Logger}
+}

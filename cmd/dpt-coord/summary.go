@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// summary is what --log-format json prints at the end.
+type summary struct {
+	Steps           int64           `json:"steps"`
+	TrainLossBefore float64         `json:"train_loss_first_epoch"`
+	TrainLossAfter  float64         `json:"train_loss_last_epoch"`
+	EvalSplit       string          `json:"eval_split,omitempty"`
+	EvalBefore      json.RawMessage `json:"eval_before,omitempty"`
+	EvalAfter       json.RawMessage `json:"eval_after,omitempty"`
+	PromptStep      int64           `json:"prompt_step"`
+	Prompt          string          `json:"prompt"`
+	Adapter         string          `json:"adapter"`
+	StateDigest     string          `json:"state_digest"`
+}
+
+// summarize says how the job ended: losses and metrics before and after, and where the prompt is.
+func summarize(w io.Writer, res *coordinator.Result, asJSON bool) error {
+	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
+	sum := summary{Steps: int64(res.Steps), TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
+		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
+	var before, after *fsm.Evaluation
+	if n := len(res.Evaluations); n > 0 {
+		before = &res.Evaluations[0]
+		for i := range res.Evaluations {
+			if res.Evaluations[i].Step == res.PromptStep {
+				after = &res.Evaluations[i]
+			}
+		}
+		sum.EvalSplit, sum.EvalBefore, sum.EvalAfter = before.Split, before.Metrics, after.Metrics
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(sum)
+	}
+	var b strings.Builder
+	if res.AlreadyDone {
+		fmt.Fprintf(&b, "This job was finished before; its outputs are written again. Another --out starts another job.\n")
+	}
+	fmt.Fprintf(&b, "%d steps, %d epochs. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
+	fmt.Fprintf(&b, "  training loss    %.4f in the first epoch, %.4f in the last\n", first.Mean(), last.Mean())
+	if before != nil {
+		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best prompt (step %d):\n", before.Examples, before.Split, res.PromptStep)
+		fmt.Fprintf(&b, "  loss             %.4f -> %.4f\n", before.Loss, after.Loss)
+		from, to := values(before.Metrics), values(after.Metrics)
+		for _, name := range names(before.Metrics) {
+			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f\n", name, from[name], to[name])
+		}
+	}
+	fmt.Fprintf(&b, "Prompt:  %s\nAdapter: %s (for Hugging Face PEFT)\nDetails: %s\n", sum.Prompt, sum.Adapter, filepath.Join(res.Out, "{job.json,metrics.jsonl,eval.jsonl}"))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// values reads a metrics object; names keeps its order, which a map does not.
+func values(metrics []byte) map[string]float64 {
+	m := map[string]float64{}
+	_ = json.Unmarshal(metrics, &m) // it was marshalled from numbers
+	return m
+}
+
+func names(metrics []byte) []string {
+	var list []string
+	dec := json.NewDecoder(strings.NewReader(string(metrics)))
+	for {
+		t, err := dec.Token()
+		if err != nil {
+			return list
+		}
+		if s, ok := t.(string); ok {
+			list = append(list, s)
+		}
+	}
+}

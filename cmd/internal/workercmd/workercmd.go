@@ -1,0 +1,127 @@
+// Package workercmd is the dpt-worker program. It is a package of its own because dpt-coord holds it too: with
+// --local it starts its workers from its own executable.
+package workercmd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/device"
+	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/worker"
+)
+
+// Run is dpt-worker under the given name.
+func Run(name string) cli.RunFunc {
+	return func(ctx context.Context, args []string, std cli.IO) error { return run(ctx, name, args, std) }
+}
+
+func run(ctx context.Context, name string, args []string, std cli.IO) error {
+	var (
+		coord     = "127.0.0.1:7070"
+		listen    string
+		advertise string
+		id        string
+		modelDir  string
+		insecure  bool
+		engine    device.Flags
+		log       = cli.DefaultLog()
+	)
+	cmd := cli.NewCommand(name, "[flags]",
+		"Runs one worker of a training job: it joins the coordinator, loads the frozen backbone that the job names, and computes gradients until the job is finished. "+
+			"A worker holds no data and no state; it may be stopped and started at any time. While the coordinator is not there it keeps trying.")
+	cmd.Engines = model.Engines()
+	g := cmd.Group("Cluster")
+	g.String(&coord, "coord", "`ADDRESS` of the coordinator", cli.HostPort)
+	g.String(&listen, "listen", "`ADDRESS` for the ring's streams; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:0, or every interface for a coordinator elsewhere")
+	g.String(&advertise, "advertise", "`ADDRESS` under which the other workers reach this one", cli.HostPort).DefaultText("the one listened on")
+	g.String(&id, "id", "`NAME` of this worker, unique in the job", cli.NotEmpty).DefaultText("host, process and a random number")
+	g.Bool(&insecure, "insecure", "allow connections beyond this machine without TLS")
+	g = cmd.Group("Backbone")
+	g.String(&modelDir, "model", "`DIR` of the backbone on this machine").DefaultText("where the coordinator has it")
+	engine.Bind(cmd.Group("Engine"))
+	log.Bind(cmd.Group("Logging"))
+	cmd.Examples = []cli.Example{
+		{Text: "A worker on this machine's CPU:", Command: name + " --coord 127.0.0.1:7070 --cpu"},
+		{Text: "A worker on GPU 0 of another machine:", Command: name + " --coord trainer:7070 --gpu 0 --model /models/t5-large --insecure"},
+	}
+	if err := cmd.Parse(args); err != nil {
+		return err
+	}
+	options, err := engine.Options(cmd)
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		if id, err = newID(); err != nil {
+			return err
+		}
+	}
+	coordLocal := cli.Loopback(coord)
+	if listen == "" {
+		listen = "127.0.0.1:0"
+		if !coordLocal {
+			listen = ":0"
+		}
+	}
+	for _, a := range []struct{ flag, addr string }{{"coord", coord}, {"listen", listen}} {
+		if !insecure && !cli.Loopback(a.addr) {
+			return cmd.Usagef("--%s %s: reaches beyond this machine without TLS, want a loopback address or --insecure", a.flag, a.addr)
+		}
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", listen, err)
+	}
+	if advertise == "" {
+		if advertise, err = reachable(listener.Addr(), coord); err != nil {
+			listener.Close()
+			return err
+		}
+	}
+	err = worker.Run(ctx, worker.Config{Coordinator: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
+		Options: options, Version: cli.Version(), Logger: log.Logger(std.Err)})
+	var stopped *cli.Interrupted
+	if errors.As(err, &stopped) {
+		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s", err, name, coord)
+	}
+	return err
+}
+
+// reachable is the address to give to the other workers: the listener's, or where it listens on every interface
+// the one of this machine from which the coordinator is reached.
+func reachable(addr net.Addr, coord string) (string, error) {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String(), nil
+	}
+	probe, err := net.DialTimeout("udp", coord, time.Second) // sends nothing
+	if err != nil {
+		return "", fmt.Errorf("find this machine's address towards coordinator %s: %w; --advertise gives it", coord, err)
+	}
+	defer probe.Close()
+	host, _, err := net.SplitHostPort(probe.LocalAddr().String())
+	if err != nil {
+		return "", fmt.Errorf("this machine's address towards coordinator %s: %w", coord, err)
+	}
+	return net.JoinHostPort(host, fmt.Sprint(tcp.Port)), nil
+}
+
+func newID() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "worker"
+	}
+	var nonce [3]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return "", fmt.Errorf("name this worker: %w", err)
+	}
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), hex.EncodeToString(nonce[:])), nil
+}

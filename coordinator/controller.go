@@ -1,0 +1,389 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+const (
+	// tickInterval is how often silence is looked for.
+	tickInterval = 100 * time.Millisecond
+	// regroupDelay lets the other reports of one failure arrive before a new ring is formed.
+	regroupDelay = 200 * time.Millisecond
+	// maxRegroupDelay bounds the wait between generations that end without a committed step.
+	maxRegroupDelay = 5 * time.Second
+	// maxBarren is how many generations in a row may end without progress before the job is given up.
+	maxBarren = 20
+	// minSpeed stands in for the speed of a worker whose clock saw no time pass.
+	minSpeed = 1e-3
+	// speedWeight is the weight of the newest measurement in a worker's moving average of its speed.
+	speedWeight = 0.3
+)
+
+// controller is the leader's loop: it forms generations, sends plans, collects reports, commits. All its state
+// belongs to the goroutine that runs loop; sessions, the raft waiter and the clock reach it through events.
+type controller struct {
+	cfg      *Config
+	job      *Job
+	node     *node
+	out      *outputs
+	logger   *slog.Logger
+	progress Reporter
+
+	events   chan event
+	waits    chan *applied // proposals on their way, in order
+	inFlight int           // proposals not yet applied
+
+	sessions map[string]*session // by worker id
+	gen      *generation         // nil while there is none
+	plans    map[fsm.Step]*StepPlan
+	eval     *evaluation // under way; survives a generation
+
+	begun     bool      // a generation has run in this process, so MinNodes is enough
+	forming   bool      // a GenerationStarted is proposed
+	notBefore time.Time // no new generation before
+	barren    int       // generations since the last committed step
+	lastWhy   error     // why the last generation ended
+	lastStep  time.Time // when the step before was complete
+	finishing bool
+	done      bool
+	failed    error
+}
+
+// generation is a fixed ring at work.
+type generation struct {
+	number  fsm.Generation
+	ranks   []*session
+	planned fsm.Step // the last step whose plan was sent
+	reports map[fsm.Step]*stepReports
+	regroup bool // a worker waits to join: drain, then form the next generation
+}
+
+// stepReports collects one step's reports by rank.
+type stepReports struct {
+	got   []*coordpb.Report
+	count int
+}
+
+// applied is a proposal and what became of it.
+type applied struct {
+	entry  *fsmpb.Entry
+	future raft.ApplyFuture
+	err    error
+	form   []*session // of a GenerationStarted: the sessions by rank
+}
+
+func newController(cfg *Config, job *Job, n *node, out *outputs) *controller {
+	return &controller{
+		cfg: cfg, job: job, node: n, out: out, logger: cfg.Logger, progress: cfg.Progress,
+		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
+		sessions: map[string]*session{}, plans: map[fsm.Step]*StepPlan{},
+	}
+}
+
+// loop runs the job to its end. It returns nil when the job is finished, ctx's error when it was stopped, and
+// otherwise why the job cannot go on.
+func (c *controller) loop(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	waiter := make(chan struct{})
+	go func() {
+		defer close(waiter)
+		for a := range c.waits {
+			a.err = committed(a.future)
+			a.future = nil
+			select {
+			case c.events <- event{applied: a}:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	defer func() { stop(nil); close(c.waits); <-waiter }()
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	c.lastStep = time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case e := <-c.events:
+			c.handle(e)
+		case <-ticker.C:
+			c.handle(event{tick: true})
+		}
+		if c.failed == nil && !c.done {
+			c.advance()
+		}
+		if c.failed != nil || c.done {
+			return c.failed
+		}
+	}
+}
+
+func (c *controller) handle(e event) {
+	switch {
+	case e.applied != nil:
+		c.inFlight--
+		c.onApplied(e.applied)
+	case e.hello != nil:
+		c.onHello(e.session)
+	case e.session != nil && c.sessions[e.session.id] != e.session:
+		// A session that was refused or replaced has nothing more to say.
+	case e.message != nil:
+		c.onMessage(e.session, e.message)
+	case e.session != nil:
+		c.onLeft(e.session, e.left)
+	case e.tick:
+		c.expireSilent()
+	}
+}
+
+func (c *controller) fail(format string, args ...any) {
+	if c.failed == nil {
+		c.failed = fmt.Errorf(format, args...)
+	}
+}
+
+// ---- workers come and go ----
+
+func (c *controller) onHello(s *session) {
+	for _, o := range c.sessions {
+		switch {
+		case o.id == s.id && o.host == s.host && o.addr == s.addr:
+			// The same process again: its old stream is dead and we have not noticed yet.
+			c.drop(o, errors.New("it connected again"))
+			o.close(codes.Aborted, "worker %s connected again", o.id)
+		case o.id == s.id:
+			s.close(codes.FailedPrecondition, "the worker id %s of %s is taken by %s; every worker needs an id of its own", s.id, s, o)
+			return
+		case o.addr == s.addr:
+			s.close(codes.FailedPrecondition, "the ring address %s of worker %s is taken by %s; every worker needs an address of its own", s.addr, s.id, o)
+			return
+		}
+	}
+	c.sessions[s.id] = s
+	d := c.job.ModelDigest
+	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: &coordpb.Welcome{
+		JobId: c.job.ID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
+		HeartbeatIntervalMs: (c.cfg.HeartbeatTimeout / 5).Milliseconds(), StepTimeoutMs: c.cfg.StepTimeout.Milliseconds(),
+	}}})
+}
+
+func (c *controller) onReady(s *session, r *coordpb.Ready) {
+	got, err := fsm.DigestOf(r.ModelDigest)
+	if err != nil {
+		s.close(codes.InvalidArgument, "%s: model %v", s, err)
+		return
+	}
+	if got != c.job.ModelDigest {
+		c.logger.Error("worker refused: it holds another model", "worker", s.id, "host", s.host, "model", r.ModelName, "digest", got, "want", c.job.ModelDigest)
+		s.close(codes.FailedPrecondition, "worker %s has model %q with digest %s, the job's model %q has digest %s",
+			s.id, modelName(r.ModelName), got.Short(), modelName(c.job.Spec.Model), c.job.ModelDigest.Short())
+		return
+	}
+	if s.ready {
+		return
+	}
+	s.ready, s.engine = true, r.Engine
+	c.logger.Info("worker joined", "worker", s.id, "host", s.host, "ring", s.addr, "engine", s.engine, "ready", len(c.ready()), "want", c.cfg.Nodes)
+	if c.gen != nil {
+		c.gen.regroup = true
+	}
+}
+
+// onLeft: the session is over, whatever the reason.
+func (c *controller) onLeft(s *session, why error) {
+	if why == nil {
+		why = errors.New("its session ended")
+	}
+	c.drop(s, why)
+}
+
+// drop forgets the session and ends the generation it was part of.
+func (c *controller) drop(s *session, why error) {
+	if c.sessions[s.id] == s {
+		delete(c.sessions, s.id)
+	}
+	if s.ready {
+		c.logger.Warn("worker left", "worker", s.id, "host", s.host, "reason", why, "ready", len(c.ready()))
+	} else {
+		c.logger.Debug("session ended before the worker was ready", "worker", s.id, "reason", why)
+	}
+	if c.gen != nil && c.gen.rank(s) >= 0 {
+		c.endGeneration(fmt.Errorf("%s left: %w", s, why))
+	}
+}
+
+// expireSilent ends sessions that have not been heard for the heartbeat timeout.
+func (c *controller) expireSilent() {
+	limit := time.Now().Add(-c.cfg.HeartbeatTimeout).UnixNano()
+	for _, s := range c.sessions {
+		if s.seen.Load() < limit {
+			s.close(codes.Unavailable, "%s was not heard for %v", s, c.cfg.HeartbeatTimeout)
+			c.drop(s, fmt.Errorf("not heard for %v", c.cfg.HeartbeatTimeout))
+		}
+	}
+}
+
+// ready are the sessions that can take part, ordered by id.
+func (c *controller) ready() []*session {
+	var list []*session
+	for _, s := range c.sessions {
+		if s.ready {
+			list = append(list, s)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].id < list[j].id })
+	return list
+}
+
+// ---- generations ----
+
+// endGeneration abandons the steps in flight. Committed steps stay; the next generation resumes after them.
+func (c *controller) endGeneration(why error) {
+	c.logger.Warn("generation ended", "generation", c.gen.number, "reason", why)
+	c.gen = nil
+	c.lastWhy = why
+	c.barren++
+	delay := regroupDelay << min(c.barren-1, 10)
+	c.notBefore = time.Now().Add(min(delay, maxRegroupDelay))
+	if c.eval != nil {
+		c.eval.abandon()
+	}
+	if c.barren > maxBarren {
+		c.fail("%d generations ended in a row without a committed step; the last because %w", c.barren, why)
+	}
+}
+
+// maybeForm proposes a new generation of all ready workers when there are enough. Nothing may be on its way to
+// the log: a step that was proposed belongs to the old generation and is committed or rejected first.
+func (c *controller) maybeForm() {
+	need := c.cfg.Nodes
+	if c.begun {
+		need = c.cfg.MinNodes
+	}
+	members := c.ready()
+	if c.forming || c.inFlight > 0 || len(members) < need || time.Now().Before(c.notBefore) {
+		return
+	}
+	var number fsm.Generation
+	var step fsm.Step
+	c.node.view(func(m *fsm.Machine) { number, _ = m.Generation(); step = m.Step() })
+	e := &fsmpb.GenerationStarted{Generation: uint64(number) + 1, ResumeStep: int64(step)}
+	for _, s := range members {
+		e.Members = append(e.Members, &fsmpb.Member{Id: s.id, Addr: s.addr})
+	}
+	c.forming = true
+	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_GenerationStarted{GenerationStarted: e}}, form: members})
+}
+
+// onGeneration starts the ring that the log now names.
+func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session) {
+	c.forming = false
+	for _, s := range members {
+		if c.sessions[s.id] != s {
+			return // gone meanwhile: form another
+		}
+	}
+	var state []byte
+	c.node.view(func(m *fsm.Machine) { state = m.State() })
+	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{}}
+	c.begun = true
+	list := make([]*coordpb.Member, len(members))
+	for r, s := range members {
+		list[r] = &coordpb.Member{Id: s.id, RingAddr: s.addr}
+	}
+	for r, s := range members {
+		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: &coordpb.StartGeneration{
+			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state,
+		}}})
+	}
+	c.lastStep = time.Now()
+	c.logger.Info("generation started", "generation", e.Generation, "workers", len(members), "after_step", e.ResumeStep)
+	c.progress.Generation(c.gen.number, len(members), fsm.Step(e.ResumeStep))
+}
+
+func (g *generation) rank(s *session) int {
+	for r, o := range g.ranks {
+		if o == s {
+			return r
+		}
+	}
+	return -1
+}
+
+// ---- the log ----
+
+// propose sends an entry to the log; onApplied hears of it, in the order of the calls.
+func (c *controller) propose(a *applied) {
+	c.inFlight++
+	a.future = c.node.propose(a.entry)
+	c.waits <- a
+}
+
+func (c *controller) onApplied(a *applied) {
+	if a.err != nil {
+		c.fail("%w", a.err)
+		return
+	}
+	switch b := a.entry.Body.(type) {
+	case *fsmpb.Entry_GenerationStarted:
+		c.onGeneration(b.GenerationStarted, a.form)
+	case *fsmpb.Entry_StepCommitted:
+		c.onCommitted(fsm.RecordOf(b.StepCommitted))
+	case *fsmpb.Entry_EvaluationCommitted:
+		c.onEvaluated()
+	case *fsmpb.Entry_JobFinished:
+		c.done = true
+	}
+}
+
+// advance does whatever the state now allows. It is called after every event.
+func (c *controller) advance() {
+	var step, total fsm.Step
+	var evaluated bool
+	c.node.view(func(m *fsm.Machine) { step, total, evaluated = m.Step(), m.TotalSteps(), m.Evaluated(m.Step()) })
+	evalDue := c.job.EvalDue(step) && !evaluated
+	if step == total && !evalDue {
+		if !c.finishing && c.inFlight == 0 {
+			c.finishing = true
+			c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobFinished{JobFinished: &fsmpb.JobFinished{}}}})
+		}
+		return
+	}
+	if c.gen != nil && c.gen.regroup && c.gen.planned == step && c.inFlight == 0 {
+		c.logger.Info("generation ended", "generation", c.gen.number, "reason", "a worker joins")
+		c.gen = nil
+		if c.eval != nil {
+			c.eval.abandon()
+		}
+	}
+	if c.gen == nil {
+		c.maybeForm()
+		return
+	}
+	if evalDue {
+		if c.gen.planned == step && !c.gen.regroup {
+			c.evaluate(step)
+		}
+		return
+	}
+	c.plan(step, total)
+}
+
+func modelName(name string) string {
+	if name == "" {
+		return "embedded"
+	}
+	return name
+}

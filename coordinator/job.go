@@ -1,0 +1,249 @@
+package coordinator
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/dataset/tokenizer"
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/optim"
+	"github.com/dptune/dpt/model/prompt"
+	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
+)
+
+// Job is a job's settings resolved against its files: the data, the tokenizer, the initial state. The coordinator
+// holds the data set; workers get tokenized examples.
+type Job struct {
+	ID          string
+	Spec        Spec
+	ModelPath   string // absolute; "" is the embedded model
+	ModelDigest fsm.Digest
+	Tokenizer   tokenizer.Tokenizer
+	Planner     *Planner
+	EvalSplit   *dataset.Split // nil without evaluation
+	Eval        []dataset.Example
+	Initial     *optim.State
+
+	config     []byte             // the model's config.json
+	evalTokens []*coordpb.Example // of Eval, as far as asked for
+}
+
+// LoadJob reads and checks everything that the settings name.
+func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	job := &Job{}
+	m, err := openModel(s.Model)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	config, err := t5.ParseConfig(m.Config())
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
+	}
+	job.config = m.Config()
+	digest, err := m.Digest()
+	if err != nil {
+		return nil, err
+	}
+	job.ModelDigest = digest
+	if s.Model != "" {
+		if job.ModelPath, err = filepath.Abs(s.Model); err != nil {
+			return nil, fmt.Errorf("model %s: %w", s.Model, err)
+		}
+	}
+	if job.Tokenizer, err = openTokenizer(s); err != nil {
+		return nil, err
+	}
+	if have, room := job.Tokenizer.VocabSize(), config.VocabSize; have > room {
+		return nil, fmt.Errorf("tokenizer has %d ids, model %s embeds %d: they do not belong together", have, modelName(s.Model), room)
+	}
+	train, err := job.loadData(&s, logger)
+	if err != nil {
+		return nil, err
+	}
+	sampler, err := dataset.NewSampler(len(train.Train), s.BatchSize, s.MicroBatch, s.Seed)
+	if err != nil {
+		return nil, err
+	}
+	job.Planner = &Planner{examples: train.Train, tok: job.Tokenizer, sampler: sampler, maxSource: s.MaxSourceLength, maxTarget: s.MaxTargetLength, prompt: s.PromptLength}
+
+	total := s.Steps
+	if total == 0 {
+		total = sampler.StepsPerEpoch() * int64(s.Epochs)
+	}
+	adam := optim.NewAdamW(s.LR, s.WeightDecay)
+	tokDigest := job.Tokenizer.Digest()
+	job.Spec = Spec{
+		Task: train.Task.Name(), Template: string(train.Template), Model: job.ModelPath, ModelDigest: job.ModelDigest.String(),
+		TokenizerDigest: fsm.Digest(tokDigest).String(), TrainDigest: fsm.Digest(train.Digest).String(), TrainExamples: len(train.Train), Shots: s.Shots,
+		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitStd: s.InitStd,
+		Epochs: s.Epochs, StepsPerEpoch: sampler.StepsPerEpoch(), Steps: total, BatchSize: s.BatchSize, MicroBatch: s.MicroBatch,
+		LR: adam.LR, WarmupSteps: optim.WarmupSteps(s.Warmup, total), WeightDecay: adam.WeightDecay, Beta1: adam.Beta1, Beta2: adam.Beta2, Epsilon: adam.Eps,
+		MaxGradNorm: s.MaxGradNorm, MaxSourceLength: s.MaxSourceLength, MaxTargetLength: s.MaxTargetLength, Seed: s.Seed, EvalEvery: s.EvalEvery, EvalFirst: s.EvalFirst,
+	}
+	if job.EvalSplit != nil {
+		job.Eval = job.EvalSplit.Eval
+		job.evalTokens = make([]*coordpb.Example, len(job.Eval))
+		job.Spec.EvalSplit, job.Spec.EvalExamples = job.EvalSplit.Name, len(job.Eval)
+		job.Spec.EvalDigest = fsm.Digest(job.EvalSplit.Digest).String()
+	} else {
+		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
+	}
+	return job, job.initialize(s)
+}
+
+func openModel(dir string) (*checkpoint.Model, error) {
+	if dir == "" {
+		return checkpoint.OpenModelFS(tiny.FS(), "embedded model")
+	}
+	return checkpoint.OpenModel(dir)
+}
+
+func openTokenizer(s Settings) (tokenizer.Tokenizer, error) {
+	switch {
+	case s.Tokenizer != "":
+		if info, err := os.Stat(s.Tokenizer); err == nil && info.IsDir() {
+			return tokenizer.Open(s.Tokenizer)
+		}
+		return tokenizer.OpenFile(s.Tokenizer)
+	case s.Model != "":
+		return tokenizer.Open(s.Model)
+	}
+	return tokenizer.OpenFS(tiny.FS(), "embedded model")
+}
+
+// loadData reads the training split and, where there is one, the evaluation split.
+func (j *Job) loadData(s *Settings, logger *slog.Logger) (*dataset.Split, error) {
+	fsys, err := dataset.OpenDir(s.Data)
+	if err != nil {
+		return nil, err
+	}
+	task, err := dataset.Lookup(s.Task)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := dataset.Template(s.Template)
+	train, err := dataset.Load(fsys, task, "train", tmpl)
+	if err != nil {
+		return nil, err
+	}
+	if j.EvalSplit, err = loadEval(fsys, task, tmpl, s, logger); err != nil {
+		return nil, err
+	}
+	if s.Shots > 0 {
+		if train, err = train.KShot(s.Shots, s.Seed); err != nil {
+			return nil, err
+		}
+	}
+	return train, nil
+}
+
+func loadEval(fsys fs.FS, task dataset.Task, tmpl dataset.Template, s *Settings, logger *slog.Logger) (*dataset.Split, error) {
+	if s.EvalEvery < 0 {
+		return nil, nil
+	}
+	name := s.EvalSplit
+	if name == "" {
+		if !dataset.HasSplit(fsys, task, "val") {
+			logger.Warn("no validation split: training goes without evaluation, and the last prompt is the one kept (--eval-split train scores the training examples)", "task", task.Name())
+			return nil, nil
+		}
+		name = "val"
+	}
+	split, err := dataset.Load(fsys, task, name, tmpl)
+	if err != nil {
+		return nil, err
+	}
+	if !split.Labeled {
+		return nil, fmt.Errorf("evaluation split %q of %s has no labels, want a labeled one such as val", name, task.Name())
+	}
+	return split, nil
+}
+
+// initialize makes the state before the first step and names the job.
+func (j *Job) initialize(s Settings) error {
+	conf := j.Spec.Prompt()
+	if err := conf.Validate(); err != nil {
+		return err
+	}
+	j.Spec.Parameters = conf.Size()
+	params := conf.Init(s.Seed, s.InitStd)
+	if s.Init != "" {
+		var err error
+		if params, err = readInit(s.Init, conf); err != nil {
+			return err
+		}
+	}
+	j.Initial = optim.NewState(params)
+	state, err := j.Initial.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("initial state: %w", err)
+	}
+	j.Spec.InitDigest = fsm.Sum(state).String()
+	var nonce [4]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return fmt.Errorf("name the job: %w", err)
+	}
+	spec := fsm.Sum(j.Spec.Canonical())
+	j.ID = hex.EncodeToString(spec[:4]) + "-" + hex.EncodeToString(nonce[:])
+	return nil
+}
+
+// readInit reads A and B of a trained or hand-made prompt.
+func readInit(path string, conf prompt.Config) ([]float32, error) {
+	p, err := checkpoint.ReadPrompt(path)
+	if err != nil {
+		return nil, err
+	}
+	if p.A == nil || p.B == nil {
+		return nil, fmt.Errorf("--init %s: holds a prompt without A and B, want both", path)
+	}
+	if p.Dim != conf.Dim || p.Length != conf.Length || p.Bottleneck != conf.Bottleneck {
+		return nil, fmt.Errorf("--init %s: A is [%d %d] and B [%d %d], want [%d %d] and [%d %d] (d_model, --bottleneck, --prompt-length)",
+			path, p.Dim, p.Bottleneck, p.Bottleneck, p.Length, conf.Dim, conf.Bottleneck, conf.Bottleneck, conf.Length)
+	}
+	params := make([]float32, 0, conf.Size())
+	return append(append(params, p.A...), p.B...), nil
+}
+
+// EvalDue says whether the state after `step` steps is to be evaluated.
+func (j *Job) EvalDue(step fsm.Step) bool {
+	t, every := int64(step), j.Spec.EvalEvery
+	if every == 0 {
+		every = j.Spec.StepsPerEpoch
+	}
+	switch {
+	case every < 0:
+		return false
+	case t == 0:
+		return j.Spec.EvalFirst
+	}
+	return t%every == 0 || t == j.Spec.Steps
+}
+
+// EvalExamples are the evaluation examples [from, to), tokenized.
+func (j *Job) EvalExamples(from, to int) []*coordpb.Example {
+	for i := from; i < to; i++ {
+		if j.evalTokens[i] == nil {
+			e := j.Eval[i]
+			j.evalTokens[i] = &coordpb.Example{
+				Id:     e.ID,
+				Source: tokenizer.EncodeTruncated(j.Tokenizer, e.Source, j.Spec.MaxSourceLength),
+				Target: tokenizer.EncodeTruncated(j.Tokenizer, e.Target, j.Spec.MaxTargetLength),
+			}
+		}
+	}
+	return j.evalTokens[from:to]
+}

@@ -1,0 +1,147 @@
+package coordinator
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// Reporter hears how the job goes. All calls come from one goroutine and must not block.
+type Reporter interface {
+	Start(spec Spec, step, total fsm.Step)
+	Generation(g fsm.Generation, workers int, after fsm.Step)
+	Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64)
+	Evaluating(step fsm.Step, examples int)
+	Evaluated(done, examples int)
+	Evaluation(e fsm.Evaluation, best bool)
+	Stop()
+}
+
+// Silent reports nothing.
+type Silent struct{}
+
+func (Silent) Start(Spec, fsm.Step, fsm.Step)           {}
+func (Silent) Generation(fsm.Generation, int, fsm.Step) {}
+func (Silent) Step(fsm.StepRecord, int64, float64)      {}
+func (Silent) Evaluating(fsm.Step, int)                 {}
+func (Silent) Evaluated(int, int)                       {}
+func (Silent) Evaluation(fsm.Evaluation, bool)          {}
+func (Silent) Stop()                                    {}
+
+// lineInterval is how often Lines reports a step.
+const lineInterval = 5 * time.Second
+
+// Lines reports as log lines: the first step, then one every few seconds, every evaluation, and the last step.
+type Lines struct {
+	Logger *slog.Logger
+
+	total fsm.Step
+	first fsm.Step
+	since time.Time
+	last  time.Time
+}
+
+// Start implements Reporter.
+func (l *Lines) Start(spec Spec, step, total fsm.Step) {
+	l.total, l.first, l.since = total, step, time.Now()
+	l.Logger.Info("job", "task", spec.Task, "model", modelName(spec.Model), "method", spec.Method, "parameters", spec.Parameters,
+		"examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
+}
+
+// Generation implements Reporter.
+func (l *Lines) Generation(fsm.Generation, int, fsm.Step) {}
+
+// Step implements Reporter.
+func (l *Lines) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
+	now := time.Now()
+	if r.Step != l.first+1 && r.Step != l.total && now.Sub(l.last) < lineInterval {
+		return
+	}
+	l.last = now
+	l.Logger.Info("step", "step", r.Step, "of", l.total, "epoch", epoch, "loss", round(r.Loss(), 4), "lr", round(r.LearningRate, 5),
+		"grad_norm", round(r.GradNorm, 4), "tokens_per_s", int64(tokensPerSecond), "left", remaining(l.since, r.Step-l.first, l.total-r.Step))
+}
+
+// Evaluating implements Reporter.
+func (l *Lines) Evaluating(fsm.Step, int) {}
+
+// Evaluated implements Reporter.
+func (l *Lines) Evaluated(int, int) {}
+
+// Evaluation implements Reporter.
+func (l *Lines) Evaluation(e fsm.Evaluation, best bool) {
+	l.Logger.Info("evaluation", "step", e.Step, "split", e.Split, "loss", round(e.Loss, 4), "metrics", string(e.Metrics), "best", best)
+}
+
+// Stop implements Reporter.
+func (l *Lines) Stop() {}
+
+// Bar reports as a progress bar on a terminal.
+type Bar struct {
+	W io.Writer
+
+	bar  *progressbar.ProgressBar
+	eval string
+}
+
+// Start implements Reporter.
+func (b *Bar) Start(spec Spec, step, total fsm.Step) {
+	b.bar = progressbar.NewOptions64(int64(total),
+		progressbar.OptionSetWriter(b.W), progressbar.OptionSetDescription("waiting for workers"), progressbar.OptionShowCount(),
+		progressbar.OptionSetItsString("step"), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionFullWidth(), progressbar.OptionSetRenderBlankState(true), progressbar.OptionOnCompletion(func() { fmt.Fprintln(b.W) }))
+	_ = b.bar.Set64(int64(step)) // drawing may fail; training goes on
+}
+
+// Generation implements Reporter.
+func (b *Bar) Generation(_ fsm.Generation, workers int, _ fsm.Step) {
+	b.bar.Describe(fmt.Sprintf("%d workers", workers))
+}
+
+// Step implements Reporter.
+func (b *Bar) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
+	b.bar.Describe(fmt.Sprintf("epoch %d  loss %.4f  %.0f tokens/s%s", epoch, r.Loss(), tokensPerSecond, b.eval))
+	_ = b.bar.Set64(int64(r.Step))
+}
+
+// Evaluating implements Reporter.
+func (b *Bar) Evaluating(step fsm.Step, examples int) {
+	b.bar.Describe(fmt.Sprintf("evaluating step %d: %d examples", step, examples))
+}
+
+// Evaluated implements Reporter.
+func (b *Bar) Evaluated(done, examples int) {
+	b.bar.Describe(fmt.Sprintf("evaluating: %d of %d", done, examples))
+}
+
+// Evaluation implements Reporter.
+func (b *Bar) Evaluation(e fsm.Evaluation, best bool) {
+	b.eval = fmt.Sprintf("  %s %.1f", e.Split, e.Score)
+	if best {
+		b.eval += " (best)"
+	}
+}
+
+// Stop implements Reporter.
+func (b *Bar) Stop() { _ = b.bar.Exit() }
+
+func round(v float64, digits int) float64 {
+	var r float64
+	if _, err := fmt.Sscanf(fmt.Sprintf("%.*f", digits, v), "%g", &r); err != nil {
+		return v
+	}
+	return r
+}
+
+// remaining estimates the time for `left` more steps from the time that `done` took.
+func remaining(since time.Time, done, left fsm.Step) time.Duration {
+	if done <= 0 {
+		return 0
+	}
+	return (time.Since(since) * time.Duration(left) / time.Duration(done)).Round(time.Second)
+}

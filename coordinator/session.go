@@ -1,0 +1,194 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+)
+
+const (
+	// outboxSize bounds the messages waiting for one worker. The leader sends at most a few per step and never
+	// waits for a worker, so a full outbox means that the worker has stopped reading.
+	outboxSize = 64
+	// helloTimeout bounds the wait for a new connection's first message.
+	helloTimeout = 10 * time.Second
+	// maxNameLength bounds every name a worker gives.
+	maxNameLength = 256
+)
+
+// session is one worker's connection. The fields below the line belong to the controller.
+type session struct {
+	id      string
+	addr    string // its ring address
+	host    string
+	version string
+	outbox  chan *coordpb.CoordinatorMessage
+	seen    atomic.Int64 // when it was last heard, Unix nanoseconds
+	end     context.CancelCauseFunc
+	ended   <-chan struct{} // closed when the stream's context ends
+
+	// ---
+	ready  bool
+	engine string
+	speed  float64 // rows a second in its gradients; 0 until measured
+}
+
+func (s *session) String() string {
+	return fmt.Sprintf("worker %s (%s, ring %s)", s.id, s.host, s.addr)
+}
+
+// close ends the session; the worker is told the code and the reason.
+func (s *session) close(code codes.Code, format string, args ...any) {
+	s.end(status.Errorf(code, format, args...))
+}
+
+// send queues a message. It never waits.
+func (s *session) send(m *coordpb.CoordinatorMessage) {
+	select {
+	case s.outbox <- m:
+	default:
+		s.close(codes.Unavailable, "%d messages wait for %s, which does not read them", len(s.outbox), s)
+	}
+}
+
+// event is what the controller's loop takes in. Exactly one field is set beside session.
+type event struct {
+	session *session
+	hello   *coordpb.Hello
+	message *coordpb.WorkerMessage
+	left    error // the session is over
+	applied *applied
+	tick    bool
+}
+
+// server is the gRPC face of the controller: it turns streams into events and queued messages into sends.
+type server struct {
+	coordpb.UnimplementedCoordinatorServer
+	events  chan<- event
+	version string
+	logger  *slog.Logger
+	closed  <-chan struct{} // closed when the controller takes no more events
+}
+
+// post hands an event to the controller, or reports that there is none any more.
+func (s *server) post(ctx context.Context, e event) error {
+	select {
+	case s.events <- e:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.closed:
+		return status.Error(codes.Unavailable, "the coordinator is stopping")
+	}
+}
+
+// Session implements coordpb.CoordinatorServer. The stream's goroutine reads; a second one writes.
+func (s *server) Session(stream coordpb.Coordinator_SessionServer) error {
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	hello, err := s.hello(ctx, stream)
+	if err != nil {
+		return err
+	}
+	ses := &session{id: hello.WorkerId, addr: hello.RingAddr, host: hello.Host, version: hello.Version,
+		outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: end, ended: ctx.Done()}
+	ses.seen.Store(time.Now().UnixNano())
+	if err := s.post(ctx, event{session: ses, hello: hello}); err != nil {
+		return err
+	}
+	// Returning ends the stream, which wakes the reader; it has no other way to be woken.
+	go s.read(ctx, stream, ses)
+	err = s.write(ctx, stream, ses)
+	end(err)
+	if lost := s.post(context.WithoutCancel(ctx), event{session: ses, left: err}); lost != nil {
+		s.logger.Debug("session ended after the controller", "worker", ses.id, "reason", err)
+	}
+	return err
+}
+
+// hello reads and checks the first message.
+func (s *server) hello(ctx context.Context, stream coordpb.Coordinator_SessionServer) (*coordpb.Hello, error) {
+	type first struct {
+		m   *coordpb.WorkerMessage
+		err error
+	}
+	got := make(chan first, 1)
+	go func() {
+		m, err := stream.Recv()
+		got <- first{m, err}
+	}()
+	timer := time.NewTimer(helloTimeout)
+	defer timer.Stop()
+	var f first
+	select {
+	case f = <-got:
+	case <-timer.C:
+		return nil, status.Errorf(codes.DeadlineExceeded, "no hello within %v", helloTimeout)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	h := f.m.GetHello()
+	if h == nil {
+		return nil, status.Errorf(codes.InvalidArgument, "first message is %T, want a hello", f.m.GetBody())
+	}
+	if h.Protocol != coordpb.ProtocolVersion {
+		return nil, status.Errorf(codes.FailedPrecondition, "worker %s (version %s) speaks protocol %d, this coordinator (version %s) speaks %d",
+			h.WorkerId, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
+	}
+	for name, v := range map[string]string{"id": h.WorkerId, "ring address": h.RingAddr, "version": h.Version, "host": h.Host} {
+		if v == "" || len(v) > maxNameLength {
+			return nil, status.Errorf(codes.InvalidArgument, "worker's %s has %d bytes, want 1 to %d", name, len(v), maxNameLength)
+		}
+	}
+	return h, nil
+}
+
+// read turns the worker's messages into events until the stream or the session ends.
+func (s *server) read(ctx context.Context, stream coordpb.Coordinator_SessionServer, ses *session) {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the worker closed its stream")
+		}
+		if err != nil {
+			ses.end(err)
+			return
+		}
+		ses.seen.Store(time.Now().UnixNano())
+		if m.GetHeartbeat() != nil {
+			continue
+		}
+		if s.post(ctx, event{session: ses, message: m}) != nil {
+			return
+		}
+	}
+}
+
+// write sends queued messages until the session ends, and returns why it did: nil when the session was finished.
+func (s *server) write(ctx context.Context, stream coordpb.Coordinator_SessionServer, ses *session) error {
+	for {
+		select {
+		case m := <-ses.outbox:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+			if m.GetFinish() != nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

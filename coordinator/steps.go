@@ -1,0 +1,215 @@
+package coordinator
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+// plan sends the plans of the steps that may be under way: the one after the committed step, and CommitWindow
+// more. A worker that finishes a step finds the next plan waiting, so the commit hides behind the next gradient.
+// No plan goes past a step whose evaluation is due.
+func (c *controller) plan(step, total fsm.Step) {
+	if c.gen.regroup {
+		return
+	}
+	for t := c.gen.planned + 1; t <= total && t <= step+1+fsm.Step(c.cfg.CommitWindow); t++ {
+		if t-1 > step && c.job.EvalDue(t-1) {
+			return
+		}
+		c.sendPlan(t)
+		if c.gen == nil {
+			return
+		}
+		c.gen.planned = t
+	}
+}
+
+func (c *controller) sendPlan(t fsm.Step) {
+	p := c.stepPlan(t)
+	speeds := make([]float64, len(c.gen.ranks))
+	var known, sum float64
+	for _, s := range c.gen.ranks {
+		if s.speed > 0 {
+			known++
+			sum += s.speed
+		}
+	}
+	for r, s := range c.gen.ranks {
+		switch {
+		case s.speed > 0:
+			speeds[r] = s.speed
+		case known > 0:
+			speeds[r] = sum / known
+		default:
+			speeds[r] = 1
+		}
+	}
+	shards, err := Assign(p.Costs, speeds)
+	if err != nil {
+		c.fail("step %d: %w", t, err)
+		return
+	}
+	attach := int(t) % len(c.gen.ranks)
+	for r, s := range c.gen.ranks {
+		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), AttachState: r == attach}
+		for _, i := range shards[r] {
+			m.Shard = append(m.Shard, p.Micro[i])
+		}
+		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Plan{Plan: m}})
+	}
+	c.gen.reports[t] = &stepReports{got: make([]*coordpb.Report, len(c.gen.ranks))}
+}
+
+// stepPlan keeps the plans of the steps not yet committed, for a generation that has to deal them again.
+func (c *controller) stepPlan(t fsm.Step) *StepPlan {
+	p := c.plans[t]
+	if p == nil {
+		p = c.job.Planner.Plan(t)
+		c.plans[t] = p
+	}
+	return p
+}
+
+func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
+	switch b := m.Body.(type) {
+	case *coordpb.WorkerMessage_Ready:
+		c.onReady(s, b.Ready)
+	case *coordpb.WorkerMessage_Report:
+		c.onReport(s, b.Report)
+	case *coordpb.WorkerMessage_Evaluation:
+		c.onEvaluation(s, b.Evaluation)
+	case *coordpb.WorkerMessage_Failure:
+		c.onFailure(s, b.Failure)
+	case *coordpb.WorkerMessage_Leave:
+		s.close(codes.OK, "")
+		c.drop(s, fmt.Errorf("it asked to leave"))
+	default:
+		s.close(codes.InvalidArgument, "unexpected message %T from %s", m.Body, s)
+	}
+}
+
+func (c *controller) onFailure(s *session, f *coordpb.Failure) {
+	if f.Fatal {
+		c.fail("%s: %s", s, f.Error)
+		return
+	}
+	if c.gen == nil || uint64(c.gen.number) != f.Generation || c.gen.rank(s) < 0 {
+		return
+	}
+	c.endGeneration(fmt.Errorf("%s at step %d: %s", s, f.Step, f.Error))
+}
+
+// onReport files a report and commits every step that is now complete.
+func (c *controller) onReport(s *session, r *coordpb.Report) {
+	if c.gen == nil || uint64(c.gen.number) != r.Generation {
+		return // of an ended generation
+	}
+	rank := c.gen.rank(s)
+	reports := c.gen.reports[fsm.Step(r.Step)]
+	if rank < 0 || reports == nil || reports.got[rank] != nil {
+		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for", s, r.Step, r.Generation)
+		return
+	}
+	reports.got[rank] = r
+	reports.count++
+	if r.GradientCost > 0 {
+		v := max(minSpeed, float64(r.GradientCost)/max(float64(r.GradientNs), 1)*float64(time.Second))
+		if s.speed == 0 {
+			s.speed = v
+		} else {
+			s.speed += speedWeight * (v - s.speed)
+		}
+	}
+	if reports.count == len(c.gen.ranks) {
+		c.commit(fsm.Step(r.Step), reports)
+	}
+}
+
+// commit proposes a step that every rank has reported. Ranks report in order and a step needs all of them, so steps
+// become complete in order too.
+func (c *controller) commit(t fsm.Step, reports *stepReports) {
+	attach := int(t) % len(c.gen.ranks)
+	first := reports.got[attach]
+	if !c.agree(t, reports) {
+		return
+	}
+	if got := fsm.Sum(first.State); string(got[:]) != string(first.StateDigest) {
+		s := c.gen.ranks[attach]
+		c.expel(s, "%s attached to step %d a state with digest %s, its report says %x", s, t, got.Short(), first.StateDigest)
+		return
+	}
+	now := time.Now()
+	p := c.stepPlan(t)
+	e := &fsmpb.StepCommitted{
+		Generation: uint64(c.gen.number), Step: int64(t), BatchDigest: p.Digest[:], StateDigest: first.StateDigest, State: first.State,
+		LossSum: first.LossSum, Tokens: first.Tokens, LearningRate: first.LearningRate, GradNorm: first.GradNorm,
+		Seconds: now.Sub(c.lastStep).Seconds(), Workers: int32(len(c.gen.ranks)),
+	}
+	c.lastStep = now
+	delete(c.gen.reports, t)
+	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
+}
+
+// agree checks that every rank holds the same state after step t. A minority that differs computes wrongly: it is
+// expelled and named. Without a majority nobody can say who is right, and the job stops rather than guess.
+func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
+	votes := map[string]int{}
+	for _, r := range reports.got {
+		votes[string(r.StateDigest)]++
+	}
+	if len(votes) == 1 {
+		return true
+	}
+	for digest, n := range votes {
+		if 2*n <= len(reports.got) {
+			continue
+		}
+		for rank, r := range reports.got {
+			if string(r.StateDigest) != digest {
+				s := c.gen.ranks[rank]
+				defer c.expel(s, "after step %d %s holds a state with digest %x, %d of %d workers hold %x: this machine computes differently from the others",
+					t, s, r.StateDigest, n, len(reports.got), digest)
+			}
+		}
+		return false
+	}
+	c.fail("after step %d the workers hold different states and no majority agrees: %s", t, describeStates(c.gen, reports))
+	return false
+}
+
+func describeStates(g *generation, reports *stepReports) string {
+	text := ""
+	for rank, r := range reports.got {
+		if rank > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%s has %x", g.ranks[rank], r.StateDigest)
+	}
+	return text
+}
+
+// expel ends a worker's session for good and with it the generation.
+func (c *controller) expel(s *session, format string, args ...any) {
+	why := fmt.Errorf(format, args...)
+	c.logger.Error("worker expelled", "worker", s.id, "host", s.host, "reason", why)
+	s.close(codes.FailedPrecondition, "%s", why)
+	c.drop(s, why)
+}
+
+// onCommitted records a step that is now in the log.
+func (c *controller) onCommitted(r fsm.StepRecord) {
+	c.barren = 0
+	p := c.stepPlan(r.Step)
+	delete(c.plans, r.Step)
+	if err := c.out.step(r, p); err != nil {
+		c.fail("%w", err)
+		return
+	}
+	c.progress.Step(r, p.Epoch, float64(p.Tokens)/max(r.Seconds, 1e-9))
+}

@@ -1,0 +1,196 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+const (
+	maxMessage = 64 << 20
+	// leaveGrace bounds the wait for the coordinator to take note of a leave.
+	leaveGrace = time.Second
+	// defaultHeartbeat stands in until the coordinator names its interval.
+	defaultHeartbeat = time.Second
+)
+
+// session is one connection to the coordinator. The goroutine that runs it reads; send may be called from any.
+type session struct {
+	*worker
+	stream coordpb.Coordinator_SessionClient
+	mu     sync.Mutex // serializes Send
+	gen    *generation
+	broken context.CancelCauseFunc // ends the session from within
+}
+
+// session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish.
+func (w *worker) session(ctx context.Context) error {
+	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))
+	if err != nil {
+		return &localError{fmt.Errorf("coordinator %s: %w", w.Coordinator, err)}
+	}
+	defer conn.Close()
+	// The stream outlives ctx for as long as it takes to say that we leave.
+	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stream, err := coordpb.NewCoordinatorClient(conn).Session(streamCtx)
+	if err != nil {
+		return err
+	}
+	s := &session{worker: w, stream: stream, broken: cancel}
+	defer s.stopGeneration()
+	left := context.AfterFunc(ctx, func() {
+		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Leave{Leave: &coordpb.Leave{}}})
+		time.AfterFunc(leaveGrace, func() { cancel(context.Cause(ctx)) })
+	})
+	defer left()
+	err = s.run(streamCtx)
+	if cause := context.Cause(streamCtx); cause != nil && ctx.Err() == nil {
+		return cause // broken from within: say why, not that it was cancelled
+	}
+	return err
+}
+
+func (s *session) run(ctx context.Context) error {
+	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Hello{Hello: &coordpb.Hello{
+		Protocol: coordpb.ProtocolVersion, Version: s.Version, WorkerId: s.ID, RingAddr: s.Advertise, Host: s.host,
+	}}}); err != nil {
+		return s.ended(err)
+	}
+	first, err := s.stream.Recv()
+	if err != nil {
+		return err
+	}
+	welcome := first.GetWelcome()
+	if welcome == nil {
+		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.Coordinator, first.Body)}
+	}
+	beat := time.Duration(welcome.HeartbeatIntervalMs) * time.Millisecond
+	if beat <= 0 {
+		beat = defaultHeartbeat
+	}
+	beatCtx, stopBeat := context.WithCancel(ctx)
+	beating := make(chan struct{})
+	go func() { defer close(beating); s.beat(beatCtx, beat) }()
+	defer func() { stopBeat(); <-beating }()
+
+	want, err := fsm.DigestOf(welcome.ModelDigest)
+	if err != nil {
+		return &localError{fmt.Errorf("coordinator %s: model %w", s.Coordinator, err)}
+	}
+	if err := s.load(welcome.ModelName, want); err != nil {
+		return &localError{err}
+	}
+	job, err := newTrainer(s.backbone, welcome)
+	if err != nil {
+		return &localError{err}
+	}
+	s.Logger.Info("joined the coordinator", "coordinator", s.Coordinator, "job", welcome.JobId, "ring", s.Advertise)
+	digest := s.backbone.Digest()
+	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
+		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(),
+	}}}); err != nil {
+		return s.ended(err)
+	}
+	for {
+		m, err := s.stream.Recv()
+		if err != nil {
+			if err == io.EOF {
+				err = status.Error(codes.Unavailable, "the coordinator closed the session")
+			}
+			return err
+		}
+		switch b := m.Body.(type) {
+		case *coordpb.CoordinatorMessage_StartGeneration:
+			if err := s.startGeneration(ctx, job, b.StartGeneration); err != nil {
+				return &localError{err}
+			}
+		case *coordpb.CoordinatorMessage_Plan:
+			s.queue(b.Plan.Generation, m)
+		case *coordpb.CoordinatorMessage_Evaluate:
+			s.queue(b.Evaluate.Generation, m)
+		case *coordpb.CoordinatorMessage_Finish:
+			return s.stream.CloseSend()
+		default:
+			return &localError{fmt.Errorf("coordinator %s: unexpected message %T", s.Coordinator, m.Body)}
+		}
+	}
+}
+
+// ended turns a failed Send into the reason that the server gave: Send itself only says EOF.
+func (s *session) ended(err error) error {
+	if err != io.EOF {
+		return err
+	}
+	for {
+		if _, err := s.stream.Recv(); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) send(m *coordpb.WorkerMessage) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream.Send(m)
+}
+
+// beat tells the coordinator that this process is alive, also while it loads or computes.
+func (s *session) beat(ctx context.Context, every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}) != nil {
+				return // the reader learns why
+			}
+		}
+	}
+}
+
+func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) error {
+	s.stopGeneration()
+	g, err := newGeneration(s, t, m)
+	if err != nil {
+		return err
+	}
+	g.start(ctx)
+	s.gen = g
+	return nil
+}
+
+// stopGeneration abandons the step in flight and waits until it is.
+func (s *session) stopGeneration() {
+	if s.gen != nil {
+		s.gen.stop()
+		s.gen = nil
+	}
+}
+
+// queue hands work to the generation it belongs to; work of an ended one is dropped.
+func (s *session) queue(generation uint64, m *coordpb.CoordinatorMessage) {
+	if s.gen == nil || uint64(s.gen.number) != generation {
+		return
+	}
+	select {
+	case s.gen.work <- m:
+	default:
+		s.broken(&localError{fmt.Errorf("coordinator %s: more than %d messages ahead of this worker", s.Coordinator, cap(s.gen.work))})
+	}
+}

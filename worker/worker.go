@@ -1,0 +1,165 @@
+// Package worker is one worker's life: join a coordinator, load the backbone that the job names, and then, for
+// every step, compute the gradient of its share of the global batch, all-reduce it with the other workers, apply
+// the update and report.
+//
+// A worker keeps nothing but the backbone. The trainer state reaches it with each generation, the tokenized
+// examples with each plan. Whatever goes wrong, recovery is one path: the generation ends, the coordinator starts
+// another, and the worker resumes from the state that it is sent. When the coordinator is not there the worker
+// keeps trying.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/allreduce"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/model"
+)
+
+// Config is how a worker runs.
+type Config struct {
+	Coordinator string       // host:port
+	ID          string       // unique among the job's workers
+	Listener    net.Listener // for ring streams; the worker closes it
+	Advertise   string       // host:port under which the ring neighbour reaches Listener; "" is its own address
+	Model       string       // where the backbone lies here; "" is where the coordinator has it
+	Options     model.Options
+	Version     string
+	Logger      *slog.Logger
+}
+
+const (
+	firstRetry = 250 * time.Millisecond
+	maxRetry   = 5 * time.Second
+	// sayAgain is how often a coordinator that stays away is mentioned.
+	sayAgain = 30 * time.Second
+)
+
+// worker is the state that outlives a session: the ring node and the backbone.
+type worker struct {
+	Config
+	host     string
+	ring     *allreduce.Node
+	backbone *model.Backbone
+	path     string // of backbone
+}
+
+// Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator or the machine rules the
+// worker out.
+func Run(ctx context.Context, cfg Config) (err error) {
+	w := &worker{Config: cfg}
+	if w.host, err = os.Hostname(); err != nil {
+		w.host = "unknown host"
+	}
+	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger}); err != nil {
+		return err
+	}
+	if w.Advertise == "" {
+		w.Advertise = w.ring.Addr()
+	}
+	defer func() {
+		err = errors.Join(err, w.ring.Close())
+		if w.backbone != nil {
+			err = errors.Join(err, w.backbone.Close())
+		}
+	}()
+	retry := firstRetry
+	var said time.Time
+	for {
+		started := time.Now()
+		err := w.session(ctx)
+		switch {
+		case err == nil:
+			w.Logger.Info("the job is finished")
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case permanent(err):
+			return err
+		}
+		if time.Since(started) > maxRetry {
+			retry, said = firstRetry, time.Time{}
+		}
+		if time.Since(said) > sayAgain {
+			said = time.Now()
+			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", cfg.Coordinator, "reason", reason(err))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(retry):
+		}
+		retry = min(2*retry, maxRetry)
+	}
+}
+
+// localError is a failure of this machine, not of the connection: trying again would fail again.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// permanent says whether another session would end the same way.
+func permanent(err error) bool {
+	var local *localError
+	if errors.As(err, &local) {
+		return true
+	}
+	switch status.Code(err) {
+	case codes.FailedPrecondition, codes.InvalidArgument, codes.Aborted, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
+		return true
+	}
+	return false
+}
+
+// reason is the part of an error that a person wants to read.
+func reason(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}
+
+// load makes the backbone that the job names available, and checks that it is the same.
+func (w *worker) load(name string, want fsm.Digest) error {
+	path := w.Model
+	if path == "" {
+		path = name
+	}
+	if w.backbone != nil && w.path != path {
+		if err := w.backbone.Close(); err != nil {
+			return err
+		}
+		w.backbone = nil
+	}
+	if w.backbone == nil {
+		began := time.Now()
+		b, err := model.Open(path, w.Options)
+		if err != nil {
+			if w.Model == "" && path != "" && errors.Is(err, os.ErrNotExist) {
+				err = fmt.Errorf("%w (the coordinator has the model there; --model says where it lies on this machine)", err)
+			}
+			return err
+		}
+		w.backbone, w.path = b, path
+		w.Logger.Info("backbone loaded", "model", nameOf(path), "engine", b.EngineName(), "d_model", b.Dim(), "digest", fsm.Digest(b.Digest()).Short(),
+			"seconds", time.Since(began).Round(time.Millisecond).Seconds())
+	}
+	return nil
+}
+
+func nameOf(path string) string {
+	if path == "" {
+		return "embedded"
+	}
+	return path
+}
