@@ -22,6 +22,7 @@ BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo fals
 
 DEMO_OUT ?= runs/demo
 DEMO_FLAGS ?=
+PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .
 BENCHTIME ?= 1s
@@ -76,8 +77,8 @@ bench: ## Run the benchmarks that match BENCH, each for BENCHTIME.
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
 
 .PHONY: parity
-parity: build ## Compare with Transformers, PyTorch and PEFT at T5-Small's shape; PYTHON must have model/parity/requirements.txt.
-	$(PYTHON) model/parity/run.py
+parity: build ## Compare with Transformers, PyTorch and PEFT at T5-Small's shape; PYTHON names a Python with model/parity/requirements.txt.
+	$(PYTHON) model/parity/run.py $(PARITY_FLAGS)
 
 .PHONY: proto
 proto: ## Generate the gRPC and protobuf code again; needs protoc.

@@ -144,8 +144,8 @@ func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.
 	texts = make([]string, 0, len(examples))
 	tokens := 0
 	for len(texts) < len(examples) {
-		if err := ctx.Err(); err != nil {
-			return nil, 0, err
+		if ctx.Err() != nil {
+			return nil, 0, context.Cause(ctx)
 		}
 		var pairs []model.Pair
 		var sources [][]int32

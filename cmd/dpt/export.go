@@ -34,7 +34,7 @@ func runExport(_ context.Context, args []string, _ cli.IO) error {
 	g.Choice(&f.format, "format", "format to write", "peft")
 	g.String(&f.out, "out", "`DIR` to write", cli.NotEmpty).Required()
 	g.String(&f.model, "model", "model `DIR` that the prompt belongs to, for its numbers of layers and heads", cli.ExistingDir)
-	g.String(&f.baseModel, "base-model", "`NAME` of the model in the adapter's config, as PEFT will look it up", cli.NotEmpty).DefaultText("the --model directory, else the prompt's own record")
+	g.String(&f.baseModel, "base-model", "`NAME` of the model in the adapter's config, as PEFT will look it up", cli.NotEmpty).DefaultText("the --model directory")
 	g.Bool(&f.force, "force", "write into a directory that is not empty")
 	if err := cmd.Parse(args); err != nil {
 		return err
@@ -46,9 +46,6 @@ func runExport(_ context.Context, args []string, _ cli.IO) error {
 	name := f.baseModel
 	if name == "" {
 		name = f.model
-	}
-	if name == "" {
-		name = p.Metadata["model"]
 	}
 	// Without the model at hand only the prompt's own size is known; PEFT asks the model for the rest.
 	config := fmt.Appendf(nil, `{"d_model": %d}`, p.Dim)

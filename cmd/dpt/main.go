@@ -86,14 +86,16 @@ func names() string {
 func commaList(items []string) string { return strings.Join(items, ", ") }
 
 // overview is the help of dpt itself.
-func overview(int) string {
+func overview(width int) string {
 	var b strings.Builder
-	b.WriteString("Usage: dpt COMMAND [flags]\n\nWorks with prompts that dpt-coord trained, and with the frozen T5 they belong to.\n\nCommands:\n")
+	b.WriteString("Usage: dpt COMMAND [flags]\n\n")
+	b.WriteString(cli.Wrap("Works with prompts that dpt-coord trained, and with the frozen T5 they belong to.", width))
+	b.WriteString("\nCommands:\n")
 	for _, s := range subcommands() {
 		b.WriteString("  " + s.name + strings.Repeat(" ", 12-len(s.name)) + s.short + "\n")
 	}
 	b.WriteString("  help        help of dpt, or of one command: dpt help COMMAND\n  version     version, commit, Go version and engines\n")
-	b.WriteString("\nWithout --model the commands use the embedded tiny T5; without --data, eval uses the embedded data set.\n")
-	b.WriteString("\nExample:\n  echo '\"first, the prompt\"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors\n")
+	b.WriteString("\n" + cli.Wrap("Without --model the commands use the embedded tiny T5; without --data, eval uses the embedded data set.", width))
+	b.WriteString("\nExample:\n    echo '\"first, the prompt\"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors\n")
 	return b.String()
 }

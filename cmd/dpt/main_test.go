@@ -201,7 +201,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("help of %s lacks usage or example:\n%s", s.name, help)
 		}
 		for line := range strings.Lines(help) {
-			if !strings.HasPrefix(line, "    ") && len(line) > 101 && !strings.HasPrefix(line, "Usage") {
+			if !strings.HasPrefix(line, "    ") && len(line) > 101 {
 				t.Errorf("help of %s: line wider than 100 columns: %s", s.name, line)
 			}
 		}

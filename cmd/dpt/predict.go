@@ -42,8 +42,11 @@ func predict(ctx context.Context, b *backbone, in *lines, maxSource, maxTarget i
 	var sources [][]int32
 	tokens := 0
 	answer := func() error {
-		if err := ctx.Err(); err != nil || len(sources) == 0 {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if len(sources) == 0 {
+			return nil
 		}
 		outputs, err := b.Generate(b.prompt.Embeddings, sources, maxTarget)
 		if err != nil {

@@ -113,8 +113,8 @@ func (s *scorer) run(ctx context.Context) error {
 		if len(pairs) == 0 {
 			break
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err := s.pass(pairs); err != nil {
 			return fmt.Errorf("%s: lines %d to %d: %w", s.in.name, s.in.number-len(pairs)+1, s.in.number, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -155,7 +156,7 @@ func TestHelp(t *testing.T) {
 	for _, width := range []int{50, 72, 100} {
 		help := s.command().Help(width)
 		for line := range strings.Lines(help) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > width && !strings.HasPrefix(line, "Usage") {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > width {
 				t.Errorf("width %d: %d columns in %q", width, n, line)
 			}
 		}
@@ -224,6 +225,29 @@ func TestFirstSignalCancels(t *testing.T) {
 	}
 	if got := errs.String(); got != "prog: terminated: stopping; once more ends at once\n" {
 		t.Errorf("stderr %q", got)
+	}
+}
+
+// The second signal ends the process at once: the test's own binary, started anew, plays it.
+func TestSecondSignalExits(t *testing.T) {
+	const role = "CLI_TEST_SIGNALS"
+	if os.Getenv(role) != "" {
+		ctx, stop := WithSignals(context.Background(), "prog", os.Stderr)
+		defer stop()
+		for range 2 {
+			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			<-ctx.Done()
+		}
+		select {} // a program that does not stop when asked to
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSecondSignalExits$")
+	cmd.Env = append(os.Environ(), role+"=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != ExitInterrupted || strings.Count(string(out), "stopping") != 1 {
+		t.Errorf("after two interrupts: %v, output %q; want exit 130 and one notice", err, out)
 	}
 }
 

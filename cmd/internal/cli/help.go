@@ -17,11 +17,10 @@ const maxWidth = 100
 // Help is the command's help, no line wider than width columns where words allow.
 func (c *Command) Help(width int) string {
 	var b strings.Builder
-	b.WriteString("Usage: " + c.Name)
-	if c.Synopsis != "" {
-		b.WriteString(" " + c.Synopsis)
-	}
-	b.WriteString("\n\n")
+	const usage = "Usage: "
+	b.WriteString(usage)
+	writeWrapped(&b, c.Name+" "+c.Synopsis, len(usage), width)
+	b.WriteString("\n")
 	writeWrapped(&b, c.About, 0, width)
 
 	groups := append(c.groups[:len(c.groups):len(c.groups)], &Group{title: "Help", flags: []*Flag{
@@ -104,6 +103,13 @@ func (f *Flag) text() string {
 		return usage + " (default: none)"
 	}
 	return usage + " (default " + f.flag.DefValue + ")"
+}
+
+// Wrap sets a paragraph in lines of at most width columns, each with its newline.
+func Wrap(text string, width int) string {
+	var b strings.Builder
+	writeWrapped(&b, text, 0, width)
+	return b.String()
 }
 
 // writeWrapped writes the text's words and a final newline. The first line starts where the caller
