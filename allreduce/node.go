@@ -131,7 +131,7 @@ func (n *Node) Addr() string {
 
 // Close closes all rings (in good order where no all-reduce is in progress), stops
 // the node's own server, and waits for all of the node's goroutines. It takes at
-// most about Linger. Closing twice is fine. The error is always nil.
+// most about twice Linger. Closing twice is fine. The error is always nil.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	if !n.closed {
@@ -149,11 +149,14 @@ func (n *Node) Close() error {
 	for _, r := range rings {
 		<-r.finished
 	}
+	n.handlers.Wait()
 	if n.server != nil {
-		n.server.Stop()
+		// A graceful stop lets the streams' last statuses reach the neighbours.
+		linger := time.AfterFunc(n.config.Linger, n.server.Stop)
+		n.server.GracefulStop()
+		linger.Stop()
 	}
 	<-n.served
-	n.handlers.Wait()
 	return nil
 }
 

@@ -79,10 +79,10 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 	r.started, r.last = true, step
 	r.op = operation{running: true, step: step, acc: acc}
 	switch {
-	case r.fromEnded:
-		return r.peerErrorLocked(r.previous(), Receiving, ErrLeft)
-	case r.toEnded:
-		return r.peerErrorLocked(r.next(), Sending, ErrLeft)
+	case r.fromErr != nil:
+		return r.againLocked(r.fromErr)
+	case r.toErr != nil:
+		return r.againLocked(r.toErr)
 	}
 	return nil
 }
@@ -161,12 +161,13 @@ func (r *Ring) receive() {
 }
 
 func (r *Ring) previousLeft() {
+	peer := r.peerError(r.previous(), Receiving, ErrLeft)
 	r.mu.Lock()
-	r.fromEnded = true
+	r.fromErr = peer
 	running := r.op.running
 	r.mu.Unlock()
 	if running {
-		r.fail(r.peerError(r.previous(), Receiving, ErrLeft))
+		r.fail(peer)
 	}
 }
 

@@ -2,6 +2,7 @@ package allreduce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -56,16 +57,16 @@ type Ring struct {
 	posted chan struct{} // AllReduce to receive: there is a step to work on
 	done   chan struct{} // receive to AllReduce: the step is complete
 
-	mu        sync.Mutex
-	err       error // why the ring ended
-	graceful  bool  // it ended in good order
-	claimed   bool  // the previous member's stream is here
-	started   bool  // last is set
-	last      Step  // the last step that was begun
-	op        operation
-	sending   bool // in SendMsg
-	fromEnded bool // the previous member left in good order
-	toEnded   bool // the next member left in good order
+	mu       sync.Mutex
+	err      error // why the ring ended
+	graceful bool  // it ended in good order
+	claimed  bool  // the previous member's stream is here
+	started  bool  // last is set
+	last     Step  // the last step that was begun
+	op       operation
+	sending  bool       // in SendMsg
+	fromErr  *PeerError // the previous member left in good order
+	toErr    *PeerError // the stream to the next member has ended
 }
 
 // operation is the all-reduce in progress.
@@ -132,23 +133,28 @@ func (r *Ring) serve(stream grpc.ServerStream) error {
 func (r *Ring) watch() {
 	defer close(r.watched)
 	err := r.out.RecvMsg(new(inbound))
+	peer := r.peerError(r.next(), Sending, nil)
 	switch {
 	case err == nil:
-		r.fail(r.peerError(r.next(), Sending, fmt.Errorf("it answered with a message, want none")))
+		peer.Err = errors.New("it answered with a message, want none")
 	case err == io.EOF:
-		r.mu.Lock()
-		r.toEnded = true
-		needed := r.op.running && r.op.next+1 < len(r.plan)
-		r.mu.Unlock()
-		if needed {
-			r.fail(r.peerError(r.next(), Sending, ErrLeft))
-		}
+		peer.Err = ErrLeft
 	case status.Code(err) == codes.Aborted:
-		peer := r.peerError(r.next(), Sending, fmt.Errorf("%s", status.Convert(err).Message()))
-		peer.Aborted = true
-		r.fail(peer)
+		peer.Err, peer.Aborted = errors.New(status.Convert(err).Message()), true
 	default:
-		r.fail(r.peerError(r.next(), Sending, plain(err)))
+		peer.Err = plain(err)
+	}
+	r.mu.Lock()
+	r.toErr = peer
+	// A next member that has all it needs for the step in progress may go, in
+	// whatever way, without spoiling the step here. The next step will fail.
+	needed := r.op.running && r.op.next+1 < len(r.plan)
+	if !r.op.running {
+		needed = err != io.EOF
+	}
+	r.mu.Unlock()
+	if needed {
+		r.fail(peer)
 	}
 }
 
@@ -170,10 +176,10 @@ func (r *Ring) send(buffer *[]byte) error {
 	if err != io.EOF {
 		return r.peerError(r.next(), Sending, plain(err))
 	}
-	// The stream has ended; watch learns why, and has failed the ring unless
-	// the next member left in good order.
-	<-r.watched
-	return r.peerError(r.next(), Sending, ErrLeft)
+	<-r.watched // which learns why the stream has ended
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.againLocked(r.toErr)
 }
 
 func (r *Ring) setSending(sending bool) {
@@ -284,6 +290,13 @@ func (r *Ring) peerErrorLocked(rank Rank, action Action, err error) *PeerError {
 		at := r.plan[r.op.next]
 		e.Phase, e.Hop = at.phase, at.index
 	}
+	return e
+}
+
+// againLocked is an earlier error with a neighbour as it affects what is in progress now.
+func (r *Ring) againLocked(earlier *PeerError) *PeerError {
+	e := r.peerErrorLocked(earlier.Rank, earlier.Action, earlier.Err)
+	e.Aborted = earlier.Aborted
 	return e
 }
 

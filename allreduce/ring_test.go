@@ -263,12 +263,12 @@ func TestNodesCloseAfterTheLastStep(t *testing.T) {
 func TestChunksLargerThanEveryWindow(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	const size, length = 3, 600_000 // 3.2 MB a chunk
+	const size, length = 3, 200_000 // 1.1 MB a chunk
 	c := newCluster(t, size, func(config *Config) {
 		config.ServerOptions = []grpc.ServerOption{grpc.StaticStreamWindowSize(64 << 10), grpc.StaticConnWindowSize(64 << 10)}
 	})
 	rings := c.join(ctx, 1)
-	for step := range 3 {
+	for step := range 2 {
 		accs := make([]*Accumulator, size)
 		for i := range accs {
 			accs[i] = NewAccumulator(length)
