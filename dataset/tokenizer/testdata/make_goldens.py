@@ -14,6 +14,7 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import pathlib
 import random
 import struct
@@ -54,7 +55,7 @@ PLAIN = [
     # Scripts.
     "漢字とかなカナ", "中文，标点。", "עברית שלום", "مرحبا بالعالم ﻻ ﷲ", "ไทย", "हिन्दी", "Ελληνικά", "Русский язык", "ქართული", "አማርኛ", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟙𝟚𝟛", "𐍈𒀀𓀀",
     "mixed 漢 word 漢漢 字", "漢", "漢漢漢", "a漢", "漢a", "漢 漢",
-    "tie aaaa abab abcabc ,,,, .... !!!! ---- ____", "....................", "a b c d e f g h", "\\n \\t \\", "{\"k\": [1, 2]}",
+    "tie aaaa abab abcabc ,,,, .... !!!! ---- ____", "....................", "a b c d e f g h", "\\n \\t \\", "{\"k\": [1, 2]}", "~ ~~ ~~~ ~~~~ ~~~~~~",
 ]
 
 # Malformed UTF-8.
@@ -66,7 +67,10 @@ MALFORMED = [
 
 # Too long to write out.
 REPEATED = [("a", 100_000), ("A", 100_000), (" ", 100_000), ("漢", 100_000), ("ab ", 30_000), ("é", 50_000), ("e\u0301", 50_000), ("\x00", 10_000),
-            ("👍🏽", 10_000), ("▁", 10_000), ("q", 65_537), ("word ", 20_000), ("ﷺ", 10_000)]
+            ("👍🏽", 10_000), ("▁", 10_000), ("q", 65_537), ("word ", 20_000), ("ﷺ", 10_000), ("xxqxxxvmmmwjllkkzzpp", 20_000), ("the quick sep da hard ", 15_000)]
+
+# Behind so many unknown characters float32 scores are coarse: SentencePiece rebases them.
+FAR = ("\u9f98", 60_000, "the quick sep da hard xxqxxxvmmmwjllkkzzpp unbelievable chaités, traou and other rather long words to segment")
 
 # Special tokens in text: Transformers says what becomes of them. The words around
 # them are plain, so that SentencePiece and the fast tokenizer agree on those.
@@ -85,6 +89,7 @@ def sha(ids, n=32):
 
 
 def case(text, ids, repeat=1, **more):
+    """more: tail, text that follows the repeated text; max, a length to cut to."""
     c = {}
     if isinstance(text, bytes):
         c["base64"] = base64.b64encode(text).decode()
@@ -111,7 +116,8 @@ def encodings(sp, extra=()):
     out = [case(t, sp.encode(t)) for t in [*PLAIN, *extra]]
     out += [case(b, sp.encode(b)) for b in MALFORMED]
     out += [case(t, sp.encode(t * n), n) for t, n in REPEATED]
-    return out
+    unit, n, tail = FAR
+    return out + [case(unit, sp.encode(unit * n + tail), n, tail=tail)]
 
 
 # --- small models of our own -------------------------------------------------
@@ -143,19 +149,22 @@ def rules():
         table[chr(cp)] = ""
     for cp in [9, 10, 11, 12, 13, 0x85, 0x2028]:
         table[chr(cp)] = " "
+    table |= {"~": "-", "~~": "=", "~~~": "ab c"}  # rules that begin alike
     hexes = lambda s: " ".join("%X" % ord(c) for c in s)
     return "".join(f"{hexes(k)}\t{hexes(v)}\n" for k, v in sorted(table.items()))
 
 
 def train(name, **options):
     with tempfile.TemporaryDirectory() as tmp:
-        (pathlib.Path(tmp) / "rules.tsv").write_text(rules())
+        os.chdir(tmp)  # a model keeps the paths it was trained with
+        pathlib.Path("rules.tsv").write_text(rules())
         if "normalization_rule_name" not in options:
-            options["normalization_rule_tsv"] = tmp + "/rules.tsv"
+            options["normalization_rule_tsv"] = "rules.tsv"
         spm.SentencePieceTrainer.train(
-            sentence_iterator=corpus(), model_prefix=f"{tmp}/m", model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+            sentence_iterator=corpus(), model_prefix="m", model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
             character_coverage=1.0, num_threads=1, minloglevel=2, **options)
-        (HERE / f"{name}.model").write_bytes((pathlib.Path(tmp) / "m.model").read_bytes())
+        (HERE / f"{name}.model").write_bytes(pathlib.Path("m.model").read_bytes())
+        os.chdir(HERE)
 
 
 def fields(data):
@@ -227,8 +236,8 @@ def transformers_goldens(tok, seed):
 
 def byt5():
     tok = ByT5Tokenizer()
-    texts = [t for t in PLAIN]
-    enc = [case(t, tok(t, add_special_tokens=False)["input_ids"]) for t in texts]
+    spaces = ["a\x1c</s>\x1db", "a\x85<pad>\x1fb", "a\u200b<unk>\u200bb", "a\u2029 <pad>\ufeff b", "a\u1680\u202f</s>\u205f\u3000\x0b\x0cb", "a\t<extra_id_4>\tb"]
+    enc = [case(t, tok(t, add_special_tokens=False)["input_ids"]) for t in [*PLAIN, *spaces]]
     write("byt5.json", {"encode": enc, **transformers_goldens(tok, 23)})
 
 
