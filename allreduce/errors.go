@@ -55,18 +55,9 @@ func (e *PeerError) Error() string {
 	}
 	verb := ""
 	if e.Aborted {
-		verb = "it aborted: "
+		verb = "it aborted because of "
 	}
 	return fmt.Sprintf("%s: %s rank %d (%s at %s): %s%v", where, e.Action, e.Rank, e.ID, e.Addr, verb, e.Err)
 }
 
 func (e *PeerError) Unwrap() error { return e.Err }
-
-// reasonFor is what this member tells its neighbours when err ends its ring. An
-// abort that came from another member is passed on as it is: the first cause is what matters.
-func reasonFor(err error) string {
-	if peer, ok := errors.AsType[*PeerError](err); ok && peer.Aborted {
-		return clipReason(peer.Err.Error())
-	}
-	return clipReason(err.Error())
-}

@@ -150,10 +150,11 @@ func (r *Ring) receive() {
 			return
 		}
 		m, err := decodeMessage(in.bytes)
-		if err == nil {
-			err = r.take(m)
-		}
 		if err != nil {
+			r.fail(r.peerError(r.previous(), Receiving, err))
+			return
+		}
+		if err := r.take(m); err != nil {
 			r.fail(err)
 			return
 		}

@@ -90,7 +90,7 @@ func (r *Ring) claim(h hello) error {
 	defer r.mu.Unlock()
 	switch {
 	case r.err != nil:
-		return status.Error(codes.Aborted, reasonFor(r.err))
+		return status.Error(codes.Aborted, r.reasonFor(r.err))
 	case h.size != len(r.members):
 		return status.Errorf(codes.FailedPrecondition, "generation %d has %d members here, %d there", r.generation, len(r.members), h.size)
 	case h.members != membershipDigest(r.members):
@@ -123,7 +123,7 @@ func (r *Ring) serve(stream grpc.ServerStream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil && !r.graceful {
-		return status.Error(codes.Aborted, reasonFor(r.err))
+		return status.Error(codes.Aborted, r.reasonFor(r.err))
 	}
 	return nil
 }
@@ -260,13 +260,22 @@ func (r *Ring) run() {
 
 // abort is the message that ends the stream to the next member with a reason.
 func (r *Ring) abort(err error) []byte {
-	reason := reasonFor(err)
+	reason := r.reasonFor(err)
 	b := appendHeader(make([]byte, 0, headerSize+len(reason)), header{
 		kind: kindAbort, job: r.tag, generation: r.generation, from: r.rank, count: len(reason),
 	})
 	b = append(b, reason...)
 	seal(b)
 	return b
+}
+
+// reasonFor is what this member tells its neighbours when err ends its ring. An
+// abort that came from another member is passed on as it is: the first cause is what matters.
+func (r *Ring) reasonFor(err error) string {
+	if peer, ok := errors.AsType[*PeerError](err); ok && peer.Aborted {
+		return clipReason(peer.Err.Error())
+	}
+	return clipReason(fmt.Sprintf("rank %d (%s): %v", r.rank, r.members[r.rank].ID, err))
 }
 
 // peerError describes err as something between this member and rank at this point.
