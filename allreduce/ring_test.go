@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -315,29 +314,4 @@ func TestNodeOnACallersServer(t *testing.T) {
 	if _, err := NewNode(Config{}); err == nil {
 		t.Error("a node without listener and registrar was made")
 	}
-}
-
-// BenchmarkAllReduce is a step of T5-Large's prompt among four members in one
-// process: 11,240 parameters, the loss and the token count.
-func BenchmarkAllReduce(b *testing.B) {
-	const size, length = 4, 11240 + 2
-	ctx := context.Background()
-	c := newCluster(b, size, nil)
-	rings := c.join(ctx, 1)
-	accs := make([]*Accumulator, size)
-	for i := range accs {
-		accs[i] = NewAccumulator(length)
-	}
-	var times []time.Duration
-	step := Step(0)
-	b.ReportAllocs()
-	for b.Loop() {
-		step++
-		begin := time.Now()
-		c.each(func(i int) error { return rings[i].AllReduce(ctx, step, accs[i]) })
-		times = append(times, time.Since(begin))
-	}
-	slices.Sort(times)
-	b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1000, "p99-ms")
 }

@@ -3,6 +3,7 @@ package allreduce
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // wordSize is the number of bytes of one number on the wire: its 128-bit two's
@@ -33,8 +34,8 @@ func (a *Accumulator) UnmarshalBinary(data []byte) error {
 
 // appendSpan appends the wire form of the numbers lo to hi-1.
 func (a *Accumulator) appendSpan(b []byte, lo, hi int) []byte {
-	n := len(b)
-	b = append(b, make([]byte, wordSize*(hi-lo))...) // grows without a temporary slice
+	n, size := len(b), wordSize*(hi-lo)
+	b = slices.Grow(b, size)[:n+size]
 	out := b[n:]
 	for _, w := range a.words[lo:hi] {
 		_ = out[wordSize-1]
