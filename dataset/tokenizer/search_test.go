@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -41,6 +42,8 @@ func TestSearch(t *testing.T) {
 			[][]byte{scored("a", 0, userDefined), scored("ab", 0, userDefined), scored("aba", 0, userDefined), scored("b", -1, normal)}, "ababab", []int32{4, 4, 4}},
 		{"unknown characters side by side are one",
 			[][]byte{scored("a", -1, normal)}, "xyazx\xff漢a", []int32{2, 3, 2, 3}},
+		{"scores stay fine behind a long text", // float32 alone would make x+y and xy equal there
+			[][]byte{scored("x", -1, normal), scored("y", -1, normal), scored("xy", -2.1, normal)}, strings.Repeat("?", 250_000) + "xy", []int32{2, 3, 4}},
 		{"spaces are kept",
 			[][]byte{scored("▁", -1, normal), scored("a", -1, normal)}, "  a  ", []int32{3, 3, 4, 3, 3}},
 	} {
@@ -56,7 +59,7 @@ func TestSearch(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := tok.Encode(c.in); !slices.Equal(got, c.want) {
-				t.Errorf("Encode(%q) = %v, want %v", c.in, got, c.want)
+				t.Errorf("Encode(%.40q) = %v, want %v", c.in, got, c.want)
 			}
 		})
 	}

@@ -69,9 +69,6 @@ MALFORMED = [
 REPEATED = [("a", 100_000), ("A", 100_000), (" ", 100_000), ("漢", 100_000), ("ab ", 30_000), ("é", 50_000), ("e\u0301", 50_000), ("\x00", 10_000),
             ("👍🏽", 10_000), ("▁", 10_000), ("q", 65_537), ("word ", 20_000), ("ﷺ", 10_000), ("xxqxxxvmmmwjllkkzzpp", 20_000), ("the quick sep da hard ", 15_000)]
 
-# Behind so many unknown characters float32 scores are coarse: SentencePiece rebases them.
-FAR = ("\u9f98", 60_000, "the quick sep da hard xxqxxxvmmmwjllkkzzpp unbelievable chaités, traou and other rather long words to segment")
-
 # Special tokens in text: Transformers says what becomes of them. The words around
 # them are plain, so that SentencePiece and the fast tokenizer agree on those.
 SPECIAL = [
@@ -89,7 +86,6 @@ def sha(ids, n=32):
 
 
 def case(text, ids, repeat=1, **more):
-    """more: tail, text that follows the repeated text; max, a length to cut to."""
     c = {}
     if isinstance(text, bytes):
         c["base64"] = base64.b64encode(text).decode()
@@ -116,8 +112,7 @@ def encodings(sp, extra=()):
     out = [case(t, sp.encode(t)) for t in [*PLAIN, *extra]]
     out += [case(b, sp.encode(b)) for b in MALFORMED]
     out += [case(t, sp.encode(t * n), n) for t, n in REPEATED]
-    unit, n, tail = FAR
-    return out + [case(unit, sp.encode(unit * n + tail), n, tail=tail)]
+    return out
 
 
 # --- small models of our own -------------------------------------------------
