@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // whatever stream comes and keeps it open until it ends.
 type puppet struct {
 	t       testing.TB
+	deaf    atomic.Bool // reads nothing
 	members []Member
 	conn    *grpc.ClientConn
 }
@@ -29,6 +31,10 @@ type puppet struct {
 func (p *puppet) pass(stream grpc.ServerStream) error {
 	if err := stream.SendHeader(metadata.Pairs(acceptKey, "1")); err != nil {
 		return err
+	}
+	if p.deaf.Load() {
+		<-stream.Context().Done()
+		return nil
 	}
 	for in := new(inbound); ; {
 		if err := stream.RecvMsg(in); err != nil {
@@ -291,4 +297,34 @@ func TestPendingStreamsAreBounded(t *testing.T) {
 	}
 	cancel()
 	eventually(t, "streams that were canceled are forgotten", func() bool { return pending() == 0 })
+}
+
+// TestNeighbourThatReadsNothing is a hanging next member: flow control blocks the ring in
+// the middle of a step.
+func TestNeighbourThatReadsNothing(t *testing.T) {
+	noLeaks(t)
+	ctx := testContext(t)
+	const length = 400_000 // chunks of 3.2 MB, more than the windows hold
+	victim := newTestNode(t, nil)
+	p := newPuppet(t, victim)
+	p.deaf.Store(true)
+	ring, stream := p.meet(ctx, victim, 1)
+	sendBytes(t, stream, sealed(header{
+		kind: kindReduce, job: jobTag(testJob), generation: 1, step: 1, from: 1, length: length, chunk: 1, count: length / 2,
+	}, make([]byte, wordSize*length/2)))
+	gaveUp := errors.New("gave up")
+	waitCtx, cancel := context.WithCancelCause(ctx)
+	done := make(chan error)
+	go func() { done <- ring.AllReduce(waitCtx, 1, NewAccumulator(length)) }()
+	eventually(t, "the second chunk is being sent", func() bool {
+		ring.mu.Lock()
+		defer ring.mu.Unlock()
+		return ring.sending && ring.op.next == 1
+	})
+	cancel(gaveUp)
+	err := <-done
+	if peer := peerErrorOf(t, err); !errors.Is(err, gaveUp) || peer.Rank != 1 || peer.Action != Sending || peer.Phase != Gather {
+		t.Errorf("got %v, want that sending to rank 1 was given up", err)
+	}
+	<-ring.finished
 }
