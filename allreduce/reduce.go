@@ -32,10 +32,14 @@ func (r *Ring) allReduce(ctx context.Context, step Step, acc *Accumulator) error
 		r.op = operation{}
 		return r.err
 	}
-	stop := context.AfterFunc(ctx, func() { r.expire(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { r.expire(step, context.Cause(ctx)) })
 	defer stop()
 
-	if err := r.send(r.message(0)); err != nil {
+	first, err := r.firstMessage()
+	if err == nil {
+		err = r.send(first)
+	}
+	if err != nil {
 		r.fail(err)
 		return r.firstError(err)
 	}
@@ -77,7 +81,7 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 		return fmt.Errorf("chunks of %d numbers, want at most %d in a message", largest, limit)
 	}
 	r.started, r.last = true, step
-	r.op = operation{running: true, step: step, acc: acc}
+	r.op = operation{running: true, acc: acc}
 	switch {
 	case r.fromErr != nil:
 		return r.againLocked(r.fromErr)
@@ -87,33 +91,35 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 	return nil
 }
 
-// expire ends the ring because the caller's context ended first, and names the
-// neighbour that was being waited for.
-func (r *Ring) expire(cause error) {
+// expire ends the ring because the context of a step's caller ended first, and names
+// the neighbour that was being waited for.
+func (r *Ring) expire(step Step, cause error) {
 	r.mu.Lock()
 	peer := r.peerErrorLocked(r.previous(), Receiving, cause)
 	if r.sending {
 		peer = r.peerErrorLocked(r.next(), Sending, cause)
 	}
-	running := r.op.running
+	running := r.op.running && r.last == step
 	r.mu.Unlock()
 	if running {
 		r.fail(peer)
 	}
 }
 
-// message encodes what hop i of the plan sends, in a buffer of the node's.
-func (r *Ring) message(i int) *[]byte {
+// firstMessage encodes what the first hop sends.
+func (r *Ring) firstMessage() (*[]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.messageLocked(i)
+	if r.err != nil {
+		return nil, r.err
+	}
+	return r.messageLocked(0), nil
 }
 
+// messageLocked encodes what hop i of the plan sends, in a buffer of the node's.
+// The ring has not ended.
 func (r *Ring) messageLocked(i int) *[]byte {
 	h, acc := r.plan[i], r.op.acc
-	if acc == nil { // the ring has ended; what is sent no longer matters
-		acc = &Accumulator{}
-	}
 	lo, hi := span(acc.Len(), len(r.members), h.send)
 	buffer := r.node.buffers.Get(headerSize + wordSize*(hi-lo))
 	b := appendHeader((*buffer)[:0], header{

@@ -69,11 +69,10 @@ type Ring struct {
 	toErr    *PeerError // the stream to the next member has ended
 }
 
-// operation is the all-reduce in progress.
+// operation is the all-reduce in progress, of step Ring.last.
 type operation struct {
 	running bool // AllReduce is in progress
 	posted  bool // the first chunk is sent; receive does the rest
-	step    Step
 	acc     *Accumulator
 	next    int // hop of the plan whose message is awaited; hops up to it are sent
 }
