@@ -72,7 +72,7 @@ func Limit(contributions int) float64 {
 //
 // A value that is not finite or whose magnitude is not below limit is a
 // *RangeError, a sum that would leave the range an *OverflowError; on any error
-// the accumulator is unchanged. limit is in (0, 2^31); take it from Limit.
+// the accumulator is unchanged. limit is above 0 and at most 2^31; take it from Limit.
 func (a *Accumulator) Add(offset int, values []float32, limit float64) error {
 	if err := checkLimit(limit); err != nil {
 		return err
