@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
@@ -114,10 +113,7 @@ func openModel(dir string) (*checkpoint.Model, error) {
 func openTokenizer(s Settings) (tokenizer.Tokenizer, error) {
 	switch {
 	case s.Tokenizer != "":
-		if info, err := os.Stat(s.Tokenizer); err == nil && info.IsDir() {
-			return tokenizer.Open(s.Tokenizer)
-		}
-		return tokenizer.OpenFile(s.Tokenizer)
+		return tokenizer.OpenPath(s.Tokenizer)
 	case s.Model != "":
 		return tokenizer.Open(s.Model)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm"
@@ -47,7 +48,7 @@ func openNode(dir string, logger *slog.Logger) (n *node, err error) {
 	}
 	path := filepath.Join(dir, "raft.db")
 	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("data directory %s: %s is locked by another coordinator, want it to ourselves", dir, path)
 	} else if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)

@@ -28,6 +28,18 @@ func Open(dir string) (Tokenizer, error) {
 	return OpenFS(os.DirFS(dir), dir)
 }
 
+// OpenPath is Open for a directory and OpenFile for a file.
+func OpenPath(path string) (Tokenizer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open tokenizer: %w", err)
+	}
+	if info.IsDir() {
+		return Open(path)
+	}
+	return OpenFile(path)
+}
+
 // OpenFS is Open on a file system, which errors call name.
 func OpenFS(fsys fs.FS, name string) (Tokenizer, error) {
 	t, err := openFS(fsys)

@@ -23,8 +23,8 @@ type adapter struct {
 	AutoMapping              *string `json:"auto_mapping"`
 	BaseModel                string  `json:"base_model_name_or_path"`
 	InferenceMode            bool    `json:"inference_mode"`
-	NumAttentionHeads        int     `json:"num_attention_heads"`
-	NumLayers                int     `json:"num_layers"`
+	NumAttentionHeads        *int    `json:"num_attention_heads"`
+	NumLayers                *int    `json:"num_layers"`
 	NumTransformerSubmodules int     `json:"num_transformer_submodules"`
 	NumVirtualTokens         int     `json:"num_virtual_tokens"`
 	PEFTType                 string  `json:"peft_type"`
@@ -47,9 +47,9 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 		return fmt.Errorf("export adapter %s: %w", dir, err)
 	}
 	var model struct {
-		NumLayers int `json:"num_layers"`
-		NumHeads  int `json:"num_heads"`
-		DModel    int `json:"d_model"`
+		NumLayers *int `json:"num_layers"`
+		NumHeads  *int `json:"num_heads"`
+		DModel    int  `json:"d_model"`
 	}
 	if err := json.Unmarshal(config, &model); err != nil {
 		return fmt.Errorf("export adapter %s: model configuration: %w", dir, err)

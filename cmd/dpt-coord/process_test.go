@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// These tests run the real programs as processes and send them real signals.
+
+var programs string // directory of the built programs
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "dpt-programs")
+	if err != nil {
+		panic(err)
+	}
+	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../dpt-coord", "../dpt-worker").CombinedOutput()
+	if err != nil {
+		panic("go build: " + err.Error() + "\n" + string(out))
+	}
+	programs = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// small is a job of some hundred steps of a few milliseconds.
+func small(out string, more ...string) []string {
+	return append([]string{"--task", "cb", "--shots", "16", "--batch-size", "4", "--prompt-length", "4", "--bottleneck", "2",
+		"--max-source-length", "32", "--max-target-length", "4", "--eval-every", "-1", "--out", out}, more...)
+}
+
+type process struct {
+	*exec.Cmd
+	t              *testing.T
+	stdout, stderr output
+	done           chan error
+}
+
+// output is what a process has written so far.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func start(t *testing.T, program string, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(filepath.Join(programs, program), args...), t: t, done: make(chan error, 1)}
+	p.Stdout, p.Stderr = &p.stdout, &p.stderr
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- p.Wait() }()
+	t.Cleanup(func() { _ = p.Process.Kill() })
+	return p
+}
+
+// wait returns the exit code.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case err := <-p.done:
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			p.t.Fatal(err)
+		}
+		return p.ProcessState.ExitCode()
+	case <-time.After(2 * time.Minute):
+		p.t.Fatalf("%s does not end", p.Path)
+	}
+	return -1
+}
+
+func (p *process) mustEnd(code int) {
+	p.t.Helper()
+	if got := p.wait(); got != code {
+		p.t.Fatalf("exit code %d, want %d\nstdout: %s\nstderr: %s", got, code, p.stdout.String(), p.stderr.String())
+	}
+}
+
+// awaitLines waits until the file has n lines.
+func awaitLines(t *testing.T, path string, n int) {
+	t.Helper()
+	for range 1200 {
+		if b, err := os.ReadFile(path); err == nil && bytes.Count(b, []byte("\n")) >= n {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("%s does not reach %d lines", path, n)
+}
+
+func mustRead(t *testing.T, parts ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
+	dir := t.TempDir()
+	whole, cut := filepath.Join(dir, "whole"), filepath.Join(dir, "cut")
+	undisturbed := start(t, "dpt-coord", small(whole, "--steps", "60", "--local", "--nodes", "1")...)
+	undisturbed.mustEnd(0)
+	if out := undisturbed.stdout.String(); !strings.Contains(out, "training loss") || !strings.Contains(out, filepath.Join(whole, "prompt.safetensors")) {
+		t.Errorf("summary does not say the loss and where the prompt is:\n%s", out)
+	}
+
+	args := small(cut, "--steps", "60", "--local", "--nodes", "2")
+	for i, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		p := start(t, "dpt-coord", args...)
+		awaitLines(t, filepath.Join(cut, "metrics.jsonl"), 10*(i+1))
+		if err := p.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		code := p.wait()
+		if signal == syscall.SIGKILL {
+			continue
+		}
+		if code != 1 || !strings.Contains(p.stderr.String(), "the same command goes on from there: dpt-coord ") {
+			t.Errorf("%v: exit code %d, want 1 and how to go on:\n%s", signal, code, p.stderr.String())
+		}
+	}
+	start(t, "dpt-coord", args...).mustEnd(0)
+	if !bytes.Equal(mustRead(t, whole, "prompt.safetensors"), mustRead(t, cut, "prompt.safetensors")) {
+		t.Error("prompt.safetensors of the interrupted run differs")
+	}
+}
+
+func TestKilledWorkersLeaveNoTrace(t *testing.T) {
+	dir := t.TempDir()
+	whole, hurt := filepath.Join(dir, "whole"), filepath.Join(dir, "hurt")
+	start(t, "dpt-coord", small(whole, "--steps", "60", "--local", "--nodes", "1")...).mustEnd(0)
+
+	coord := start(t, "dpt-coord", small(hurt, "--steps", "60", "--nodes", "2", "--listen", "127.0.0.1:0", "--log-format", "json", "--heartbeat-timeout", "1s")...)
+	addr := listening(t, coord)
+	first, second := start(t, "dpt-worker", "--coord", addr, "--cpu"), start(t, "dpt-worker", "--coord", addr)
+	metrics := filepath.Join(hurt, "metrics.jsonl")
+	awaitLines(t, metrics, 5)
+	if err := first.Process.Kill(); err != nil { // gone without a word
+		t.Fatal(err)
+	}
+	third := start(t, "dpt-worker", "--coord", addr)
+	awaitLines(t, metrics, 15)
+	if err := third.Process.Signal(syscall.SIGSTOP); err != nil { // connected, and silent
+		t.Fatal(err)
+	}
+	coord.mustEnd(0)
+	second.mustEnd(0)
+	if !bytes.Equal(mustRead(t, whole, "prompt.safetensors"), mustRead(t, hurt, "prompt.safetensors")) {
+		t.Error("prompt.safetensors of the run with killed workers differs")
+	}
+}
+
+// listening finds the coordinator's address in its log.
+func listening(t *testing.T, p *process) string {
+	t.Helper()
+	for range 600 {
+		if _, rest, ok := strings.Cut(p.stderr.String(), `"address":"`); ok {
+			addr, _, _ := strings.Cut(rest, `"`)
+			return addr
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("the coordinator does not say where it listens:\n%s", p.stderr.String())
+	return ""
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		program string
+		args    []string
+		code    int
+		says    string
+	}{
+		{"unknown flag", "dpt-coord", []string{"--node", "4"}, 2, "did you mean --nodes?"},
+		{"flag out of range", "dpt-coord", []string{"--bottleneck", "0"}, 2, "--bottleneck 0: want 1 to 1048576"},
+		{"unknown task", "dpt-coord", []string{"--task", "squad"}, 2, "want one of boolq, cb"},
+		{"micro-batch beyond the batch", "dpt-coord", []string{"--batch-size", "4", "--micro-batch", "5"}, 2, "--micro-batch: 5, want 1 to the batch size, 4"},
+		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2, "without TLS, want a loopback address or --insecure"},
+		{"missing data", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--data", "nowhere"}, 1, "nowhere"},
+		{"missing model", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--model", "nowhere"}, 1, "nowhere"},
+		{"missing init", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--init", "nowhere.safetensors"}, 1, "nowhere.safetensors"},
+		{"unlabeled split", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--eval-split", "test"}, 2, "--eval-split test"},
+		{"GPU without CUDA", "dpt-worker", []string{"--gpu", "0"}, 1, "--gpu 0: this build has no CUDA engine"},
+		{"both devices", "dpt-worker", []string{"--gpu", "0", "--cpu"}, 2, "want one of them or neither"},
+		{"no port", "dpt-worker", []string{"--coord", "localhost"}, 2, "want HOST:PORT"},
+		{"help", "dpt-coord", []string{"--help"}, 0, ""},
+		{"version", "dpt-worker", []string{"--version"}, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			args := c.args
+			if c.program == "dpt-coord" && c.code == 1 {
+				args = append(args, "--out", t.TempDir())
+			}
+			p := start(t, c.program, args...)
+			p.mustEnd(c.code)
+			lines := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+			if last := lines[len(lines)-1]; !strings.Contains(last, c.says) {
+				t.Errorf("says %q, want %q in it", last, c.says)
+			}
+			if c.code == 2 && len(lines) != 1 {
+				t.Errorf("%d lines on standard error, want one:\n%s", len(lines), p.stderr.String())
+			}
+			if c.code == 0 && (p.stdout.String() == "" || p.stderr.String() != "") {
+				t.Errorf("stdout %q, stderr %q, want all on stdout", p.stdout.String(), p.stderr.String())
+			}
+		})
+	}
+}
