@@ -21,7 +21,7 @@ RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/...
 BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
 DEMO_OUT ?= runs/demo
-DEMO_FLAGS ?=
+DEMO_FLAGS ?= --epochs 25 --eval-every 50
 PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .
