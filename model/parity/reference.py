@@ -102,6 +102,21 @@ def prompt_gradient(model, prompt, pairs):
     return loss.item(), prompt.grad
 
 
+def kink_distance(model, prompt, pairs):
+    """How near to 0 the nearest input of a ReLU is."""
+    nearest = []
+
+    def look(_module, _inputs, output):
+        nearest.append(output.abs().min().item())
+
+    hooks = [m.register_forward_hook(look) for n, m in model.named_modules() if n.endswith("DenseReluDense.wi")]
+    with torch.no_grad():
+        forward(model, prompt, pairs)
+    for hook in hooks:
+        hook.remove()
+    return min(nearest)
+
+
 def greedy(model, prompt, sources, limit):
     """generate()'s greedy ids per source, without the start token, up to and without </s>, and the smallest lead of
     a chosen token over the runner-up."""

@@ -30,7 +30,7 @@ class Report:
     def line(self, good, what, detail):
         self.measured += 1
         self.failed += not good
-        print(f"{'ok  ' if good else 'FAIL'} {what:<58} {detail}", flush=True)
+        print(f"{'ok  ' if good else 'FAIL'} {what:<62} {detail}", flush=True)
 
     def within(self, what, measured, bound):
         self.line(measured <= bound, what, f"{measured:.2e} (bound {bound:.0e})")  # a NaN is not within
