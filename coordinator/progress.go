@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -85,38 +86,52 @@ func (l *Lines) Stop() {}
 type Bar struct {
 	W io.Writer
 
-	bar  *progressbar.ProgressBar
+	bar  atomic.Pointer[progressbar.ProgressBar]
 	eval string
+}
+
+// Above returns a writer for log lines, which go above the bar.
+func (b *Bar) Above() io.Writer { return above{b} }
+
+type above struct{ b *Bar }
+
+// Write implements io.Writer. The bar is drawn again with its next change.
+func (a above) Write(p []byte) (int, error) {
+	if bar := a.b.bar.Load(); bar != nil {
+		_ = bar.Clear()
+	}
+	return a.b.W.Write(p)
 }
 
 // Start implements Reporter.
 func (b *Bar) Start(spec Spec, step, total fsm.Step) {
-	b.bar = progressbar.NewOptions64(int64(total),
+	bar := progressbar.NewOptions64(int64(total),
 		progressbar.OptionSetWriter(b.W), progressbar.OptionSetDescription("waiting for workers"), progressbar.OptionShowCount(),
 		progressbar.OptionSetItsString("step"), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionFullWidth(), progressbar.OptionSetRenderBlankState(true), progressbar.OptionOnCompletion(func() { fmt.Fprintln(b.W) }))
-	_ = b.bar.Set64(int64(step)) // drawing may fail; training goes on
+	_ = bar.Set64(int64(step)) // drawing may fail; training goes on
+	b.bar.Store(bar)
 }
 
 // Generation implements Reporter.
 func (b *Bar) Generation(_ fsm.Generation, workers int, _ fsm.Step) {
-	b.bar.Describe(fmt.Sprintf("%d workers", workers))
+	b.bar.Load().Describe(fmt.Sprintf("%d workers", workers))
 }
 
 // Step implements Reporter.
 func (b *Bar) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
-	b.bar.Describe(fmt.Sprintf("epoch %d  loss %.4f  %.0f tokens/s%s", epoch, r.Loss(), tokensPerSecond, b.eval))
-	_ = b.bar.Set64(int64(r.Step))
+	b.bar.Load().Describe(fmt.Sprintf("epoch %d  loss %.4f  %.0f tokens/s%s", epoch, r.Loss(), tokensPerSecond, b.eval))
+	_ = b.bar.Load().Set64(int64(r.Step))
 }
 
 // Evaluating implements Reporter.
 func (b *Bar) Evaluating(step fsm.Step, examples int) {
-	b.bar.Describe(fmt.Sprintf("evaluating step %d: %d examples", step, examples))
+	b.bar.Load().Describe(fmt.Sprintf("evaluating step %d: %d examples", step, examples))
 }
 
 // Evaluated implements Reporter.
 func (b *Bar) Evaluated(done, examples int) {
-	b.bar.Describe(fmt.Sprintf("evaluating: %d of %d", done, examples))
+	b.bar.Load().Describe(fmt.Sprintf("evaluating: %d of %d", done, examples))
 }
 
 // Evaluation implements Reporter.
@@ -128,7 +143,10 @@ func (b *Bar) Evaluation(e fsm.Evaluation, best bool) {
 }
 
 // Stop implements Reporter.
-func (b *Bar) Stop() { _ = b.bar.Exit() }
+func (b *Bar) Stop() {
+	_ = b.bar.Load().Exit()
+	b.bar.Store(nil)
+}
 
 func round(v float64, digits int) float64 {
 	var r float64

@@ -140,7 +140,7 @@ func runOn(ctx context.Context, cfg *Config, job *Job, n *node) (*Result, error)
 		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 			return nil, &StoppedError{Step: step, Total: total, DataDir: cfg.DataDir, Cause: err}
 		}
-		return nil, err
+		return nil, fmt.Errorf("%w (steps 1 to %d of %d are committed and kept in %s)", err, step, total, cfg.DataDir)
 	}
 	res := &Result{Out: cfg.Out, AlreadyDone: finished}
 	n.view(func(m *fsm.Machine) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -71,8 +72,8 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
 	}
 	o.json = log.Format == "json"
-	cfg.Settings, cfg.Version, cfg.Logger = s, cli.Version(), log.Logger(std.Err)
-	cfg.Progress = reporter(std, log, cfg)
+	cfg.Settings, cfg.Version = s, cli.Version()
+	cfg.Progress, cfg.Logger = reporter(&std, log)
 
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
@@ -171,13 +172,17 @@ func knownTask(name string) error {
 	return nil
 }
 
-// reporter chooses how progress is shown: a bar on a terminal, log lines elsewhere, nothing with --quiet.
-func reporter(std cli.IO, log cli.Log, cfg coordinator.Config) coordinator.Reporter {
+// reporter chooses how progress is shown: a bar on a terminal, log lines elsewhere, nothing with --quiet. Behind a
+// bar all that goes to standard error, the local workers' words too, passes above it.
+func reporter(std *cli.IO, log cli.Log) (coordinator.Reporter, *slog.Logger) {
+	if f, ok := std.Err.(*os.File); ok && !log.Quiet && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
+		bar := &coordinator.Bar{W: f}
+		std.Err = bar.Above()
+		return bar, log.Logger(std.Err)
+	}
+	logger := log.Logger(std.Err)
 	if log.Quiet {
-		return coordinator.Silent{}
+		return coordinator.Silent{}, logger
 	}
-	if f, ok := std.Err.(*os.File); ok && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
-		return &coordinator.Bar{W: f}
-	}
-	return &coordinator.Lines{Logger: cfg.Logger}
+	return &coordinator.Lines{Logger: logger}, logger
 }

@@ -166,6 +166,27 @@ func TestSnapshotRestoresEverything(t *testing.T) {
 	}
 }
 
+func TestRecentIsBoundedAndRestored(t *testing.T) {
+	m := New()
+	const total = RecentSteps + 10
+	mustApply(t, m, job(total, 2), generation(1, 0, "a"))
+	for s := int64(1); s <= total; s++ {
+		mustApply(t, m, step(1, s))
+	}
+	check := func(recent []StepRecord) {
+		t.Helper()
+		if len(recent) != RecentSteps || recent[0].Step != 11 || recent[RecentSteps-1].Step != total || recent[0].Loss() != 33.0/6 {
+			t.Errorf("%d records from step %d, want %d from 11", len(recent), recent[0].Step, RecentSteps)
+		}
+	}
+	check(m.Recent())
+	r := New()
+	if err := r.Restore(snap(t, m)); err != nil {
+		t.Fatal(err)
+	}
+	check(r.Recent())
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	m := New()
 	mustApply(t, m, job(4, 2), generation(1, 0, "a"), step(1, 1))
