@@ -57,7 +57,7 @@ func (c attentionCase) segment(i int) attentionCase {
 }
 
 // run returns out, lse, dq, dkv; rows outside segments are zero.
-func (c attentionCase) run(t *testing.T, e engine.Engine) [][]float64 {
+func (c attentionCase) run(t *testing.T, e engine.Engine, at place) [][]float64 {
 	t.Helper()
 	ws := e.NewWorkspace()
 	dirty(e, ws)
@@ -66,8 +66,8 @@ func (c attentionCase) run(t *testing.T, e engine.Engine) [][]float64 {
 	if c.biased {
 		bias = must(e.NewBias(c.heads, c.lo, c.hi, c.bias))
 	}
-	q, kv := upload(e, ws, engine.Narrow, c.q, c.nq, inner), upload(e, ws, engine.Narrow, c.kv, c.nk, 2*inner)
-	dout := upload(e, ws, engine.Narrow, c.dout, c.nq, inner)
+	q, kv := at.upload(e, ws, engine.Narrow, c.q, c.nq, inner), at.upload(e, ws, engine.Narrow, c.kv, c.nk, 2*inner)
+	dout := at.upload(e, ws, engine.Narrow, c.dout, c.nq, inner)
 	out, lse := ws.Tensor(engine.Narrow, c.nq, inner), ws.Tensor(engine.Wide, c.nq, c.heads)
 	dq, dkv := ws.Tensor(engine.Narrow, c.nq, inner), ws.Tensor(engine.Narrow, c.nk, 2*inner)
 	for _, x := range []engine.Tensor{out, lse, dq, dkv} {
@@ -92,14 +92,19 @@ func (s *suite) attention(t *testing.T) {
 		lengths := [][]int{{1}, {1, 70, 3, 1, 129, 64}, {200, 2}, {65, 63, 1}}[seed/4]
 		t.Run(fmt.Sprintf("self=%v/causal=%v/biased=%v/%v", self, causal, biased, lengths), func(t *testing.T) {
 			c := randomAttention(rand.New(rand.NewPCG(seed, 3)), self, causal, biased, lengths)
-			want, got, got3 := c.run(t, ref), c.run(t, eng), c.run(t, many)
+			want, got, got3 := c.run(t, ref, place{}), c.run(t, eng, place{}), c.run(t, many, place{})
 			for i, name := range names {
 				s.compare(t, name, got[i], want[i])
 				sameBits(t, name+" with 3 threads", got3[i], got[i])
 			}
+			for _, at := range places {
+				for i, x := range c.run(t, many, at) {
+					sameBits(t, fmt.Sprintf("%s with operands at %+v", names[i], at), x, got[i])
+				}
+			}
 			for i := range lengths {
 				alone := c.segment(i)
-				for j, part := range alone.run(t, many) {
+				for j, part := range alone.run(t, many, place{}) {
 					rows, start := alone.nq, c.spec.Q[i].Start
 					if names[j] == "dkv" {
 						rows, start = alone.nk, c.spec.KV[i].Start

@@ -83,6 +83,28 @@ func upload(e engine.Engine, ws engine.Workspace, p engine.Precision, data []flo
 	return x
 }
 
+// place is where a test's operands lie. The zero place is a fresh tensor for each; another is a view into the middle of a larger tensor, behind
+// one that shifts what a workspace hands out. Results may not depend on it.
+type place struct{ row, col int }
+
+// upload makes a tensor of data at p, among NaNs.
+func (at place) upload(e engine.Engine, ws engine.Workspace, p engine.Precision, data []float32, rows, cols int) engine.Tensor {
+	if at == (place{}) {
+		return upload(e, ws, p, data, rows, cols)
+	}
+	around := make([]float32, (rows+at.row+1)*(cols+at.col+1))
+	for i := range around {
+		around[i] = float32(math.NaN())
+	}
+	ws.Tensor(engine.Wide, 1, at.col)
+	x := ws.View(upload(e, ws, p, around, rows+at.row+1, cols+at.col+1), at.row, rows, at.col, cols)
+	e.Upload(x, data)
+	return x
+}
+
+// places are tried beside the zero place.
+var places = []place{{row: 1, col: 1}, {row: 2, col: 3}, {row: 5, col: 6}}
+
 // dirty fills the memory that the next tensors of ws will get with NaNs.
 func dirty(e engine.Engine, ws engine.Workspace) {
 	nan := make([]float32, 1<<16)

@@ -150,13 +150,18 @@ func (s *suite) rowOps(t *testing.T) {
 					ids = randomIDs(r, n, o.limit)
 				}
 				run := func(e engine.Engine, from, rows int) [][]float64 {
-					return o.run(t, e, seed, in, ids, from, rows)
+					return o.run(t, e, place{}, seed, in, ids, from, rows)
 				}
 				want, got, got3 := run(ref, 0, n), run(eng, 0, n), run(many, 0, n)
 				for i := range want {
 					what := fmt.Sprintf("result %d of %d rows", i, n)
 					s.compare(t, what, got[i], want[i])
 					sameBits(t, what+" with 3 threads", got3[i], got[i])
+				}
+				for _, at := range places {
+					for i, x := range o.run(t, many, at, seed, in, ids, 0, n) {
+						sameBits(t, fmt.Sprintf("result %d with operands at %+v", i, at), x, got[i])
+					}
 				}
 				for _, part := range [][2]int{{0, 1}, {n - 1, 1}, {n / 2, 1}, {n / 3, (n + 2) / 3}} {
 					some := run(many, part[0], part[1])
@@ -172,14 +177,14 @@ func (s *suite) rowOps(t *testing.T) {
 }
 
 // run computes the op on some of the rows, in dirty memory.
-func (o rowOp) run(t *testing.T, e engine.Engine, seed uint64, data [][]float32, ids []int32, from, rows int) [][]float64 {
+func (o rowOp) run(t *testing.T, e engine.Engine, at place, seed uint64, data [][]float32, ids []int32, from, rows int) [][]float64 {
 	t.Helper()
 	f := o.make(e, rand.New(rand.NewPCG(seed, 2)))
 	ws := e.NewWorkspace()
 	dirty(e, ws)
 	var in []engine.Tensor
 	for i, x := range o.in {
-		in = append(in, upload(e, ws, x.p, data[i][from*x.cols:(from+rows)*x.cols], rows, x.cols))
+		in = append(in, at.upload(e, ws, x.p, data[i][from*x.cols:(from+rows)*x.cols], rows, x.cols))
 	}
 	var index engine.Index
 	if ids != nil {

@@ -109,16 +109,26 @@ func (t *attentionTask[F]) visible(b queryBlock, r int) int {
 	return b.kv.Len
 }
 
-// products sets s [b.rows, b.kv.Len] with row length ld to x·yᵀ, x the block's query rows, y its key rows.
-func (t *attentionTask[F]) products(b queryBlock, s []F, ld int, x, y *matrix[F]) {
+// products sets s [b.rows, b.kv.Len] with row length ld to x·yᵀ, x the block's query rows, y its key rows. pack is room for the key rows.
+func (t *attentionTask[F]) products(b queryBlock, s []F, ld int, x, y *matrix[F], pack []F) {
 	clear(s)
-	gemm(blas.NoTrans, blas.Trans, b.rows, b.kv.Len, t.d, t.from(x, b.first, b.head), x.ld, t.from(y, b.kv.Start, b.head), y.ld, s, ld)
+	keys, keysLD := t.from(y, b.kv.Start, b.head), y.ld
+	if !isAligned(keys) {
+		keysLD = padded(t.d)
+		for j := range b.kv.Len {
+			copy(pack[j*keysLD:], t.head(y, b.kv.Start+j, b.head))
+		}
+		keys = pack
+	}
+	gemm(blas.NoTrans, blas.Trans, b.rows, b.kv.Len, t.d, t.from(x, b.first, b.head), x.ld, keys, keysLD, s, ld)
 }
 
 func (t *attentionTask[F]) blockForward(b queryBlock, worker int) {
 	ld := padded(b.kv.Len)
-	s := t.e.scratchFor(worker, b.rows*ld)
-	t.products(b, s, ld, &t.q, &t.k)
+	size := b.rows * ld
+	s := t.e.scratchFor(worker, size+b.kv.Len*padded(t.d))
+	s, pack := s[:size], s[size:]
+	t.products(b, s, ld, &t.q, &t.k, pack)
 	for r := range b.rows {
 		n := t.visible(b, r)
 		row := s[r*ld : r*ld+b.kv.Len]
@@ -141,10 +151,10 @@ func (t *attentionTask[F]) blockForward(b queryBlock, worker int) {
 func (t *attentionTask[F]) blockBackward(b queryBlock, worker int) {
 	ld := padded(b.kv.Len)
 	size := b.rows * ld
-	s := t.e.scratchFor(worker, 2*size)
-	p, ds := s[:size], s[size:]
-	t.products(b, p, ld, &t.q, &t.k)
-	t.products(b, ds, ld, &t.dout, &t.v)
+	s := t.e.scratchFor(worker, 2*size+b.kv.Len*padded(t.d))
+	p, ds, pack := s[:size], s[size:2*size], s[2*size:]
+	t.products(b, p, ld, &t.q, &t.k, pack)
+	t.products(b, ds, ld, &t.dout, &t.v, pack)
 	for r := range b.rows {
 		n := t.visible(b, r)
 		prow, dsrow := p[r*ld:r*ld+b.kv.Len], ds[r*ld:r*ld+b.kv.Len]

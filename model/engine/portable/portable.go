@@ -65,9 +65,12 @@ func (e *Engine[F]) scratchFor(worker, n int) []F {
 	return e.scratch[worker][:n]
 }
 
-// alignment in bytes of every tensor's and weight's first element. gonum's dot products peel off elements up to a 16-byte boundary,
-// so their bits depend on where an operand lies.
+// alignment in bytes of every tensor's and weight's first element. gonum's dot products peel off elements up to a 16-byte boundary of
+// their right operand, so their bits depend on where it lies: it is a weight, all of whose rows are aligned, or is copied to an aligned place.
 const alignment = 64
+
+// isAligned tells whether x starts at a 16-byte boundary.
+func isAligned[F Float](x []F) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(x)))%16 == 0 }
 
 // aligned allocates n zeros at an aligned address.
 func aligned[F Float](n int) []F {
