@@ -8,12 +8,13 @@ import transformers
 from transformers import T5Config, T5ForConditionalGeneration
 
 
-def write(directory, generator, max_shard_size="5GB", cross=1, echo=0.3, **fields):
+def write(directory, generator, max_shard_size="5GB", cross=1, echo=0.3, loud=(1,), **fields):
     """A model whose logits are of order one and whose every weight matters, the norms and the position biases too.
 
     fields are T5Config's; tie_word_embeddings tells v1.0 (true) from v1.1 (false). cross amplifies what the decoder
     takes from the encoder: averaged over a long source it is little, and greedy outputs would not depend on the source. echo is how large a tied embedding is beside what the
-    layers add: the larger, the more the output repeats the token that was put in."""
+    layers add: the larger, the more the output repeats the token that was put in. loud are tokens that the model likes to say: </s>, so that
+    greedy decoding stops early now and then."""
     transformers.utils.logging.disable_progress_bar()
     directory = pathlib.Path(directory)
     config = T5Config(decoder_start_token_id=0, **fields)
@@ -39,8 +40,8 @@ def write(directory, generator, max_shard_size="5GB", cross=1, echo=0.3, **field
         if tied:
             model.shared.weight *= echo
             model.decoder.final_layer_norm.weight *= round(0.9 / echo)
-        # A louder </s>, so that greedy decoding stops early now and then.
-        model.lm_head.weight[1] *= 3
+        for token in loud:
+            model.lm_head.weight[token] *= 3
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     # As published: v1.0's and v1.1's config.json carry tie_word_embeddings, and Transformers takes from it whether
     # the decoder's output is scaled. Version 5 writes true for both and forgets, on reading, the
