@@ -19,7 +19,7 @@
 //
 // The rows that an op computes depend on nothing but their own inputs: not on the rows beside them, not on how many there are, not on
 // the number of threads, not on what ran before or what a workspace held. Only ops whose definition sums over rows
-// (EmbedBackward; the key and value gradients of AttentionBackward, within one segment) combine rows, and they do it in a fixed order.
+// (EmbedBackward; the key and value gradients of AttentionBackward and SharedAttentionBackward, within one segment) combine rows, and they do it in a fixed order.
 //
 // # Errors
 //
@@ -86,6 +86,13 @@ type LinearSpec struct {
 	SparseInput bool
 }
 
+// Heads is a frozen weight with one block W_h [d, in] per head: the rows of a projection to heads·d columns.
+type Heads interface {
+	Heads() int
+	Dim() int // d
+	In() int
+}
+
 // Table is a frozen embedding table [rows, cols].
 type Table interface {
 	Rows() int
@@ -131,6 +138,8 @@ type Engine interface {
 
 	// NewLinear packs frozen weights.
 	NewLinear(spec LinearSpec) (Linear, error)
+	// NewHeads copies the row-major [heads·d, in] weight w, d = len(w)/(heads·in).
+	NewHeads(heads, in int, w []float32) (Heads, error)
 	// NewTable copies a row-major [rows, cols] embedding table.
 	NewTable(rows, cols int, w []float32) (Table, error)
 	// TableLinear returns the table as the weight of an output projection, y = x·tableᵀ. The memory is shared where the engine can.
@@ -179,6 +188,18 @@ type Engine interface {
 	AttentionForward(out, lse, q, k, v Tensor, seg Segments, bias Bias, heads int)
 	// AttentionBackward: dq, dk, dv from dout [nq, heads·d]. Rows of dk and dv outside every segment are left alone.
 	AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v Tensor, seg Segments, bias Bias, heads int)
+
+	// ExpandHeads: y [n·heads, in]; row i·heads+h = x[i, h·d:(h+1)·d]·W_h for x [n, heads·d]. ContractHeads: y [n, heads·d];
+	// y[i, h·d:(h+1)·d] = x[i·heads+h]·W_hᵀ for x [n·heads, in]. Each is the other's backward and saves nothing.
+	ExpandHeads(y, x Tensor, w Heads)
+	ContractHeads(y, x Tensor, w Heads)
+
+	// SharedAttentionForward is attention with one head whose keys and values are the same rows: within each segment
+	// out = softmax(q·kvᵀ)·kv, without bias. q, out [nq, m], kv [nk, m], lse [nq, 1] as in AttentionForward. seg is not causal. Backward needs
+	// q, kv, out and lse.
+	SharedAttentionForward(out, lse, q, kv Tensor, seg Segments)
+	// SharedAttentionBackward: dq from dout [nq, m]; dkv += the gradient of kv in both its parts.
+	SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv Tensor, seg Segments)
 
 	// ReLUForward: y = max(x, 0). y may be x. Backward needs y.
 	ReLUForward(y, x Tensor)

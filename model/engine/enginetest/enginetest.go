@@ -21,6 +21,7 @@ func Run(t *testing.T, open func(threads int) engine.Engine, tol Tolerance) {
 	s := &suite{open: open, tol: float64(tol)}
 	t.Run("rows", s.rowOps)
 	t.Run("attention", s.attention)
+	t.Run("shared attention", s.sharedAttention)
 	t.Run("move", s.move)
 	t.Run("argmax", s.argmax)
 	t.Run("workspace", s.workspace)

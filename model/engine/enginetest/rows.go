@@ -17,14 +17,14 @@ type rowOp struct {
 	make func(e engine.Engine, r *rand.Rand) func(ws engine.Workspace, in []engine.Tensor, ids engine.Index) []engine.Tensor
 }
 
-// operand is a random matrix with cols columns.
+// operand is a random matrix with group rows of cols columns for each row of the op.
 type operand struct {
-	cols int
-	p    engine.Precision
+	group, cols int
+	p           engine.Precision
 }
 
-func wide(cols int) operand   { return operand{cols, engine.Wide} }
-func narrow(cols int) operand { return operand{cols, engine.Narrow} }
+func wide(cols int) operand   { return operand{1, cols, engine.Wide} }
+func narrow(cols int) operand { return operand{1, cols, engine.Narrow} }
 
 // op is an op ready to run.
 type op = func(ws engine.Workspace, in []engine.Tensor, ids engine.Index) []engine.Tensor
@@ -103,6 +103,24 @@ func rowOps(r *rand.Rand) []rowOp {
 			}
 		}},
 	}
+	heads, dim := 1+r.IntN(5), 1+r.IntN(20)
+	ops = append(ops, rowOp{
+		name: "Heads",
+		in:   []operand{narrow(heads * dim), {heads, d, engine.Narrow}},
+		make: func(e engine.Engine, r *rand.Rand) op {
+			w := must(e.NewHeads(heads, d, random(r, heads*dim*d)))
+			if w.Heads() != heads || w.Dim() != dim || w.In() != d {
+				panic(fmt.Sprintf("enginetest: heads are %d of %d×%d, want %d of %d×%d", w.Heads(), w.Dim(), w.In(), heads, dim, d))
+			}
+			return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
+				n := in[0].Rows()
+				expanded, contracted := ws.Tensor(engine.Narrow, n*heads, d), ws.Tensor(engine.Narrow, n, heads*dim)
+				e.ExpandHeads(expanded, in[0], w)
+				e.ContractHeads(contracted, in[1], w)
+				return []engine.Tensor{expanded, contracted}
+			}
+		},
+	})
 	for _, sparse := range []bool{false, true} {
 		ops = append(ops, rowOp{
 			name: fmt.Sprintf("Linear/sparse=%v", sparse),
@@ -143,7 +161,7 @@ func (s *suite) rowOps(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				var in [][]float32
 				for _, x := range o.in {
-					in = append(in, random(r, n*x.cols))
+					in = append(in, random(r, n*x.group*x.cols))
 				}
 				var ids []int32
 				if o.limit > 0 {
@@ -184,7 +202,8 @@ func (o rowOp) run(t *testing.T, e engine.Engine, at place, seed uint64, data []
 	dirty(e, ws)
 	var in []engine.Tensor
 	for i, x := range o.in {
-		in = append(in, at.upload(e, ws, x.p, data[i][from*x.cols:(from+rows)*x.cols], rows, x.cols))
+		size := x.group * x.cols
+		in = append(in, at.upload(e, ws, x.p, data[i][from*size:(from+rows)*size], x.group*rows, x.cols))
 	}
 	var index engine.Index
 	if ids != nil {

@@ -14,6 +14,7 @@ import (
 type attentionTask[F Float] struct {
 	e          *Engine[F]
 	backward   bool
+	accumulate bool // add to dk and dv
 	seg        *segments
 	bias       *bias[F]
 	heads, d   int
@@ -43,6 +44,31 @@ func (e *Engine[F]) AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v engine
 	e.attention("AttentionBackward", t, seg, b, heads)
 }
 
+// SharedAttentionForward implements engine.Engine.
+func (e *Engine[F]) SharedAttentionForward(out, lse, q, kv engine.Tensor, seg engine.Segments) {
+	e.AttentionForward(out, lse, q, kv, kv, notCausal(seg), nil, 1)
+}
+
+// SharedAttentionBackward implements engine.Engine. Both parts of the gradient are added to the same rows.
+func (e *Engine[F]) SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv engine.Tensor, seg engine.Segments) {
+	t := attentionTask[F]{
+		backward: true, accumulate: true,
+		q: *mat[F](q), k: *mat[F](kv), v: *mat[F](kv), out: *mat[F](out), lse: *mat[F](lse),
+		dout: *mat[F](dout), dq: *mat[F](dq), dk: *mat[F](dkv), dv: *mat[F](dkv),
+	}
+	check("SharedAttentionBackward", "dout", &t.dout, t.q.rows, t.q.cols)
+	check("SharedAttentionBackward", "dq", &t.dq, t.q.rows, t.q.cols)
+	check("SharedAttentionBackward", "dkv", &t.dk, t.k.rows, t.k.cols)
+	e.attention("SharedAttentionBackward", t, notCausal(seg), nil, 1)
+}
+
+func notCausal(seg engine.Segments) engine.Segments {
+	if seg.(*segments).spec.Causal {
+		panic("portable: shared attention: segments are causal, want all keys seen by all queries")
+	}
+	return seg
+}
+
 func (e *Engine[F]) attention(op string, t attentionTask[F], seg engine.Segments, b engine.Bias, heads int) {
 	t.e, t.seg, t.heads, t.d = e, seg.(*segments), heads, t.q.cols/heads
 	if b != nil {
@@ -67,7 +93,7 @@ func (e *Engine[F]) attention(op string, t attentionTask[F], seg engine.Segments
 func (t *attentionTask[F]) do(part, worker int) {
 	s, h := part/t.heads, part%t.heads
 	q, kv, pos := t.seg.spec.Q[s], t.seg.spec.KV[s], t.seg.spec.Offset[s]
-	if t.backward {
+	if t.backward && !t.accumulate {
 		for j := range kv.Len {
 			clear(t.head(&t.dk, kv.Start+j, h))
 			clear(t.head(&t.dv, kv.Start+j, h))

@@ -144,6 +144,40 @@ func gradientCases() []gradientCase {
 				}}
 			}})
 	}
+	cases = append(cases, gradientCase{"ExpandHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+		x, y, w := normal(e, ws, r, 4, 6), ws.Tensor(engine.Wide, 12, 5), must(e.NewHeads(3, 5, normal32(r, 30)))
+		return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
+			e.ExpandHeads(y, x, w)
+			return y
+		}, func(dy engine.Tensor) []engine.Tensor {
+			dx := ws.Tensor(engine.Wide, 4, 6)
+			e.ContractHeads(dx, dy, w)
+			return []engine.Tensor{dx}
+		}}
+	}}, gradientCase{"ContractHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+		x, y, w := normal(e, ws, r, 12, 5), ws.Tensor(engine.Wide, 4, 6), must(e.NewHeads(3, 5, normal32(r, 30)))
+		return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
+			e.ContractHeads(y, x, w)
+			return y
+		}, func(dy engine.Tensor) []engine.Tensor {
+			dx := ws.Tensor(engine.Wide, 12, 5)
+			e.ExpandHeads(dx, dy, w)
+			return []engine.Tensor{dx}
+		}}
+	}}, gradientCase{"SharedAttention", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+		q, kv := normal(e, ws, r, 72, 5), normal(e, ws, r, 9, 5)
+		out, lse := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 72, 1)
+		seg := ws.Segments(engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 70}}, KV: []engine.Span{{Start: 1, Len: 4}, {Start: 5, Len: 4}}})
+		return differentiable{[]engine.Tensor{q, kv}, func() engine.Tensor {
+			e.SharedAttentionForward(out, lse, q, kv, seg)
+			return out
+		}, func(dout engine.Tensor) []engine.Tensor {
+			dq, dkv := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 9, 5)
+			e.Zero(dkv)
+			e.SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv, seg)
+			return []engine.Tensor{dq, dkv}
+		}}
+	}})
 	for _, a := range []struct {
 		name   string
 		spec   engine.SegmentSpec

@@ -20,6 +20,7 @@ type Engine[F Float] struct {
 
 	// One of each task, so that running an op allocates nothing.
 	gemm  gemmTask[F]
+	heads headsTask[F]
 	attn  attentionTask[F]
 	rows  rowsTask[F]
 	embed embedBackwardTask[F]
