@@ -51,6 +51,9 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
 	}
+	if err := t5.Check(config, m); err != nil {
+		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
+	}
 	job.config = m.Config()
 	digest, err := m.Digest()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -84,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case permanent(err):
-			return err
+			return plain(err)
 		}
 		if time.Since(started) > maxRetry {
 			retry, said = firstRetry, time.Time{}
@@ -123,10 +124,19 @@ func permanent(err error) bool {
 
 // reason is the part of an error that a person wants to read.
 func reason(err error) string {
-	if s, ok := status.FromError(err); ok {
-		return s.Message()
+	message := plain(err).Error()
+	if at := strings.Index(message, "dial tcp "); at >= 0 {
+		message = strings.Trim(message[at:], `"`) // gRPC wraps it twice
 	}
-	return err.Error()
+	return message
+}
+
+// plain is the message of an error from the other side, without gRPC's frame around it.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok {
+		return errors.New(s.Message())
+	}
+	return err
 }
 
 // load makes the backbone that the job names available, and checks that it is the same.
