@@ -47,7 +47,7 @@ func summarize(w io.Writer, res *coordinator.Result, asJSON bool) error {
 	if res.AlreadyDone {
 		fmt.Fprintf(&b, "This job was finished before; its outputs are written again. Another --out starts another job.\n")
 	}
-	fmt.Fprintf(&b, "%d steps, %d epochs. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
+	fmt.Fprintf(&b, "Done: step %d, epoch %d. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
 	fmt.Fprintf(&b, "  training loss    %.4f in the first epoch, %.4f in the last\n", first.Mean(), last.Mean())
 	if before != nil {
 		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best prompt (step %d):\n", before.Examples, before.Split, res.PromptStep)

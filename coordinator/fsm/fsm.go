@@ -224,12 +224,13 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 		return reject("evaluation of step %d, committed is %d", e.Step, m.step)
 	case m.Evaluated(m.step):
 		return reject("step %d is already evaluated", e.Step)
-	case !finite(e.Score):
-		return reject("evaluation of step %d has score %v", e.Step, e.Score)
+	case !finite(e.Score) || !finite(e.Loss):
+		return reject("evaluation of step %d has score %v and loss %v", e.Step, e.Score, e.Loss)
 	}
-	m.evaluations = append(m.evaluations, evaluationOf(e))
-	if m.best == nil || e.Score > m.best.Score {
-		m.best = &Best{Step: m.step, Score: e.Score, State: m.state}
+	v := evaluationOf(e)
+	m.evaluations = append(m.evaluations, v)
+	if m.best.beatenBy(v) {
+		m.best = &Best{Step: m.step, Score: v.Score, Loss: v.Loss, State: m.state}
 	}
 	return nil
 }

@@ -87,7 +87,13 @@ func TestJobFromStartToFinish(t *testing.T) {
 		t.Errorf("ended at step %d, finished %v, state %q", m.Step(), m.Finished(), m.State())
 	}
 	if b := m.Best(); b == nil || b.Step != 2 || string(b.State) != "state 2" {
-		t.Errorf("best = %+v, want the earlier of two equal scores, step 2", b)
+		t.Errorf("best = %+v, want the earlier of two equals, step 2", b)
+	}
+	lower := edit(evaluation(4, 30), (*fsmpb.Entry).GetEvaluationCommitted, func(e *fsmpb.EvaluationCommitted) { e.Loss = 0.5 })
+	n := New()
+	mustApply(t, n, job(4, 2), generation(1, 0, "a"), step(1, 1), step(1, 2), evaluation(2, 30), step(1, 3), step(1, 4), lower)
+	if b := n.Best(); b.Step != 4 || b.Loss != 0.5 {
+		t.Errorf("best = %+v, want step 4: of equal scores the lower loss", b)
 	}
 	if e := m.Epochs(); len(e) != 2 || e[0].Mean() != 9.0/12 || e[1].Mean() != 21.0/12 {
 		t.Errorf("epochs = %+v", e)

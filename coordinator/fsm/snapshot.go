@@ -30,7 +30,7 @@ func (m *Machine) Snapshot() ([]byte, error) {
 		s.Members = append(s.Members, &fsmpb.Member{Id: p.ID, Addr: p.Addr})
 	}
 	if m.best != nil {
-		s.HasBest, s.BestStep, s.BestScore, s.BestState = true, int64(m.best.Step), m.best.Score, m.best.State
+		s.HasBest, s.BestStep, s.BestScore, s.BestLoss, s.BestState = true, int64(m.best.Step), m.best.Score, m.best.Loss, m.best.State
 	}
 	for _, e := range m.evaluations {
 		s.Evaluations = append(s.Evaluations, e.Proto())
@@ -71,7 +71,7 @@ func (m *Machine) Restore(data []byte) error {
 		n.members = append(n.members, Member{ID: p.Id, Addr: p.Addr})
 	}
 	if s.HasBest {
-		n.best = &Best{Step: Step(s.BestStep), Score: s.BestScore, State: s.BestState}
+		n.best = &Best{Step: Step(s.BestStep), Score: s.BestScore, Loss: s.BestLoss, State: s.BestState}
 	}
 	for _, e := range s.Evaluations {
 		n.evaluations = append(n.evaluations, evaluationOf(e))

@@ -65,11 +65,17 @@ func (e EpochStat) Mean() float64 {
 	return e.LossSum / float64(e.Tokens)
 }
 
-// Best is the state with the highest evaluation score so far.
+// Best is the state with the highest evaluation score so far, and among equal scores the lowest loss: a metric over few
+// examples often stands still while the loss falls.
 type Best struct {
 	Step  Step
 	Score float64
+	Loss  float64
 	State []byte
+}
+
+func (b *Best) beatenBy(e Evaluation) bool {
+	return b == nil || e.Score > b.Score || e.Score == b.Score && e.Loss < b.Loss
 }
 
 // StepRecord is what a committed step leaves for the metrics, without the state.

@@ -479,7 +479,7 @@ type EvaluationCommitted struct {
 	Split         string                 `protobuf:"bytes,2,opt,name=split,proto3" json:"split,omitempty"`
 	Loss          float64                `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`     // mean token loss
 	Metrics       []byte                 `protobuf:"bytes,4,opt,name=metrics,proto3" json:"metrics,omitempty"` // JSON object, in percent
-	Score         float64                `protobuf:"fixed64,5,opt,name=score,proto3" json:"score,omitempty"`   // what "best" compares
+	Score         float64                `protobuf:"fixed64,5,opt,name=score,proto3" json:"score,omitempty"`   // what "best" compares first; the loss decides between equals
 	Examples      int64                  `protobuf:"varint,6,opt,name=examples,proto3" json:"examples,omitempty"`
 	Seconds       float64                `protobuf:"fixed64,7,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -671,6 +671,7 @@ type Snapshot struct {
 	Evaluations   []*EvaluationCommitted `protobuf:"bytes,13,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
 	Epochs        []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
 	Finished      bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
+	BestLoss      float64                `protobuf:"fixed64,17,opt,name=best_loss,json=bestLoss,proto3" json:"best_loss,omitempty"`
 	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"` // the last steps, without their states
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -811,6 +812,13 @@ func (x *Snapshot) GetFinished() bool {
 	return false
 }
 
+func (x *Snapshot) GetBestLoss() float64 {
+	if x != nil {
+		return x.BestLoss
+	}
+	return 0
+}
+
 func (x *Snapshot) GetRecent() []*StepCommitted {
 	if x != nil {
 		return x.Recent
@@ -877,7 +885,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\vJobFinished\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xc7\x04\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xe4\x04\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -898,7 +906,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\bhas_best\x18\f \x01(\bR\ahasBest\x12A\n" +
 	"\vevaluations\x18\r \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\x12-\n" +
 	"\x06epochs\x18\x0e \x03(\v2\x15.dpt.fsm.v1.EpochStatR\x06epochs\x12\x1a\n" +
-	"\bfinished\x18\x0f \x01(\bR\bfinished\x121\n" +
+	"\bfinished\x18\x0f \x01(\bR\bfinished\x12\x1b\n" +
+	"\tbest_loss\x18\x11 \x01(\x01R\bbestLoss\x121\n" +
 	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recentB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
