@@ -4,7 +4,6 @@
 package model
 
 import (
-	"errors"
 	"fmt"
 	"math"
 
@@ -20,6 +19,31 @@ type Pair = t5.Pair
 type Options struct {
 	Device  Device
 	Threads int // CPU threads; 0 means one per CPU. Results do not depend on it.
+
+	// MaxMemory bounds, in bytes and about, what a call keeps in memory beside the weights; 0 means DefaultMaxMemory. What needs more is computed in
+	// several passes, of one example at least. Results do not depend on it.
+	MaxMemory int64
+
+	// For measurements. Savings that are on unless switched off; results are the same but for rounding.
+	DisableAbsorption bool // cross-attention of short targets without projecting the encoder's output
+	DisableFirstLayer bool // what the first encoder layer need not compute
+	// Wrap, where set, is given the engine and returns what the model computes on.
+	Wrap func(engine.Engine) engine.Engine
+}
+
+// DefaultMaxMemory is 1 GiB.
+const DefaultMaxMemory = 1 << 30
+
+// t5 is what t5.New is to do. It counts numbers, of 4 bytes where an engine does not store some of them in fewer.
+func (o Options) t5() (t5.Options, error) {
+	if o.MaxMemory < 0 {
+		return t5.Options{}, fmt.Errorf("at most %d bytes of memory, want 0 (the default) or more", o.MaxMemory)
+	}
+	bytes := o.MaxMemory
+	if bytes == 0 {
+		bytes = DefaultMaxMemory
+	}
+	return t5.Options{MaxElems: int(max(bytes/4, 1)), NoAbsorption: o.DisableAbsorption, NoFirstLayer: o.DisableFirstLayer}, nil
 }
 
 // Result of a batch of pairs. Losses are sums over target tokens; a mean token loss as Transformers defines it is Loss / Tokens.
@@ -65,16 +89,28 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newBackbone(ckpt.Name(), digest, cfg, ckpt, opt)
+}
+
+// newBackbone loads w into a new engine.
+func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt Options) (*Backbone, error) {
+	how, err := opt.t5()
+	if err != nil {
+		return nil, err
+	}
 	eng, err := newEngine(opt.Device, opt.Threads)
 	if err != nil {
 		return nil, err
 	}
-	m, err := t5.New(eng, cfg, ckpt)
+	if opt.Wrap != nil {
+		eng = opt.Wrap(eng)
+	}
+	m, err := t5.New(eng, cfg, w, how)
 	if err != nil {
 		eng.Close()
 		return nil, err
 	}
-	return &Backbone{name: ckpt.Name(), digest: digest, eng: eng, t5: m}, nil
+	return &Backbone{name: name, digest: digest, eng: eng, t5: m}, nil
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -107,11 +143,7 @@ func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, 
 	}
 	grad := b.grad[:len(prompt)]
 	clear(grad)
-	c := len(prompt) / b.Dim()
-	err = chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], true) }, func(lo, hi int) error {
-		return b.t5.LossGrad(prompt, pairs[lo:hi], res.Losses[lo:hi], grad)
-	})
-	if err != nil {
+	if err := b.t5.LossGrad(prompt, pairs, res.Losses, grad); err != nil {
 		return Result{}, nil, err
 	}
 	if !finite(res.Losses) || !finite(grad) {
@@ -134,19 +166,12 @@ func (b *Backbone) Score(prompt []float32, pairs []Pair) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	c := len(prompt) / b.Dim()
-	err = chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], false) }, func(lo, hi int) error {
-		return b.t5.Score(prompt, pairs[lo:hi], res.Losses[lo:hi])
-	})
-	if err != nil {
+	if err := b.t5.Score(prompt, pairs, res.Losses); err != nil {
 		return Result{}, err
 	}
-	for i, l := range res.Losses {
-		if !isFinite(l) {
-			return Result{}, fmt.Errorf("pair %d: loss is %v, want a finite number", i, l)
-		}
+	if err := res.finish(); err != nil {
+		return Result{}, err
 	}
-	res.sum()
 	return res, nil
 }
 
@@ -155,17 +180,7 @@ func (b *Backbone) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	if _, err := b.begin(prompt, pairs); err != nil {
 		return nil, err
 	}
-	var out [][]float32
-	c := len(prompt) / b.Dim()
-	err := chunks(len(pairs), func(i int) int { return b.t5.PairElems(c, pairs[i], false) }, func(lo, hi int) error {
-		logits, err := b.t5.Logits(prompt, pairs[lo:hi])
-		out = append(out, logits...)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return b.t5.Logits(prompt, pairs)
 }
 
 // Generate decodes greedily, for each source at most maxNew ids, the end-of-sequence id left out. A source's result
@@ -174,26 +189,24 @@ func (b *Backbone) Generate(prompt []float32, sources [][]int32, maxNew int) ([]
 	if err := checkFinite(prompt); err != nil {
 		return nil, err
 	}
-	if err := b.t5.CheckSources(prompt, sources); err != nil {
-		return nil, err
+	return b.t5.Generate(prompt, sources, maxNew)
+}
+
+// Evaluate is Generate for the sources of pairs and Score for their targets with one pass through the encoder. A pair with an empty target
+// has no loss: its count is 0. The bits are those of Generate and Score.
+func (b *Backbone) Evaluate(prompt []float32, pairs []Pair, maxNew int) ([][]int32, Result, error) {
+	if err := checkFinite(prompt); err != nil {
+		return nil, Result{}, err
 	}
-	out := make([][]int32, len(sources))
-	c := len(prompt) / b.Dim()
-	err := chunks(len(sources), func(i int) int { return b.t5.SourceElems(c, sources[i], maxNew) }, func(lo, hi int) error {
-		ids, err := b.t5.Generate(prompt, sources[lo:hi], maxNew)
-		if nan := (*t5.NaNError)(nil); errors.As(err, &nan) {
-			nan.Source += lo
-		}
-		if err != nil {
-			return err
-		}
-		copy(out[lo:hi], ids)
-		return nil
-	})
+	res := newResult(pairs)
+	out, err := b.t5.Evaluate(prompt, pairs, maxNew, res.Losses)
+	if err == nil {
+		err = res.finish()
+	}
 	if err != nil {
-		return nil, err
+		return nil, Result{}, err
 	}
-	return out, nil
+	return out, res, nil
 }
 
 // begin checks a call's arguments and makes its result.
@@ -204,11 +217,26 @@ func (b *Backbone) begin(prompt []float32, pairs []Pair) (Result, error) {
 	if err := b.t5.Check(prompt, pairs); err != nil {
 		return Result{}, err
 	}
+	return newResult(pairs), nil
+}
+
+func newResult(pairs []Pair) Result {
 	res := Result{Losses: make([]float64, len(pairs)), Counts: make([]int, len(pairs))}
 	for i, p := range pairs {
 		res.Counts[i] = len(p.Target)
 	}
-	return res, nil
+	return res
+}
+
+// finish checks the losses and adds them up.
+func (r *Result) finish() error {
+	for i, l := range r.Losses {
+		if !isFinite(l) {
+			return fmt.Errorf("pair %d: loss is %v, want a finite number", i, l)
+		}
+	}
+	r.sum()
+	return nil
 }
 
 func (r *Result) sum() {
@@ -257,23 +285,3 @@ func finite(x []float64) bool {
 }
 
 func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
-
-// passElems bounds the numbers that one pass keeps in memory: 1 GiB of float32. It is no option, since how a batch is cut
-// decides in which order its gradient is summed.
-const passElems = 1 << 28
-
-// chunks cuts n items into consecutive runs whose sizes sum to at most passElems, or that are one item, and calls pass for each.
-func chunks(n int, size func(i int) int, pass func(lo, hi int) error) error {
-	for lo := 0; lo < n; {
-		total, hi := size(lo), lo+1
-		for hi < n && total+size(hi) <= passElems {
-			total += size(hi)
-			hi++
-		}
-		if err := pass(lo, hi); err != nil {
-			return err
-		}
-		lo = hi
-	}
-	return nil
-}

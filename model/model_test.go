@@ -223,19 +223,6 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-func TestChunks(t *testing.T) {
-	var got [][2]int
-	sizes := []int{passElems / 2, passElems / 2, 1, passElems + 1, 1, 1}
-	err := chunks(len(sizes), func(i int) int { return sizes[i] }, func(lo, hi int) error {
-		got = append(got, [2]int{lo, hi})
-		return nil
-	})
-	want := [][2]int{{0, 2}, {2, 3}, {3, 4}, {4, 6}}
-	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("chunks %v, want %v (%v)", got, want, err)
-	}
-}
-
 // TestSteadyStateMemory: once a batch has been computed, computing it again allocates only the results.
 func TestSteadyStateMemory(t *testing.T) {
 	b := open(t, goldenDir, 2)

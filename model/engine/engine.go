@@ -218,3 +218,9 @@ type Engine interface {
 	// Argmax waits for logits [n,v] and writes the column of each row's first maximum to dst [n]; -1 for a row that holds a NaN.
 	Argmax(dst []int32, logits Tensor) error
 }
+
+// Observer is an Engine that wants to know which part of a computation the next ops belong to: one that measures.
+type Observer interface {
+	// Part names it, "" after the last.
+	Part(name string)
+}

@@ -96,7 +96,7 @@ func BenchmarkT5SmallLossGrad(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/threads=%d", name, threads), func(b *testing.B) {
 				eng := portable.New[float32](threads)
 				defer eng.Close()
-				m, err := New(eng, cfg, randomWeights{})
+				m, err := New(eng, cfg, randomWeights{}, Options{})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -5,7 +5,7 @@ import "github.com/dptune/dpt/model/engine"
 // Check verifies that w holds every tensor of the architecture, each in its shape, without packing any: what a process that does not compute
 // can know about a checkpoint. The error is New's.
 func Check(cfg Config, w Weights) error {
-	_, err := New(shapesOnly{}, cfg, w)
+	_, err := New(shapesOnly{}, cfg, w, Options{})
 	return err
 }
 
@@ -14,6 +14,7 @@ type shapesOnly struct{ engine.Engine }
 
 func (shapesOnly) NewWorkspace() engine.Workspace                        { return nil }
 func (shapesOnly) NewLinear(engine.LinearSpec) (engine.Linear, error)    { return nil, nil }
+func (shapesOnly) NewHeads(int, int, []float32) (engine.Heads, error)    { return nil, nil }
 func (shapesOnly) NewTable(int, int, []float32) (engine.Table, error)    { return nil, nil }
 func (shapesOnly) TableLinear(engine.Table) (engine.Linear, error)       { return nil, nil }
 func (shapesOnly) NewGain([]float32) (engine.Gain, error)                { return nil, nil }

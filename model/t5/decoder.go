@@ -8,13 +8,13 @@ import (
 
 type decoderSaved struct {
 	self  attentionSaved
-	cross attentionSaved
+	cross crossSaved
 	ff    feedForwardSaved
 }
 
 // decoderForward runs the decoder over whole targets (teacher forcing) and returns the logits [nt, vocab] at all
 // target positions. When train is set it saves what decoderBackward needs.
-func (m *Model) decoderForward(in *decoderInput, enc engine.Tensor, train bool) engine.Tensor {
+func (m *Model) decoderForward(in *decoderInput, train bool) engine.Tensor {
 	x := m.batch.Tensor(engine.Wide, in.ids.Len(), m.cfg.DModel)
 	m.eng.EmbedForward(x, m.embed, nil, in.ids)
 	s := stream{x: x}
@@ -22,7 +22,7 @@ func (m *Model) decoderForward(in *decoderInput, enc engine.Tensor, train bool) 
 		layer, saved := &m.decoder[i], &m.savedDecoder[i]
 		ws := m.layerSpace(i, train)
 		s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.self, m.decoderBias)
-		s, saved.cross = m.crossAttentionForward(ws, &layer.cross, s, enc, in.cross)
+		s, saved.cross = m.crossAttentionForward(ws, &layer.cross, s, &in.cross, nil)
 		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
 	}
 	logits, final := m.logits(s, train)
@@ -58,7 +58,7 @@ func (m *Model) decoderBackward(in *decoderInput, enc, dlogits engine.Tensor) en
 	for i := len(m.decoder) - 1; i >= 0; i-- {
 		layer, saved := &m.decoder[i], &m.savedDecoder[i]
 		m.feedForwardBackward(&layer.ff, &saved.ff, dx)
-		m.crossAttentionBackward(&layer.cross, &saved.cross, dx, denc, in.cross, i > 0)
+		m.crossAttentionBackward(&layer.cross, &saved.cross, dx, denc, &in.cross, i > 0)
 		if i > 0 {
 			m.selfAttentionBackward(&layer.self, &saved.self, dx, in.self, m.decoderBias)
 		}

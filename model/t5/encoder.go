@@ -11,12 +11,16 @@ type encoderSaved struct {
 // what encoderBackward needs.
 func (m *Model) encoderForward(in *encoderInput, train bool) engine.Tensor {
 	x := m.batch.Tensor(engine.Wide, in.ids.Len(), m.cfg.DModel)
-	m.eng.EmbedForward(x, m.embed, in.prompt, in.ids)
+	m.eng.EmbedForward(x, m.embed, in.prompt.x, in.ids)
 	s := stream{x: x}
 	for i := range m.encoder {
 		layer, saved := &m.encoder[i], &m.savedEncoder[i]
 		ws := m.layerSpace(i, train)
-		s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.segments, m.encoderBias)
+		if i == 0 && !m.opt.NoFirstLayer {
+			s, saved.self = m.firstAttentionForward(ws, &layer.self, in, x)
+		} else {
+			s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.segments, m.encoderBias)
+		}
 		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
 	}
 	out := m.batch.Tensor(engine.Narrow, x.Rows(), m.cfg.DModel)
@@ -32,37 +36,50 @@ func (m *Model) finalNorm(out engine.Tensor, s stream, g engine.Gain, train bool
 	return saved
 }
 
-// encoderBackward returns dP [c, d_model] for the gradient dout [n, d_model] of the encoder's output.
-func (m *Model) encoderBackward(in *encoderInput, dout engine.Tensor) engine.Tensor {
+// firstAttentionForward is selfAttentionForward on embeddings x. Equal ids have equal queries, keys and values, which are computed once: the
+// prompt's, and those of tokens that occur more than once.
+func (m *Model) firstAttentionForward(ws engine.Workspace, w *selfAttention, in *encoderInput, x engine.Tensor) (stream, attentionSaved) {
+	m.tmp.Reset()
+	distinct := m.tmp.Tensor(engine.Wide, in.distinct.Len(), m.cfg.DModel)
+	m.eng.EmbedForward(distinct, m.embed, in.prompt.x, in.distinct)
+	y, _ := m.norm(m.tmp, stream{x: distinct}, w.norm)
+	qkv := m.linear(m.tmp, engine.Narrow, y, w.qkv)
+	saved := attentionSaved{qkv: ws.Tensor(engine.Narrow, x.Rows(), qkv.Cols())}
+	m.eng.GatherRows(saved.qkv, qkv, in.place)
+	return stream{x, m.selfAttend(ws, w, &saved, in.segments, m.encoderBias)}, saved
+}
+
+// encoderBackward adds a pass's share to the sums in in.prompt, for the gradient dout [n, d_model] of the encoder's output.
+//
+// Of the first layer's input only the prompt rows want a gradient. They are the same in every example, and so are their norms and projections,
+// whose gradients are linear in those of the results: these are summed over the examples, and promptGradient goes on from the sums.
+func (m *Model) encoderBackward(in *encoderInput, dout engine.Tensor) {
 	dx := m.grads.Tensor(engine.Wide, dout.Rows(), dout.Cols())
 	m.eng.Zero(dx)
 	m.eng.NormBackward(dx, dout, in.final.x, in.final.r, m.encoderNorm)
 	for i := len(m.encoder) - 1; i >= 0; i-- {
 		layer, saved := &m.encoder[i], &m.savedEncoder[i]
 		m.feedForwardBackward(&layer.ff, &saved.ff, dx)
-		if i == 0 {
-			return m.promptBackward(in, &layer.self, &saved.self, dx)
+		if i == 0 && !m.opt.NoFirstLayer {
+			m.tmp.Reset()
+			dqkv := m.selfAttentionProjections(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
+			m.eng.EmbedBackward(in.prompt.dqkv, dqkv, in.ids)
+			break
 		}
 		m.selfAttentionBackward(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
 	}
-	panic("t5: an encoder has at least one layer")
+	m.eng.EmbedBackward(in.prompt.dx, dx, in.ids)
 }
 
-// promptBackward is the first layer's self-attention backward, for the prompt rows alone. A prompt row is the same in every example, and so
-// are its norm and projections; their gradients are linear in those of the outputs, which are therefore summed over the examples first.
-func (m *Model) promptBackward(in *encoderInput, w *selfAttention, s *attentionSaved, dx engine.Tensor) engine.Tensor {
+// promptGradient returns dP [c, d_model] once all passes have added their shares.
+func (m *Model) promptGradient(in *promptInput) engine.Tensor {
+	if m.opt.NoFirstLayer {
+		return in.dx
+	}
 	m.tmp.Reset()
-	c := in.prompt.Rows()
-	dprompt := m.grads.Tensor(engine.Wide, c, m.cfg.DModel)
-	m.eng.Zero(dprompt)
-	m.eng.EmbedBackward(dprompt, dx, in.ids)
-
-	dqkv := m.tmp.Tensor(engine.Narrow, c, s.qkv.Cols())
-	m.eng.Zero(dqkv)
-	m.eng.EmbedBackward(dqkv, m.selfAttentionProjections(w, s, dx, in.segments, m.encoderBias), in.ids)
-	dy := m.linearBackward(engine.Wide, dqkv, w.qkv)
-	// The first example's first rows are the prompt.
-	x, r := m.tmp.View(s.norm.x, 0, c, 0, m.cfg.DModel), m.tmp.View(s.norm.r, 0, c, 0, 1)
-	m.eng.NormBackward(dprompt, dy, x, r, w.norm)
-	return dprompt
+	w := &m.encoder[0].self
+	_, saved := m.norm(m.tmp, stream{x: in.x}, w.norm)
+	dy := m.linearBackward(engine.Wide, in.dqkv, w.qkv)
+	m.eng.NormBackward(in.dx, dy, saved.x, saved.r, w.norm)
+	return in.dx
 }

@@ -19,34 +19,115 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 	if len(sources) == 0 || maxNew == 0 {
 		return out, nil
 	}
+	in := m.prompt(prompt, false)
+	size := func(i int) int { return m.sourceElems(in.rows, len(sources[i]), maxNew) }
+	for lo, hi := 0, 0; lo < len(sources); lo = hi {
+		hi = m.passEnd(lo, len(sources), size)
+		m.begin()
+		enc, spans := m.encode(in, hi-lo, func(i int) []int32 { return sources[lo+i] })
+		err := m.decode(enc, spans, maxNew, func(i int) int { return lo + i }, out)
+		if err != nil {
+			return nil, err
+		}
+	}
+	m.part("")
+	return out, nil
+}
+
+// Evaluate is Score and Generate with one pass through the encoder: the losses of pairs, 0 where a target is empty, and the greedy outputs
+// for their sources. Both have the bits that Score and Generate give.
+func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []float64) ([][]int32, error) {
+	if maxNew < 0 {
+		return nil, fmt.Errorf("%d new tokens, want 0 or more", maxNew)
+	}
+	if len(losses) != len(pairs) {
+		return nil, fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
+	}
+	if err := m.CheckEvaluate(prompt, pairs); err != nil {
+		return nil, err
+	}
+	clear(losses)
+	in := m.prompt(prompt, false)
+	m.arrange(in.rows, pairs)
+	out := make([][]int32, len(pairs))
+	size := func(i int) int {
+		p := m.host.pairs[i]
+		return max(m.PairElems(in.rows, p, false), m.sourceElems(in.rows, len(p.Source), maxNew))
+	}
+	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
+		hi = m.passEnd(lo, len(pairs), size)
+		if err := m.evaluatePass(in, lo, hi, maxNew, losses, out); err != nil {
+			return nil, err
+		}
+	}
+	m.part("")
+	return out, nil
+}
+
+// evaluatePass computes the losses and outputs of the arranged pairs lo to hi.
+func (m *Model) evaluatePass(in *promptInput, lo, hi, maxNew int, losses []float64, out [][]int32) error {
 	m.begin()
-	d := m.newDecoding(prompt, sources, maxNew)
+	pairs, order := m.host.pairs[lo:hi], m.host.order[lo:hi]
+	enc, spans := m.encode(in, len(pairs), func(i int) []int32 { return pairs[i].Source })
+	scored := len(pairs) // those without a target are last
+	for scored > 0 && len(pairs[scored-1].Target) == 0 {
+		scored--
+	}
+	if scored > 0 {
+		mark := m.batch.Mark()
+		m.part("decoder forward")
+		target := m.decoderInput(pairs[:scored], enc)
+		logits := m.decoderForward(&target, false)
+		m.part("loss")
+		loss, _ := m.crossEntropy(logits, target.targets)
+		if err := m.downloadLosses(loss, pairs[:scored], order, losses); err != nil {
+			return err
+		}
+		m.batch.Release(mark)
+	}
+	if maxNew == 0 {
+		return nil
+	}
+	return m.decode(enc, spans, maxNew, func(i int) int { return order[i] }, out)
+}
+
+// encode runs the encoder on n sources and returns its output and each source's rows there.
+func (m *Model) encode(prompt *promptInput, n int, source func(i int) []int32) (engine.Tensor, []engine.Span) {
+	m.part("encoder forward")
+	in := m.encoderInput(prompt, n, source)
+	return m.encoderForward(&in, false), append([]engine.Span(nil), m.host.q[:n]...)
+}
+
+// decode appends to out[place(i)] the greedy output for the i-th source, whose rows of the encoder's output are spans[i].
+func (m *Model) decode(enc engine.Tensor, spans []engine.Span, maxNew int, place func(i int) int, out [][]int32) error {
+	m.part("decoding")
+	d := m.newDecoding(enc, spans, maxNew)
 	for d.step < maxNew && len(d.active) > 0 {
 		next, err := m.decodeStep(d)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		active := d.active[:0]
 		for i, ex := range d.active {
 			if next[i] < 0 {
-				return nil, &NaNError{Source: ex, Token: d.step}
+				return &NaNError{Source: place(ex), Token: d.step}
 			}
 			if m.cfg.IsEOS(next[i]) {
 				continue
 			}
-			out[ex] = append(out[ex], next[i])
+			out[place(ex)] = append(out[place(ex)], next[i])
 			d.last[ex] = next[i]
 			active = append(active, ex)
 		}
 		d.active = active
 		d.step++
 	}
-	return out, nil
+	return nil
 }
 
 // NaNError says that a source's logits were not numbers when a token was to be chosen.
 type NaNError struct {
-	Source int // index in Generate's sources
+	Source int // index in Generate's sources or Evaluate's pairs
 	Token  int // index of the token, from 0
 }
 
@@ -58,33 +139,51 @@ func (e *NaNError) Error() string {
 type decoding struct {
 	maxNew int
 	step   int
-	active []int         // examples not finished
-	last   []int32       // per example, the decoder's next input
-	spans  []engine.Span // per example, its rows of the encoder's output
-	cross  []engine.Tensor
+	active []int   // examples not finished
+	last   []int32 // per example, the decoder's next input
+	enc    engine.Tensor
+	spans  []engine.Span   // per example, its rows of the encoder's output
+	cross  []engine.Tensor // the encoder's output's keys and values, once they are worth projecting
 	self   []engine.Tensor // [examples·maxNew, 2·inner]: keys and values; example i's from row i·maxNew on
 }
 
-// newDecoding runs the encoder and projects its output to every layer's cross-attention keys and values.
-func (m *Model) newDecoding(prompt []float32, sources [][]int32, maxNew int) *decoding {
-	in := m.encoderInput(prompt, len(sources), func(i int) []int32 { return sources[i] })
-	d := &decoding{maxNew: maxNew, spans: append([]engine.Span(nil), m.host.q...)}
-	enc := m.encoderForward(&in, false)
-	for i := range sources {
+func (m *Model) newDecoding(enc engine.Tensor, spans []engine.Span, maxNew int) *decoding {
+	d := &decoding{maxNew: maxNew, enc: enc, spans: spans}
+	for i := range spans {
 		d.active = append(d.active, i)
 		d.last = append(d.last, m.cfg.DecoderStartToken)
 	}
-	for i := range m.decoder {
-		d.cross = append(d.cross, m.linear(m.cache, engine.Narrow, enc, m.decoder[i].cross.kv))
-		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(sources)*maxNew, 2*m.cfg.Inner()))
+	for range m.decoder {
+		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(spans)*maxNew, 2*m.cfg.Inner()))
 	}
 	return d
+}
+
+// project ends absorption: it projects the rows of the active examples to every layer's cross-attention keys and values.
+func (m *Model) project(d *decoding) {
+	m.tmp.Reset()
+	var rows []int32
+	for _, ex := range d.active {
+		s := d.spans[ex]
+		d.spans[ex].Start = len(rows)
+		for i := range s.Len {
+			rows = append(rows, int32(s.Start+i))
+		}
+	}
+	enc := m.tmp.Tensor(engine.Narrow, len(rows), m.cfg.DModel)
+	m.eng.GatherRows(enc, d.enc, m.tmp.Index(rows))
+	for i := range m.decoder {
+		d.cross = append(d.cross, m.linear(m.cache, engine.Narrow, enc, m.decoder[i].cross.kv))
+	}
 }
 
 // decodeStep runs the decoder on one new position of every active example and returns their next tokens.
 func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 	mark := m.batch.Mark()
 	defer m.batch.Release(mark)
+	if d.step == m.absorbSteps() {
+		m.project(d)
+	}
 
 	n := len(d.active)
 	h := &m.host
@@ -101,7 +200,11 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 	for i, ex := range d.active {
 		h.kv[i] = d.spans[ex]
 	}
-	cross := m.batch.Segments(engine.SegmentSpec{Q: h.q, KV: h.kv})
+	absorbed, enc := n, d.enc
+	if d.cross != nil {
+		absorbed, enc = 0, d.cross[0]
+	}
+	cross := m.crossInput(enc, h.q, h.kv, absorbed)
 
 	x := m.batch.Tensor(engine.Wide, n, m.cfg.DModel)
 	m.eng.EmbedForward(x, m.embed, nil, ids)
@@ -110,7 +213,11 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 		layer := &m.decoder[i]
 		ws := m.layerSpace(i, false)
 		s = m.selfAttentionCached(ws, &layer.self, s, d.self[i], rows, self)
-		s, _ = m.crossAttentionCached(ws, &layer.cross, s, attentionSaved{kv: d.cross[i]}, cross)
+		var kv engine.Tensor
+		if d.cross != nil {
+			kv = d.cross[i]
+		}
+		s, _ = m.crossAttentionForward(ws, &layer.cross, s, &cross, kv)
 		s, _ = m.feedForwardForward(ws, &layer.ff, s)
 	}
 	logits, _ := m.logits(s, false)

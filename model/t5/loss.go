@@ -7,8 +7,7 @@ import (
 )
 
 // LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses [len(pairs)], and
-// adds the gradient of their sum with respect to prompt, c×d_model row-major, to grad of the same size. The whole
-// batch is in memory at once.
+// adds the gradient of their sum with respect to prompt, c×d_model row-major, to grad of the same size.
 func (m *Model) LossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
 	if len(grad) != len(prompt) {
 		return fmt.Errorf("gradient has room for %d numbers, want the prompt's %d", len(grad), len(prompt))
@@ -31,54 +30,92 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	if len(pairs) == 0 {
 		return nil
 	}
-	m.begin()
-	source, target, enc, logits := m.forward(prompt, pairs, train)
-	n := logits.Rows()
-	loss, logNorm := m.batch.Tensor(engine.Wide, n, 1), m.batch.Tensor(engine.Wide, n, 1)
-	m.eng.CrossEntropyForward(loss, logNorm, logits, target.targets)
-	var dprompt engine.Tensor
-	if train {
-		m.eng.CrossEntropyBackward(logits, logits, logNorm, target.targets)
-		denc := m.decoderBackward(&target, enc, logits)
-		dprompt = m.encoderBackward(&source, denc)
-	}
-	if err := m.downloadLosses(loss, pairs, losses); err != nil {
-		return err
+	in := m.prompt(prompt, train)
+	m.arrange(in.rows, pairs)
+	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], train) })
+		if err := m.lossPass(in, lo, hi, losses, train); err != nil {
+			return err
+		}
 	}
 	if !train {
 		return nil
 	}
+	m.part("encoder backward")
 	m.host.grad = sized(m.host.grad, len(grad))
-	if err := m.eng.Download(m.host.grad, dprompt); err != nil {
+	if err := m.eng.Download(m.host.grad, m.promptGradient(in)); err != nil {
 		return fmt.Errorf("gradient: %w", err)
 	}
 	for i, g := range m.host.grad {
 		grad[i] += g
 	}
+	m.part("")
 	return nil
 }
 
-// forward runs encoder and decoder; enc is the encoder's output, logits [Σ target lengths, vocab].
-func (m *Model) forward(prompt []float32, pairs []Pair, train bool) (source encoderInput, target decoderInput, enc, logits engine.Tensor) {
+// passEnd is where a pass ends that begins with item lo of n: as far as Options.MaxElems allows, and at least one item on.
+func (m *Model) passEnd(lo, n int, size func(i int) int) int {
+	if m.opt.MaxElems == 0 {
+		return n
+	}
+	total, hi := size(lo), lo+1
+	for hi < n {
+		if total += size(hi); total > m.opt.MaxElems {
+			break
+		}
+		hi++
+	}
+	return hi
+}
+
+// lossPass computes the losses, and the share of the gradient, of the arranged pairs lo to hi.
+func (m *Model) lossPass(prompt *promptInput, lo, hi int, losses []float64, train bool) error {
+	m.begin()
+	pairs := m.host.pairs[lo:hi]
+	source, target, enc, logits := m.forward(prompt, pairs, train)
+	m.part("loss")
+	loss, logNorm := m.crossEntropy(logits, target.targets)
+	if train {
+		m.eng.CrossEntropyBackward(logits, logits, logNorm, target.targets)
+		m.part("decoder backward")
+		denc := m.decoderBackward(&target, enc, logits)
+		m.part("encoder backward")
+		m.encoderBackward(&source, denc)
+	}
+	return m.downloadLosses(loss, pairs, m.host.order[lo:hi], losses)
+}
+
+func (m *Model) crossEntropy(logits engine.Tensor, targets engine.Index) (loss, logNorm engine.Tensor) {
+	n := logits.Rows()
+	loss, logNorm = m.batch.Tensor(engine.Wide, n, 1), m.batch.Tensor(engine.Wide, n, 1)
+	m.eng.CrossEntropyForward(loss, logNorm, logits, targets)
+	return loss, logNorm
+}
+
+// forward runs encoder and decoder on arranged pairs; enc is the encoder's output, logits [Σ target lengths, vocab].
+func (m *Model) forward(prompt *promptInput, pairs []Pair, train bool) (source encoderInput, target decoderInput, enc, logits engine.Tensor) {
+	m.part("encoder forward")
 	source = m.encoderInput(prompt, len(pairs), func(i int) []int32 { return pairs[i].Source })
-	target = m.decoderInput(pairs)
 	enc = m.encoderForward(&source, train)
-	logits = m.decoderForward(&target, enc, train)
+	m.part("decoder forward")
+	target = m.decoderInput(pairs, enc)
+	logits = m.decoderForward(&target, train)
 	return source, target, enc, logits
 }
 
-// downloadLosses sums the token losses of each pair.
-func (m *Model) downloadLosses(loss engine.Tensor, pairs []Pair, losses []float64) error {
+// downloadLosses sums the token losses of each pair to the place in losses that order says.
+func (m *Model) downloadLosses(loss engine.Tensor, pairs []Pair, order []int, losses []float64) error {
 	m.host.losses = sized(m.host.losses, loss.Rows())
 	if err := m.eng.Download(m.host.losses, loss); err != nil {
 		return fmt.Errorf("losses: %w", err)
 	}
 	rest := m.host.losses
 	for i, p := range pairs {
-		losses[i] = 0
+		var sum float64
 		for _, l := range rest[:len(p.Target)] {
-			losses[i] += l
+			sum += l
 		}
+		losses[order[i]] = sum
 		rest = rest[len(p.Target):]
 	}
 	return nil
@@ -89,22 +126,37 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	if err := m.Check(prompt, pairs); err != nil || len(pairs) == 0 {
 		return nil, err
 	}
-	m.begin()
-	_, _, _, logits := m.forward(prompt, pairs, false)
-	lens := make([]int, len(pairs))
-	for i, p := range pairs {
-		lens[i] = len(p.Target)
+	in := m.prompt(prompt, false)
+	m.arrange(in.rows, pairs)
+	out := make([][]float32, len(pairs))
+	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], false) })
+		m.begin()
+		run := m.host.pairs[lo:hi]
+		_, _, _, logits := m.forward(in, run, false)
+		lens := make([]int, len(run))
+		for i, p := range run {
+			lens[i] = len(p.Target)
+		}
+		parts, err := m.split(logits, lens)
+		if err != nil {
+			return nil, err
+		}
+		for i, l := range parts {
+			out[m.host.order[lo+i]] = l
+		}
 	}
-	return m.split(logits, lens)
+	m.part("")
+	return out, nil
 }
 
-// Encode returns the encoder's output for each source, [(c + source length) × d_model] row-major, prompt rows first.
+// Encode returns the encoder's output for each source, [(c + source length) × d_model] row-major, prompt rows first, in one pass.
 func (m *Model) Encode(prompt []float32, sources [][]int32) ([][]float32, error) {
 	if err := m.CheckSources(prompt, sources); err != nil || len(sources) == 0 {
 		return nil, err
 	}
 	m.begin()
-	in := m.encoderInput(prompt, len(sources), func(i int) []int32 { return sources[i] })
+	in := m.encoderInput(m.prompt(prompt, false), len(sources), func(i int) []int32 { return sources[i] })
 	enc := m.encoderForward(&in, false)
 	lens := make([]int, len(sources))
 	for i, s := range sources {

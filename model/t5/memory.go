@@ -1,34 +1,44 @@
 package t5
 
 // PairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad (train) or
-// Score, so that a caller can bound its batches.
+// Score, so that passes can be bounded.
 func (m *Model) PairElems(c int, p Pair, train bool) int {
 	cfg := m.cfg
 	source, target := c+len(p.Source), len(p.Target)
-	hidden := cfg.hidden()
-	encoder := cfg.NumLayers * (2*cfg.DModel + 4*cfg.Inner() + hidden)
-	decoder := cfg.NumDecoderLayers * (3*cfg.DModel + 6*cfg.Inner() + hidden)
-	cross := cfg.NumDecoderLayers * 2 * cfg.Inner() // keys and values of the encoder's rows
-	if !train {
-		encoder = 2 * encoder / cfg.NumLayers // two layers at a time
-		decoder = 2 * decoder / cfg.NumDecoderLayers
-		cross = 2 * cross / cfg.NumDecoderLayers
+	perTarget, perSource := 2*cfg.Inner(), 2*cfg.Inner() // cross-attention, of one layer
+	if m.absorbs(source, max(target, 1)) {
+		perTarget, perSource = perTarget+cfg.NumHeads*(2*cfg.DModel+1), 0
 	}
-	return source*(encoder+cross+m.scratchElems()) + target*(decoder+m.scratchElems()+cfg.VocabSize)
+	encoder := 2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.hidden()
+	decoder := 3*cfg.DModel + 4*cfg.Inner() + 2*cfg.NumHeads + 3 + cfg.hidden() + perTarget
+	encoderLayers, decoderLayers := cfg.NumLayers, cfg.NumDecoderLayers
+	if !train {
+		encoderLayers, decoderLayers = 2, 2 // at a time
+	}
+	return source*(encoderLayers*encoder+decoderLayers*perSource+perSource+m.scratchElems()) +
+		target*(decoderLayers*decoder+perTarget+m.scratchElems()+cfg.VocabSize)
 }
 
-// SourceElems is PairElems for a source in Generate with maxNew new tokens.
-func (m *Model) SourceElems(c int, source []int32, maxNew int) int {
+// sourceElems is PairElems for a source in Generate with maxNew new tokens.
+func (m *Model) sourceElems(c, source, maxNew int) int {
 	cfg := m.cfg
-	rows := c + len(source)
-	encoder := 2 * (2*cfg.DModel + 4*cfg.Inner() + cfg.hidden())
-	caches := (rows + maxNew) * cfg.NumDecoderLayers * 2 * cfg.Inner()
-	return rows*(encoder+m.scratchElems()) + caches + cfg.VocabSize
+	rows := c + source
+	encoder := 2 * (2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.hidden())
+	caches := maxNew * cfg.NumDecoderLayers * 2 * cfg.Inner()
+	if maxNew > m.absorbSteps() {
+		caches += rows * cfg.NumDecoderLayers * 2 * cfg.Inner()
+	}
+	return rows*(encoder+m.scratchElems()) + caches + cfg.VocabSize + m.scratchElems() + 4*cfg.NumHeads*cfg.DModel
 }
 
-// scratchElems is what a row needs beside what its layers save: residual stream, gradients and the current sublayer.
+// scratchElems is what a row needs beside what its layers save: the embeddings, the stack's output and its norm's input, a sublayer's pending
+// output, two gradients, and the current sublayer's operands.
 func (m *Model) scratchElems() int {
-	return 6*m.cfg.DModel + 2*max(m.cfg.hidden(), 3*m.cfg.Inner())
+	act := m.cfg.hidden() // of the feed-forward layer in backward
+	if m.cfg.GatedGELU {
+		act += m.cfg.DFF
+	}
+	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.Inner())
 }
 
 // hidden is the width of the feed-forward layer's input projection.

@@ -16,6 +16,9 @@
 //	                x += wo(act(wi(norm(x))))
 //	loss:           cross-entropy of head(norm(x)) against the target, at target positions
 //
+// Where targets are short, the cross-attention is computed by absorption: q·k = q·(W_k·enc) = (W_kᵀ·q)·enc, so the queries are multiplied with
+// W_k, and what they gather from the encoder's output with W_v, instead of that output at all its positions. It is the same in exact arithmetic.
+//
 // Backward goes through the same in reverse, from the losses to the encoder's output by way of the decoder's cross-attention, then through
 // the encoder to the prompt rows. Weights are frozen, so it saves no linear layer's input; and it stops where only embeddings are left.
 package t5
@@ -33,6 +36,7 @@ type Pair struct{ Source, Target []int32 }
 type Model struct {
 	cfg Config
 	eng engine.Engine
+	opt Options
 
 	embed       engine.Table
 	encoder     []encoderLayer
@@ -43,8 +47,9 @@ type Model struct {
 	decoderNorm engine.Gain
 	head        engine.Linear
 
-	// batch holds what a whole call needs: inputs, indexes, the encoder's output. Sublayers keep what lives past them in layers and the rest
+	// batch holds what a whole pass needs: inputs, indexes, the encoder's output. Sublayers keep what lives past them in layers and the rest
 	// in tmp. grads holds gradients that travel down the stacks.
+	call    engine.Workspace // what a call of several passes keeps: the prompt and its gradient
 	batch   engine.Workspace
 	layers  [2]engine.Workspace
 	tmp     engine.Workspace
@@ -52,19 +57,36 @@ type Model struct {
 	grads   engine.Workspace
 	cache   engine.Workspace // keys and values while generating
 
+	promptIn     promptInput
 	savedEncoder []encoderSaved
 	savedDecoder []decoderSaved
 	host         hostBuffers
 }
 
+// Options of New. The zero value is the fastest way without a bound on memory.
+type Options struct {
+	// MaxElems bounds how many numbers a pass keeps in memory, about: a call whose batch needs more is computed in several passes, each of
+	// one example at least. The bits of its results do not depend on that. 0 is no bound.
+	MaxElems int
+	// NoAbsorption projects the encoder's output to keys and values in every decoder layer, however short the targets are.
+	NoAbsorption bool
+	// NoFirstLayer treats the first encoder layer as any other: see firstAttentionForward and encoderBackward for what it does instead.
+	NoFirstLayer bool
+}
+
 // New loads a T5 into eng.
-func New(eng engine.Engine, cfg Config, w Weights) (*Model, error) {
+func New(eng engine.Engine, cfg Config, w Weights, opt Options) (*Model, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
+	}
+	if opt.MaxElems < 0 {
+		return nil, fmt.Errorf("a bound of %d numbers, want 0 or more", opt.MaxElems)
 	}
 	m := &Model{
 		cfg:          cfg,
 		eng:          eng,
+		opt:          opt,
+		call:         eng.NewWorkspace(),
 		batch:        eng.NewWorkspace(),
 		layers:       [2]engine.Workspace{eng.NewWorkspace(), eng.NewWorkspace()},
 		tmp:          eng.NewWorkspace(),
@@ -74,7 +96,7 @@ func New(eng engine.Engine, cfg Config, w Weights) (*Model, error) {
 		savedEncoder: make([]encoderSaved, cfg.NumLayers),
 		savedDecoder: make([]decoderSaved, cfg.NumDecoderLayers),
 	}
-	l := &loader{eng: eng, cfg: cfg, w: w}
+	l := &loader{eng: eng, cfg: cfg, opt: opt, w: w}
 	m.embed, m.head = l.embedding()
 	for i := range cfg.NumLayers {
 		p := fmt.Sprintf("encoder.block.%d.layer.", i)
@@ -106,4 +128,11 @@ func (m *Model) layerSpace(i int, train bool) engine.Workspace {
 	ws := m.layers[i%2]
 	ws.Reset()
 	return ws
+}
+
+// part tells an engine that listens which part of a call comes next.
+func (m *Model) part(name string) {
+	if o, ok := m.eng.(engine.Observer); ok {
+		o.Part(name)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dptune/dpt/model/checkpoint"
@@ -79,8 +80,13 @@ func (g golden) tensor(t *testing.T, name string) []float32 {
 	return data
 }
 
+// variants are the ways to compute, which all give the same but for rounding. A bound of 1 makes every example a pass of its own.
+var variants = map[string]Options{
+	"": {}, "no absorption": {NoAbsorption: true}, "no first layer": {NoFirstLayer: true}, "one by one": {MaxElems: 1},
+}
+
 // load opens the golden's model on an engine in F.
-func load[F portable.Float](t *testing.T, dir string, threads int) *Model {
+func load[F portable.Float](t *testing.T, dir string, threads int, opt Options) *Model {
 	t.Helper()
 	ckpt, err := checkpoint.OpenModel(dir)
 	if err != nil {
@@ -93,7 +99,7 @@ func load[F portable.Float](t *testing.T, dir string, threads int) *Model {
 	}
 	eng := portable.New[F](threads)
 	t.Cleanup(func() { eng.Close() })
-	m, err := New(eng, cfg, ckpt)
+	m, err := New(eng, cfg, ckpt, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,71 +129,84 @@ func relDiff(got []float64, want []float32) float64 {
 func TestParityWithTransformers(t *testing.T) {
 	for _, version := range []string{"v10", "v11"} {
 		g := openGolden(t, version)
-		m := load[float32](t, g.dir, 2)
 		sources := make([][]int32, len(g.pairs))
 		for i, p := range g.pairs {
 			sources[i] = p.Source
 		}
-		for _, run := range []string{"prompt", "plain"} {
-			t.Run(version+"/"+run, func(t *testing.T) {
-				prompt, want := g.prompt, g.want[run]
-				if run == "plain" {
-					prompt = nil
-				}
-				enc, err := m.Encode(prompt, sources)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if d := maxDiff(slices.Concat(enc...), g.tensor(t, run+".encoder")); !(d <= 1e-4) {
-					t.Errorf("encoder output differs by %.2g, want at most 1e-4", d)
-				}
-				logits, err := m.Logits(prompt, g.pairs)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if d := maxDiff(slices.Concat(logits...), g.tensor(t, run+".logits")); !(d <= 1e-4) {
-					t.Errorf("logits differ by %.2g, want at most 1e-4", d)
-				} else {
-					t.Logf("logits differ by %.2g", d)
-				}
-				losses := make([]float64, len(g.pairs))
-				grad := make([]float64, len(prompt))
-				if err := m.LossGrad(prompt, g.pairs, losses, grad); err != nil {
-					t.Fatal(err)
-				}
-				checkLosses(t, losses, want)
-				scored := make([]float64, len(g.pairs))
-				if err := m.Score(prompt, g.pairs, scored); err != nil {
-					t.Fatal(err)
-				}
-				if !slices.Equal(scored, losses) {
-					t.Errorf("Score gives %v, LossGrad %v: want equal bits", scored, losses)
-				}
-				if prompt != nil {
-					tokens := 0
-					for _, n := range want.Tokens {
-						tokens += n
-					}
-					for i := range grad {
-						grad[i] /= float64(tokens)
-					}
-					if d := relDiff(grad, g.tensor(t, "dP")); !(d <= 1e-4) {
-						t.Errorf("dP differs by %.2g relative, want at most 1e-4", d)
-					} else {
-						t.Logf("dP differs by %.2g relative", d)
-					}
-				}
-				out, err := m.Generate(prompt, sources, g.maxNew)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i := range out {
-					if !slices.Equal(out[i], want.Greedy[i]) {
-						t.Errorf("source %d: greedy output %v, want %v", i, out[i], want.Greedy[i])
-					}
-				}
-			})
+		for variant, opt := range variants {
+			testParity(t, g, load[float32](t, g.dir, 2, opt), sources, strings.TrimSuffix(version+"/"+variant, "/"))
 		}
+	}
+}
+
+func testParity(t *testing.T, g golden, m *Model, sources [][]int32, name string) {
+	for _, run := range []string{"prompt", "plain"} {
+		t.Run(name+"/"+run, func(t *testing.T) {
+			prompt, want := g.prompt, g.want[run]
+			if run == "plain" {
+				prompt = nil
+			}
+			enc, err := m.Encode(prompt, sources)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := maxDiff(slices.Concat(enc...), g.tensor(t, run+".encoder")); !(d <= 1e-4) {
+				t.Errorf("encoder output differs by %.2g, want at most 1e-4", d)
+			}
+			logits, err := m.Logits(prompt, g.pairs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := maxDiff(slices.Concat(logits...), g.tensor(t, run+".logits")); !(d <= 1e-4) {
+				t.Errorf("logits differ by %.2g, want at most 1e-4", d)
+			} else {
+				t.Logf("logits differ by %.2g", d)
+			}
+			losses := make([]float64, len(g.pairs))
+			grad := make([]float64, len(prompt))
+			if err := m.LossGrad(prompt, g.pairs, losses, grad); err != nil {
+				t.Fatal(err)
+			}
+			checkLosses(t, losses, want)
+			scored := make([]float64, len(g.pairs))
+			if err := m.Score(prompt, g.pairs, scored); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(scored, losses) {
+				t.Errorf("Score gives %v, LossGrad %v: want equal bits", scored, losses)
+			}
+			if prompt != nil {
+				tokens := 0
+				for _, n := range want.Tokens {
+					tokens += n
+				}
+				for i := range grad {
+					grad[i] /= float64(tokens)
+				}
+				if d := relDiff(grad, g.tensor(t, "dP")); !(d <= 1e-4) {
+					t.Errorf("dP differs by %.2g relative, want at most 1e-4", d)
+				} else {
+					t.Logf("dP differs by %.2g relative", d)
+				}
+			}
+			out, err := m.Generate(prompt, sources, g.maxNew)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range out {
+				if !slices.Equal(out[i], want.Greedy[i]) {
+					t.Errorf("source %d: greedy output %v, want %v", i, out[i], want.Greedy[i])
+				}
+			}
+			evaluated := make([]float64, len(g.pairs))
+			outputs, err := m.Evaluate(prompt, g.pairs, g.maxNew, evaluated)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(evaluated, losses) || !slices.EqualFunc(outputs, out, slices.Equal) {
+				t.Errorf("Evaluate gives losses %v and outputs %v, Score %v and Generate %v", evaluated, outputs, losses, out)
+			}
+		})
 	}
 }
 

@@ -39,8 +39,7 @@ func (m *Model) linearBackward(p engine.Precision, dy engine.Tensor, w engine.Li
 // attentionSaved is what attention's backward needs. q [nq, inner]; k, v [nk, inner], out [nq, inner], lse [nq, heads].
 type attentionSaved struct {
 	norm         normSaved
-	qkv          engine.Tensor // self-attention: q, k, v side by side; else nil
-	kv           engine.Tensor // cross-attention: k, v side by side; else nil
+	qkv          engine.Tensor // q, k, v side by side
 	q, k, v      engine.Tensor
 	out, logNorm engine.Tensor
 }
@@ -72,9 +71,13 @@ func (m *Model) selfAttentionForward(ws engine.Workspace, w *selfAttention, s st
 	y, norm := m.norm(ws, s, w.norm)
 	saved.norm = norm
 	saved.qkv = m.linear(ws, engine.Narrow, y, w.qkv)
-	saved.q, saved.k, saved.v = m.columns(ws, saved.qkv, 0), m.columns(ws, saved.qkv, 1), m.columns(ws, saved.qkv, 2)
-	delta := m.attend(ws, &saved, seg, bias, w.o)
-	return stream{norm.x, delta}, saved
+	return stream{norm.x, m.selfAttend(ws, w, &saved, seg, bias)}, saved
+}
+
+// selfAttend is what follows the projections, in s.qkv.
+func (m *Model) selfAttend(ws engine.Workspace, w *selfAttention, s *attentionSaved, seg engine.Segments, bias engine.Bias) engine.Tensor {
+	s.q, s.k, s.v = m.columns(ws, s.qkv, 0), m.columns(ws, s.qkv, 1), m.columns(ws, s.qkv, 2)
+	return m.attend(ws, s, seg, bias, w.o)
 }
 
 // selfAttentionProjections returns d(qkv) [n, 3·inner] for the gradient dx of the stream after the sublayer.
@@ -91,42 +94,6 @@ func (m *Model) selfAttentionBackward(w *selfAttention, s *attentionSaved, dx en
 	m.tmp.Reset()
 	dqkv := m.selfAttentionProjections(w, s, dx, seg, bias)
 	dy := m.linearBackward(engine.Wide, dqkv, w.qkv)
-	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
-}
-
-// crossAttentionForward: the stream with o(attention(q(norm(x)), kv(enc))) pending.
-func (m *Model) crossAttentionForward(ws engine.Workspace, w *crossAttention, s stream, enc engine.Tensor, seg engine.Segments) (stream, attentionSaved) {
-	m.tmp.Reset()
-	var saved attentionSaved
-	saved.kv = m.linear(ws, engine.Narrow, enc, w.kv)
-	return m.crossAttentionCached(ws, w, s, saved, seg)
-}
-
-// crossAttentionCached is crossAttentionForward where saved.kv is there already.
-func (m *Model) crossAttentionCached(ws engine.Workspace, w *crossAttention, s stream, saved attentionSaved, seg engine.Segments) (stream, attentionSaved) {
-	m.tmp.Reset()
-	y, norm := m.norm(ws, s, w.norm)
-	saved.norm = norm
-	saved.q = m.linear(ws, engine.Narrow, y, w.q)
-	saved.k, saved.v = m.columns(ws, saved.kv, 0), m.columns(ws, saved.kv, 1)
-	delta := m.attend(ws, &saved, seg, nil, w.o)
-	return stream{norm.x, delta}, saved
-}
-
-// crossAttentionBackward adds the sublayer's share to denc [ne, d_model], the gradient of the encoder's output. With below set it also turns
-// dx into the gradient before the sublayer; where only embeddings lie below, nobody needs that.
-func (m *Model) crossAttentionBackward(w *crossAttention, s *attentionSaved, dx, denc engine.Tensor, seg engine.Segments, below bool) {
-	m.tmp.Reset()
-	dout := m.linearBackward(engine.Narrow, dx, w.o)
-	dq := m.tmp.Tensor(engine.Narrow, s.q.Rows(), s.q.Cols())
-	dkv := m.tmp.Tensor(engine.Narrow, s.kv.Rows(), s.kv.Cols())
-	dk, dv := m.columns(m.tmp, dkv, 0), m.columns(m.tmp, dkv, 1)
-	m.eng.AttentionBackward(dq, dk, dv, dout, s.out, s.logNorm, s.q, s.k, s.v, seg, nil, m.cfg.NumHeads)
-	m.eng.LinearBackward(denc, dkv, w.kv, true)
-	if !below {
-		return
-	}
-	dy := m.linearBackward(engine.Wide, dq, w.q)
 	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
 }
 

@@ -21,11 +21,11 @@ func oddConfig(gated bool) Config {
 	}
 }
 
-func newModel[F portable.Float](t *testing.T, cfg Config, w Weights) *Model {
+func newModel[F portable.Float](t *testing.T, cfg Config, w Weights, opt Options) *Model {
 	t.Helper()
 	eng := portable.New[F](2)
 	t.Cleanup(func() { eng.Close() })
-	m, err := New(eng, cfg, w)
+	m, err := New(eng, cfg, w, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,43 +44,48 @@ func oddPairs() []Pair {
 // TestGradientAgainstFiniteDifferences differentiates the whole model in float64, at a prompt and steps that float32 holds exactly.
 func TestGradientAgainstFiniteDifferences(t *testing.T) {
 	for _, gated := range []bool{false, true} {
-		t.Run(fmt.Sprintf("gated=%v", gated), func(t *testing.T) {
-			cfg := oddConfig(gated)
-			m := newModel[float64](t, cfg, randomWeights{lmHead: gated})
-			const step = 1.0 / (1 << 14)
-			r := rand.New(rand.NewPCG(1, 1))
-			prompt := make([]float32, 4*cfg.DModel)
-			for i := range prompt {
-				prompt[i] = float32(math.Round(r.NormFloat64()/step) * step)
-			}
-			pairs := oddPairs()
-			losses, grad := make([]float64, len(pairs)), make([]float64, len(prompt))
-			if err := m.LossGrad(prompt, pairs, losses, grad); err != nil {
-				t.Fatal(err)
-			}
-			loss := func() float64 {
-				if err := m.Score(prompt, pairs, losses); err != nil {
-					t.Fatal(err)
-				}
-				var sum float64
-				for _, l := range losses {
-					sum += l
-				}
-				return sum
-			}
-			for i, p := range prompt {
-				prompt[i] = p + step
-				up := loss()
-				prompt[i] = p - step
-				down := loss()
-				prompt[i] = p
-				want := (up - down) / (2 * step)
-				// The step's own error is of order step² = 4e-9.
-				if math.Abs(grad[i]-want) > 1e-6*max(1, math.Abs(want)) {
-					t.Errorf("dP[%d] is %.9g, finite difference %.9g", i, grad[i], want)
-				}
-			}
-		})
+		for variant, opt := range variants {
+			t.Run(fmt.Sprintf("gated=%v/%s", gated, variant), func(t *testing.T) {
+				checkGradient(t, newModel[float64](t, oddConfig(gated), randomWeights{lmHead: gated}, opt))
+			})
+		}
+	}
+}
+
+func checkGradient(t *testing.T, m *Model) {
+	cfg := m.cfg
+	const step = 1.0 / (1 << 14)
+	r := rand.New(rand.NewPCG(1, 1))
+	prompt := make([]float32, 4*cfg.DModel)
+	for i := range prompt {
+		prompt[i] = float32(math.Round(r.NormFloat64()/step) * step)
+	}
+	pairs := oddPairs()
+	losses, grad := make([]float64, len(pairs)), make([]float64, len(prompt))
+	if err := m.LossGrad(prompt, pairs, losses, grad); err != nil {
+		t.Fatal(err)
+	}
+	loss := func() float64 {
+		if err := m.Score(prompt, pairs, losses); err != nil {
+			t.Fatal(err)
+		}
+		var sum float64
+		for _, l := range losses {
+			sum += l
+		}
+		return sum
+	}
+	for i, p := range prompt {
+		prompt[i] = p + step
+		up := loss()
+		prompt[i] = p - step
+		down := loss()
+		prompt[i] = p
+		want := (up - down) / (2 * step)
+		// The step's own error is of order step² = 4e-9.
+		if math.Abs(grad[i]-want) > 1e-6*max(1, math.Abs(want)) {
+			t.Errorf("dP[%d] is %.9g, finite difference %.9g", i, grad[i], want)
+		}
 	}
 }
 
@@ -88,7 +93,7 @@ func TestGradientAgainstFiniteDifferences(t *testing.T) {
 func TestFloat64Parity(t *testing.T) {
 	for _, version := range []string{"v10", "v11"} {
 		g := openGolden(t, version)
-		m := load[float64](t, g.dir, 1)
+		m := load[float64](t, g.dir, 1, Options{})
 		losses, grad := make([]float64, len(g.pairs)), make([]float64, len(g.prompt))
 		if err := m.LossGrad(g.prompt, g.pairs, losses, grad); err != nil {
 			t.Fatal(err)
@@ -119,11 +124,15 @@ func TestFloat64Parity(t *testing.T) {
 	}
 }
 
-// TestGenerateFollowsLogits: greedy decoding with its caches chooses what the teacher-forced logits of its own output say.
+// TestGenerateFollowsLogits: greedy decoding with its caches chooses what the teacher-forced logits of its own output say, before and after
+// absorption ends.
 func TestGenerateFollowsLogits(t *testing.T) {
 	for _, gated := range []bool{false, true} {
 		cfg := oddConfig(gated)
-		m := newModel[float32](t, cfg, randomWeights{lmHead: gated})
+		m := newModel[float32](t, cfg, randomWeights{lmHead: gated}, Options{})
+		if n := m.absorbSteps(); n != 9 {
+			t.Fatalf("absorption ends after %d tokens, want 9", n)
+		}
 		prompt := make([]float32, 3*cfg.DModel)
 		for i := range prompt {
 			prompt[i] = float32(math.Cos(float64(i)))
@@ -182,7 +191,7 @@ func TestNewNamesTheTensor(t *testing.T) {
 		"shared.weight", "encoder.block.1.layer.0.SelfAttention.k.weight", "decoder.block.2.layer.1.EncDecAttention.o.weight",
 		"decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "encoder.final_layer_norm.weight", "decoder.block.0.layer.2.DenseReluDense.wo.weight",
 	} {
-		_, err := New(eng, oddConfig(false), missingWeights{name: name})
+		_, err := New(eng, oddConfig(false), missingWeights{name: name}, Options{})
 		if !errors.Is(err, errMissing) || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: %v", name, err)
 		}
@@ -208,10 +217,10 @@ func TestEmbeddingAlias(t *testing.T) {
 	cfg := oddConfig(false)
 	pairs := oddPairs()
 	losses, want := make([]float64, len(pairs)), make([]float64, len(pairs))
-	if err := newModel[float32](t, cfg, randomWeights{}).Score(nil, pairs, want); err != nil {
+	if err := newModel[float32](t, cfg, randomWeights{}, Options{}).Score(nil, pairs, want); err != nil {
 		t.Fatal(err)
 	}
-	if err := newModel[float32](t, cfg, onlyEmbedTokens{}).Score(nil, pairs, losses); err != nil {
+	if err := newModel[float32](t, cfg, onlyEmbedTokens{}, Options{}).Score(nil, pairs, losses); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(losses, want) {

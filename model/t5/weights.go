@@ -20,11 +20,13 @@ type selfAttention struct {
 	o    engine.Linear
 }
 
-// crossAttention projects queries from the decoder and keys and values, as one weight [2·inner, d_model], from the encoder's output.
+// crossAttention projects queries from the decoder and keys and values, as one weight [2·inner, d_model], from the encoder's output. k and v are
+// the same weights again, head by head, for absorption; nil where it is switched off.
 type crossAttention struct {
 	norm engine.Gain
 	q    engine.Linear
 	kv   engine.Linear
+	k, v engine.Heads
 	o    engine.Linear
 }
 
@@ -50,6 +52,7 @@ type decoderLayer struct {
 type loader struct {
 	eng engine.Engine
 	cfg Config
+	opt Options
 	w   Weights
 	err error
 }
@@ -89,6 +92,17 @@ func (l *loader) linear(out, in int, sparse bool, names ...string) engine.Linear
 	return lin
 }
 
+// heads reads a projection to heads·d columns head by head.
+func (l *loader) heads(name string) engine.Heads {
+	w := l.tensor(name, l.cfg.Inner(), l.cfg.DModel)
+	if l.err != nil {
+		return nil
+	}
+	h, err := l.eng.NewHeads(l.cfg.NumHeads, l.cfg.DModel, w)
+	l.keep(name, err)
+	return h
+}
+
 func (l *loader) keep(name string, err error) {
 	if err != nil && l.err == nil {
 		l.err = fmt.Errorf("load %s: %w", name, err)
@@ -108,12 +122,16 @@ func (l *loader) selfAttention(prefix string) selfAttention {
 func (l *loader) crossAttention(prefix string) crossAttention {
 	inner, d := l.cfg.Inner(), l.cfg.DModel
 	a := prefix + "EncDecAttention."
-	return crossAttention{
+	w := crossAttention{
 		norm: l.gain(prefix + "layer_norm.weight"),
 		q:    l.linear(inner, d, false, a+"q.weight"),
 		kv:   l.linear(inner, d, false, a+"k.weight", a+"v.weight"),
 		o:    l.linear(d, inner, false, a+"o.weight"),
 	}
+	if !l.opt.NoAbsorption {
+		w.k, w.v = l.heads(a+"k.weight"), l.heads(a+"v.weight")
+	}
+	return w
 }
 
 func (l *loader) feedForward(prefix string) feedForward {
