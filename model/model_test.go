@@ -14,9 +14,17 @@ import (
 
 var goldenDir = filepath.Join("parity", "testdata", "v11")
 
+// goldenDirs are T5 v1.0 and v1.1.
+var goldenDirs = []string{filepath.Join("parity", "testdata", "v10"), goldenDir}
+
 func open(t *testing.T, dir string, threads int) *Backbone {
 	t.Helper()
-	b, err := Open(dir, Options{Device: CPU, Threads: threads})
+	return openWith(t, dir, Options{Device: CPU, Threads: threads})
+}
+
+func openWith(t *testing.T, dir string, opt Options) *Backbone {
+	t.Helper()
+	b, err := Open(dir, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +64,12 @@ func randomPrompt(rows, dim int) []float32 {
 
 // TestBitsDoNotDependOnNeighbours: a pair's loss and output are the same bits alone, in a batch, after other batches and with other threads.
 func TestBitsDoNotDependOnNeighbours(t *testing.T) {
-	one, three := open(t, goldenDir, 1), open(t, goldenDir, 3)
+	for _, dir := range goldenDirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) { checkNeighbours(t, open(t, dir, 1), open(t, dir, 3)) })
+	}
+}
+
+func checkNeighbours(t *testing.T, one, three *Backbone) {
 	pairs := randomPairs(20, one.VocabSize())
 	prompt := randomPrompt(9, one.Dim())
 	sources := make([][]int32, len(pairs))
@@ -105,6 +118,17 @@ func TestBitsDoNotDependOnNeighbours(t *testing.T) {
 			t.Errorf("source %d: generated %v alone, %v in the batch", i, g[0], gen[i])
 		}
 	}
+	// The other way round every pair stands elsewhere, behind others.
+	reversed := slices.Clone(pairs)
+	slices.Reverse(reversed)
+	back, err := three.Score(prompt, reversed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(back.Losses)
+	if !slices.Equal(back.Losses, res1.Losses) {
+		t.Error("pairs in reverse order have other losses")
+	}
 	again, grad, err := one.LossGrad(prompt, pairs)
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +142,95 @@ func TestBitsDoNotDependOnNeighbours(t *testing.T) {
 	}
 	if score.Loss != res1.Loss || score.Tokens != res1.Tokens {
 		t.Errorf("Score: loss %v of %d tokens, LossGrad: %v of %d", score.Loss, score.Tokens, res1.Loss, res1.Tokens)
+	}
+}
+
+// TestBitsDoNotDependOnMemory: however little memory there is, losses, gradient and outputs are the same.
+func TestBitsDoNotDependOnMemory(t *testing.T) {
+	for _, dir := range goldenDirs {
+		whole := open(t, dir, 2)
+		pairs, prompt := randomPairs(20, whole.VocabSize()), randomPrompt(9, whole.Dim())
+		want, wantGrad, err := whole.LossGrad(prompt, pairs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outputs, _, err := whole.Evaluate(prompt, pairs, 40)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logits, err := whole.Logits(prompt, pairs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, bytes := range []int64{1, 600_000, 2_000_000} {
+			b := openWith(t, dir, Options{Device: CPU, Threads: 2, MaxMemory: bytes})
+			res, grad, err := b.LossGrad(prompt, pairs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(res.Losses, want.Losses) || !slices.Equal(grad, wantGrad) {
+				t.Errorf("%s: within %d bytes losses or gradient have other bits", dir, bytes)
+			}
+			out, scored, err := b.Evaluate(prompt, pairs, 40)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(scored.Losses, want.Losses) || !slices.EqualFunc(out, outputs, slices.Equal) {
+				t.Errorf("%s: within %d bytes evaluation gives other losses or outputs", dir, bytes)
+			}
+			l, err := b.Logits(prompt, pairs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.EqualFunc(l, logits, slices.Equal) {
+				t.Errorf("%s: within %d bytes logits have other bits", dir, bytes)
+			}
+		}
+	}
+	if _, err := Open(goldenDir, Options{MaxMemory: -1}); err == nil || !strings.Contains(err.Error(), "-1 bytes") {
+		t.Errorf("-1 bytes: %v", err)
+	}
+}
+
+// TestEvaluate: losses as Score gives them, outputs as Generate does, whether or not pairs have targets.
+func TestEvaluate(t *testing.T) {
+	b := open(t, goldenDir, 2)
+	pairs, prompt := randomPairs(12, b.VocabSize()), randomPrompt(5, b.Dim())
+	sources := make([][]int32, len(pairs))
+	for i, p := range pairs {
+		sources[i] = p.Source
+	}
+	scored, err := b.Score(prompt, pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	generated, err := b.Generate(prompt, sources, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Result{Losses: slices.Clone(scored.Losses), Counts: slices.Clone(scored.Counts)}
+	for _, i := range []int{0, 5, 6, 11} {
+		pairs[i].Target, want.Losses[i], want.Counts[i] = nil, 0, 0
+	}
+	want.sum()
+	out, got, err := b.Evaluate(prompt, pairs, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Losses, want.Losses) || !slices.Equal(got.Counts, want.Counts) || got.Loss != want.Loss || got.Tokens != want.Tokens {
+		t.Errorf("Evaluate: %+v, want %+v", got, want)
+	}
+	if !slices.EqualFunc(out, generated, slices.Equal) {
+		t.Errorf("Evaluate: outputs %v, Generate's %v", out, generated)
+	}
+	if out, res, err := b.Evaluate(nil, pairs, 0); err != nil || len(out) != len(pairs) || len(out[3]) != 0 || res.Tokens != want.Tokens {
+		t.Errorf("Evaluate with 0 new tokens: %v %+v %v", out, res, err)
+	}
+	if out, res, err := b.Evaluate(nil, nil, 3); err != nil || len(out) != 0 || res.Tokens != 0 {
+		t.Errorf("Evaluate of nothing: %v %+v %v", out, res, err)
+	}
+	if _, _, err := b.Evaluate(prompt, []Pair{{Source: []int32{1}}, {Target: []int32{1}}}, 3); err == nil || !strings.Contains(err.Error(), "pair 1: source is empty") {
+		t.Errorf("Evaluate of an empty source: %v", err)
 	}
 }
 
@@ -188,6 +301,9 @@ func TestNotFiniteNamesThePair(t *testing.T) {
 	}
 	if _, err := b.Score(prompt, pairs); err == nil || !strings.Contains(err.Error(), "pair 3: ") {
 		t.Errorf("Score: %v, want an error about pair 3", err)
+	}
+	if _, _, err := b.Evaluate(prompt, []Pair{pairs[3], pairs[0]}, 2); err == nil || !strings.Contains(err.Error(), "0: ") {
+		t.Errorf("Evaluate: %v, want an error about the first pair", err)
 	}
 	if _, _, err := b.LossGrad(prompt, pairs[:3]); err != nil {
 		t.Errorf("LossGrad of good pairs: %v", err)
