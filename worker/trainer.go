@@ -212,21 +212,13 @@ func (t *trainer) evaluate(e *coordpb.Evaluate) (*coordpb.EvaluationReport, erro
 	if err != nil {
 		return nil, err
 	}
-	sources := make([][]int32, len(e.Examples))
-	for i, x := range e.Examples {
-		sources[i] = x.Source
-	}
-	texts, err := t.backbone.Generate(rows, sources, int(e.MaxNewTokens))
-	if err != nil {
-		return nil, fmt.Errorf("evaluate step %d: %w", e.Step, err)
-	}
-	score, err := t.backbone.Score(rows, pairsOf(e.Examples))
+	outputs, score, err := t.backbone.Evaluate(rows, pairsOf(e.Examples), int(e.MaxNewTokens))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate step %d: %w", e.Step, err)
 	}
 	r := &coordpb.EvaluationReport{Generation: e.Generation, Step: e.Step, Chunk: e.Chunk}
-	for i := range texts {
-		r.Outputs = append(r.Outputs, &coordpb.Output{Tokens: texts[i], LossSum: score.Losses[i], LossTokens: int64(score.Counts[i])})
+	for i := range outputs {
+		r.Outputs = append(r.Outputs, &coordpb.Output{Tokens: outputs[i], LossSum: score.Losses[i], LossTokens: int64(score.Counts[i])})
 	}
 	return r, nil
 }

@@ -148,23 +148,15 @@ func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.
 			return nil, 0, context.Cause(ctx)
 		}
 		var pairs []model.Pair
-		var sources [][]int32
 		for size := 0; len(texts)+len(pairs) < len(examples) && len(pairs) < passPairs && size < passTokens; {
 			e := examples[len(texts)+len(pairs)]
 			pair := model.Pair{Source: encode(b.tok, e.Source, f.maxSource), Target: encode(b.tok, e.Target, f.maxTarget)}
-			pairs, sources = append(pairs, pair), append(sources, pair.Source)
+			pairs = append(pairs, pair)
 			size += b.prompt.Length + len(pair.Source) + max(len(pair.Target), f.maxTarget)
 		}
-		what := func() string {
-			return fmt.Sprintf("examples %s to %s", examples[len(texts)].ID, examples[len(texts)+len(pairs)-1].ID)
-		}
-		result, err := b.Score(b.prompt.Embeddings, pairs)
+		outputs, result, err := b.Evaluate(b.prompt.Embeddings, pairs, f.maxTarget)
 		if err != nil {
-			return nil, 0, fmt.Errorf("score %s: %w", what(), err)
-		}
-		outputs, err := b.Generate(b.prompt.Embeddings, sources, f.maxTarget)
-		if err != nil {
-			return nil, 0, fmt.Errorf("answer %s: %w", what(), err)
+			return nil, 0, fmt.Errorf("examples %s to %s: %w", examples[len(texts)].ID, examples[len(texts)+len(pairs)-1].ID, err)
 		}
 		for _, ids := range outputs {
 			texts = append(texts, b.tok.Decode(ids))
