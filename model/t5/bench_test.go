@@ -40,36 +40,6 @@ func (w randomWeights) Float32(name string, shape ...int) ([]float32, error) {
 	return data, nil
 }
 
-// t5Small is the shape of google-t5/t5-small.
-func t5Small() Config {
-	return Config{
-		ModelType: "t5", VocabSize: 32128, DModel: 512, DKV: 64, DFF: 2048, NumLayers: 6, NumDecoderLayers: 6, NumHeads: 8,
-		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, ScaleOutput: true, EOSTokenIDs: []int32{1},
-	}
-}
-
-// stepFlops counts the multiplications and additions of the matrix products in LossGrad, attention's included (in backward with its
-// recomputed scores); they are what an engine is measured by. Skipped zeros count as if computed.
-func stepFlops(c Config, prompt int, pairs []Pair) float64 {
-	d, inner, f := float64(c.DModel), float64(c.Inner()), float64(c.DFF)
-	ff := 2 * d * f
-	if c.GatedGELU {
-		ff = 3 * d * f
-	}
-	var fwd, bwd float64
-	for _, p := range pairs {
-		n, t := float64(prompt+len(p.Source)), float64(len(p.Target))
-		enc := n * (4*d*inner + ff)
-		fwd += float64(c.NumLayers) * (enc + 2*n*n*inner)
-		bwd += float64(c.NumLayers)*(enc+5*n*n*inner) - (n)*3*d*inner
-		dec := t * (6*d*inner + ff)
-		kv := n * 2 * d * inner
-		fwd += float64(c.NumDecoderLayers)*(dec+kv+2*t*t*inner+2*t*n*inner) + t*d*float64(c.VocabSize)
-		bwd += float64(c.NumDecoderLayers)*(dec+kv+5*t*t*inner+5*t*n*inner) + t*d*float64(c.VocabSize)
-	}
-	return 2 * (fwd + bwd)
-}
-
 func benchPairs(n, vocab int) []Pair {
 	r := rand.New(rand.NewPCG(7, 8))
 	pairs := make([]Pair, n)
@@ -86,17 +56,20 @@ func benchPairs(n, vocab int) []Pair {
 
 // BenchmarkT5SmallLossGrad is a gradient of 4 examples behind a prompt of 100 at T5-Small's shape.
 func BenchmarkT5SmallLossGrad(b *testing.B) {
-	for _, gated := range []bool{false, true} {
-		cfg := t5Small()
+	run := func(gated bool, variant string, opt Options) {
+		cfg, err := Shape("t5-small")
+		if err != nil {
+			b.Fatal(err)
+		}
 		name := "relu"
 		if gated {
 			cfg.GatedGELU, cfg.DFF, name = true, 1024, "gated"
 		}
 		for threads := 1; threads <= runtime.GOMAXPROCS(0); threads *= 2 {
-			b.Run(fmt.Sprintf("%s/threads=%d", name, threads), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/%s/threads=%d", name, variant, threads), func(b *testing.B) {
 				eng := portable.New[float32](threads)
 				defer eng.Close()
-				m, err := New(eng, cfg, randomWeights{}, Options{})
+				m, err := New(eng, cfg, randomWeights{}, opt)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -116,9 +89,14 @@ func BenchmarkT5SmallLossGrad(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				b.ReportMetric(stepFlops(cfg, 100, pairs)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				b.ReportMetric(cfg.StepFLOPs(100, pairs)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 				b.ReportMetric(float64(tokens*b.N)/b.Elapsed().Seconds(), "tokens/s")
 			})
 		}
+	}
+	for _, gated := range []bool{false, true} {
+		run(gated, "all", Options{})
+		run(gated, "no absorption", Options{NoAbsorption: true})
+		run(gated, "no first layer", Options{NoFirstLayer: true})
 	}
 }
