@@ -1,0 +1,266 @@
+//go:build onednn && cgo
+
+#define _GNU_SOURCE
+#include "dnnl.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__has_include) && __has_include(<oneapi/dnnl/dnnl.h>)
+#include <oneapi/dnnl/dnnl.h>
+#include <oneapi/dnnl/dnnl_debug.h>
+#else
+#include <dnnl.h>
+#include <dnnl_debug.h>
+#endif
+
+#if DNNL_VERSION_MAJOR < 2
+#error "oneDNN 2 or 3 is needed"
+#endif
+
+// A memory descriptor is a struct in version 2 and a handle in version 3.
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t md_ref;
+#define MD(md) (md)
+#else
+typedef const dnnl_memory_desc_t *md_ref;
+#define MD(md) (&(md))
+#endif
+
+struct dpt_dnnl {
+	dnnl_engine_t engine;
+	int workers;
+	dnnl_stream_t *streams;
+};
+
+struct dpt_gemm {
+	dpt_dnnl *d;
+	dnnl_primitive_desc_t pd;
+	dnnl_primitive_t primitive;
+	md_ref weights, scratchpad; // owned by pd
+	struct worker {
+		dnnl_memory_t x, y, scratch;
+	} *workers;
+};
+
+struct dpt_packed {
+	dnnl_memory_t memory;
+};
+
+static _Thread_local char error[256];
+
+const char *dpt_dnnl_error(void) { return error; }
+
+static int fail(const char *what, dnnl_status_t s) {
+	snprintf(error, sizeof error, "oneDNN: %s: %s", what, dnnl_status2str(s));
+	return 1;
+}
+
+// TRY leaves to `out` when a call fails, with the reason noted.
+#define TRY(call)                                        \
+	do {                                             \
+		dnnl_status_t s_ = (call);               \
+		if (s_ != dnnl_success) {                \
+			fail(#call, s_);                 \
+			goto out;                        \
+		}                                        \
+	} while (0)
+
+static const dnnl_data_type_t types[] = {dnnl_f32, dnnl_bf16};
+
+const char *dpt_dnnl_version(void) {
+	static char s[64];
+	const dnnl_version_t *v = dnnl_version();
+	snprintf(s, sizeof s, "%d.%d.%d", v->major, v->minor, v->patch);
+	return s;
+}
+
+// one_thread keeps OpenMP from spreading what the calling thread asks for. The setting is the thread's own; other threads keep theirs.
+static void one_thread(void) {
+	static void (*set)(int);
+	static int looked;
+	static _Thread_local int done;
+	if (done) return;
+	done = 1;
+	if (!__atomic_load_n(&looked, __ATOMIC_ACQUIRE)) {
+		void (*f)(int) = (void (*)(int))dlsym(RTLD_DEFAULT, "omp_set_num_threads");
+		__atomic_store_n(&set, f, __ATOMIC_RELAXED);
+		__atomic_store_n(&looked, 1, __ATOMIC_RELEASE);
+	}
+	if (set) set(1);
+}
+
+dpt_dnnl *dpt_dnnl_open(int workers) {
+	unsigned runtime = dnnl_version()->cpu_runtime;
+	if (runtime != DNNL_RUNTIME_OMP && runtime != DNNL_RUNTIME_SEQ) {
+		snprintf(error, sizeof error, "oneDNN %s: its threads are of kind %u, want a build with OpenMP (%u) or without threads (%u)", dpt_dnnl_version(), runtime, DNNL_RUNTIME_OMP, DNNL_RUNTIME_SEQ);
+		return NULL;
+	}
+	if (dnnl_version()->major != DNNL_VERSION_MAJOR) {
+		snprintf(error, sizeof error, "oneDNN: version %s is loaded, want major version %d, for which this was built", dpt_dnnl_version(), DNNL_VERSION_MAJOR);
+		return NULL;
+	}
+	one_thread();
+	dpt_dnnl *d = calloc(1, sizeof *d);
+	if (!d) goto memory;
+	d->workers = workers;
+	if (!(d->streams = calloc(workers, sizeof *d->streams))) goto memory;
+	TRY(dnnl_engine_create(&d->engine, dnnl_cpu, 0));
+	for (int i = 0; i < workers; i++) TRY(dnnl_stream_create(&d->streams[i], d->engine, dnnl_stream_default_flags));
+	return d;
+memory:
+	fail("open", dnnl_out_of_memory);
+out:
+	dpt_dnnl_close(d);
+	return NULL;
+}
+
+void dpt_dnnl_close(dpt_dnnl *d) {
+	if (!d) return;
+	for (int i = 0; d->streams && i < d->workers; i++)
+		if (d->streams[i]) dnnl_stream_destroy(d->streams[i]);
+	if (d->engine) dnnl_engine_destroy(d->engine);
+	free(d->streams);
+	free(d);
+}
+
+// matmul creates the primitive descriptor; w is NULL for the library's own choice.
+static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long k, long n, dnnl_data_type_t src, dnnl_data_type_t dst, md_ref w) {
+	dnnl_primitive_attr_t attr = NULL;
+	dnnl_status_t s = dnnl_primitive_attr_create(&attr);
+	if (s != dnnl_success) return s;
+	s = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+	dnnl_dims_t dx = {m, k}, db = {k, n}, dy = {m, n}, sx = {k, 1}, sy = {n, 1};
+#if DNNL_VERSION_MAJOR >= 3
+	dnnl_memory_desc_t x = NULL, b = NULL, y = NULL;
+	if (s == dnnl_success) s = dnnl_memory_desc_create_with_strides(&x, 2, dx, src, sx);
+	if (s == dnnl_success) s = dnnl_memory_desc_create_with_tag(&b, 2, db, src, dnnl_format_tag_any);
+	if (s == dnnl_success) s = dnnl_memory_desc_create_with_strides(&y, 2, dy, dst, sy);
+	if (s == dnnl_success) s = dnnl_matmul_primitive_desc_create(pd, d->engine, x, w ? w : b, NULL, y, attr);
+	dnnl_memory_desc_destroy(x);
+	dnnl_memory_desc_destroy(b);
+	dnnl_memory_desc_destroy(y);
+#else
+	dnnl_memory_desc_t x, b, y;
+	dnnl_matmul_desc_t desc;
+	if (s == dnnl_success) s = dnnl_memory_desc_init_by_strides(&x, 2, dx, src, sx);
+	if (s == dnnl_success) s = dnnl_memory_desc_init_by_tag(&b, 2, db, src, dnnl_format_tag_any);
+	if (s == dnnl_success) s = dnnl_memory_desc_init_by_strides(&y, 2, dy, dst, sy);
+	if (s == dnnl_success) s = dnnl_matmul_desc_init(&desc, &x, w ? w : &b, NULL, &y);
+	if (s == dnnl_success) s = dnnl_primitive_desc_create(pd, &desc, attr, d->engine, NULL);
+#endif
+	dnnl_primitive_attr_destroy(attr);
+	return s;
+}
+
+dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, const dpt_gemm *like) {
+	one_thread();
+	dpt_gemm *g = calloc(1, sizeof *g);
+	if (!g || !(g->workers = calloc(d->workers, sizeof *g->workers))) {
+		free(g);
+		fail("product", dnnl_out_of_memory);
+		return NULL;
+	}
+	g->d = d;
+	TRY(matmul(d, &g->pd, m, k, n, types[src], types[dst], like ? like->weights : NULL));
+	g->weights = dnnl_primitive_desc_query_md(g->pd, dnnl_query_weights_md, 0);
+	g->scratchpad = dnnl_primitive_desc_query_md(g->pd, dnnl_query_scratchpad_md, 0);
+	TRY(dnnl_primitive_create(&g->primitive, g->pd));
+	md_ref x = dnnl_primitive_desc_query_md(g->pd, dnnl_query_src_md, 0), y = dnnl_primitive_desc_query_md(g->pd, dnnl_query_dst_md, 0);
+	for (int i = 0; i < d->workers; i++) {
+		TRY(dnnl_memory_create(&g->workers[i].x, x, d->engine, DNNL_MEMORY_NONE));
+		TRY(dnnl_memory_create(&g->workers[i].y, y, d->engine, DNNL_MEMORY_NONE));
+		TRY(dnnl_memory_create(&g->workers[i].scratch, g->scratchpad, d->engine, DNNL_MEMORY_NONE));
+	}
+	return g;
+out:
+	dpt_gemm_free(g);
+	return NULL;
+}
+
+void dpt_gemm_free(dpt_gemm *g) {
+	if (!g) return;
+	for (int i = 0; i < g->d->workers; i++) {
+		struct worker *w = &g->workers[i];
+		if (w->x) dnnl_memory_destroy(w->x);
+		if (w->y) dnnl_memory_destroy(w->y);
+		if (w->scratch) dnnl_memory_destroy(w->scratch);
+	}
+	if (g->primitive) dnnl_primitive_destroy(g->primitive);
+	if (g->pd) dnnl_primitive_desc_destroy(g->pd);
+	free(g->workers);
+	free(g);
+}
+
+const char *dpt_gemm_info(const dpt_gemm *g) {
+	const char *s = "unknown";
+	dnnl_primitive_desc_query(g->pd, dnnl_query_impl_info_str, 0, &s);
+	return s;
+}
+
+size_t dpt_gemm_scratch(const dpt_gemm *g) { return dnnl_memory_desc_get_size(g->scratchpad); }
+size_t dpt_gemm_packed_size(const dpt_gemm *g) { return dnnl_memory_desc_get_size(g->weights); }
+
+int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, void *y, void *scratch) {
+	one_thread();
+	struct worker *w = &g->workers[worker];
+	TRY(dnnl_memory_set_data_handle(w->x, (void *)x));
+	TRY(dnnl_memory_set_data_handle(w->y, y));
+	TRY(dnnl_memory_set_data_handle(w->scratch, scratch));
+	dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, w->x}, {DNNL_ARG_WEIGHTS, b->memory}, {DNNL_ARG_DST, w->y}, {DNNL_ARG_SCRATCHPAD, w->scratch}};
+	TRY(dnnl_primitive_execute(g->primitive, g->d->streams[worker], 4, args));
+	return 0;
+out:
+	return 1;
+}
+
+dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory) {
+	one_thread();
+	dnnl_memory_t from = NULL;
+	dnnl_primitive_desc_t pd = NULL;
+	dnnl_primitive_t reorder = NULL;
+	int done = 0;
+	dpt_packed *p = calloc(1, sizeof *p);
+	if (!p) {
+		fail("pack", dnnl_out_of_memory);
+		return NULL;
+	}
+	dnnl_dims_t strides = {rs, cs};
+#if DNNL_VERSION_MAJOR >= 3
+	dnnl_memory_desc_t plain = NULL;
+	dnnl_dims_t *shape;
+	TRY(dnnl_memory_desc_query(g->weights, dnnl_query_dims, &shape));
+	TRY(dnnl_memory_desc_create_with_strides(&plain, 2, *shape, dnnl_f32, strides));
+#else
+	dnnl_memory_desc_t plain;
+	TRY(dnnl_memory_desc_init_by_strides(&plain, 2, g->weights->dims, dnnl_f32, strides));
+#endif
+	TRY(dnnl_memory_create(&p->memory, g->weights, g->d->engine, memory));
+	TRY(dnnl_memory_create(&from, MD(plain), g->d->engine, (void *)w));
+	TRY(dnnl_reorder_primitive_desc_create(&pd, MD(plain), g->d->engine, g->weights, g->d->engine, NULL));
+	TRY(dnnl_primitive_create(&reorder, pd));
+	dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p->memory}};
+	TRY(dnnl_primitive_execute(reorder, g->d->streams[worker], 2, args));
+	TRY(dnnl_stream_wait(g->d->streams[worker]));
+	done = 1;
+out:
+	if (reorder) dnnl_primitive_destroy(reorder);
+	if (pd) dnnl_primitive_desc_destroy(pd);
+	if (from) dnnl_memory_destroy(from);
+#if DNNL_VERSION_MAJOR >= 3
+	if (plain) dnnl_memory_desc_destroy(plain);
+#endif
+	if (!done) {
+		dpt_packed_free(p);
+		return NULL;
+	}
+	return p;
+}
+
+void dpt_packed_free(dpt_packed *p) {
+	if (!p) return;
+	if (p->memory) dnnl_memory_destroy(p->memory);
+	free(p);
+}

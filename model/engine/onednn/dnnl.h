@@ -1,0 +1,41 @@
+// A thin layer over oneDNN's C API, the same for versions 2 and 3: matrix products of one fixed shape on packed weights.
+
+#ifndef DPT_DNNL_H
+#define DPT_DNNL_H
+
+#include <stddef.h>
+
+enum { DPT_F32 = 0, DPT_BF16 = 1 };
+
+typedef struct dpt_dnnl dpt_dnnl;
+typedef struct dpt_gemm dpt_gemm;
+typedef struct dpt_packed dpt_packed;
+
+// Functions return NULL or nonzero on failure and leave the reason in dpt_dnnl_error, which is the calling thread's.
+const char *dpt_dnnl_error(void);
+
+// dpt_dnnl_version is the library's version that runs, as "2.6.3".
+const char *dpt_dnnl_version(void);
+
+// dpt_dnnl_open returns an engine for `workers` concurrent callers, each of which oneDNN serves on its own thread alone.
+dpt_dnnl *dpt_dnnl_open(int workers);
+void dpt_dnnl_close(dpt_dnnl *d);
+
+// dpt_gemm_new prepares y[m,n] = x[m,k]·b[k,n], all dense and row-major but b, which is packed as the library likes best, or as `like` is
+// unless that is NULL. x and b are of type src, y of type dst; products are summed in float32.
+dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, const dpt_gemm *like);
+void dpt_gemm_free(dpt_gemm *g);
+// dpt_gemm_info names the library's implementation.
+const char *dpt_gemm_info(const dpt_gemm *g);
+// dpt_gemm_scratch is how many bytes of 64-byte aligned scratch memory a run needs.
+size_t dpt_gemm_scratch(const dpt_gemm *g);
+// dpt_gemm_packed_size is the size of packed weights in bytes.
+size_t dpt_gemm_packed_size(const dpt_gemm *g);
+// dpt_gemm_run multiplies on the calling thread. No two callers use the same worker at a time.
+int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, void *y, void *scratch);
+
+// dpt_pack packs b for g into memory of dpt_gemm_packed_size bytes that the caller owns. Element (i, j) of b is at w[i*rs + j*cs], one of which is 1.
+dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory);
+void dpt_packed_free(dpt_packed *p);
+
+#endif

@@ -1,0 +1,87 @@
+// Everything that is not a matrix product with frozen weights: row-wise ops and attention. Each instruction set has its own table of the same
+// functions, compiled from kernels_impl.h.
+
+#ifndef DPT_KERNELS_H
+#define DPT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dnnl.h" // DPT_F32, DPT_BF16
+
+// dpt_mat is a matrix whose element (i, j) is the (i*ld + j)-th of p, of type dt.
+typedef struct {
+	void *p;
+	long ld;
+	int dt;
+} dpt_mat;
+
+enum {
+	DPT_COPY, // y = x
+	DPT_ADD, // y += x
+	DPT_ZERO,
+	DPT_SCALE, // y *= s
+	DPT_NORM,
+	DPT_ADD_NORM,
+	DPT_NORM_BACKWARD,
+	DPT_RELU,
+	DPT_RELU_BACKWARD,
+	DPT_GATED_GELU,
+	DPT_GATED_GELU_BACKWARD,
+	DPT_CROSS_ENTROPY,
+	DPT_CROSS_ENTROPY_BACKWARD,
+	DPT_EMBED,
+	DPT_GATHER,
+	DPT_SCATTER,
+	DPT_ARGMAX,
+};
+
+// dpt_rows is a row-wise op; the op's function says which members it uses. cols is the width of its narrowest matrix operand.
+typedef struct {
+	int op;
+	long cols;
+	dpt_mat y, y2, x, x2;
+	dpt_mat r; // [rows, 1], float32
+	const float *gain;
+	const int32_t *ids;
+	int32_t *out;
+	double eps, s;
+} dpt_rows;
+
+// dpt_embed_backward is the sum of rows of dx into rows of dprompt.
+typedef struct {
+	dpt_mat dprompt, dx;
+	long prompt_rows, n;
+	const int32_t *ids;
+} dpt_embed_backward;
+
+// dpt_attn is attention over segments. lse is float32; bias, which may be NULL, holds hi-lo+1 values per head.
+typedef struct {
+	dpt_mat q, k, v, out, lse, dout, dq, dk, dv;
+	long heads, d;
+	const float *bias;
+	long lo, hi;
+	const long *segments; // five numbers each: first query, queries, first key, keys, offset
+	int causal, backward;
+	int shared; // backward adds the gradients of both k and v to dk
+} dpt_attn;
+
+typedef struct {
+	const char *name;
+	void (*rows)(const dpt_rows *a, long from, long to);
+	// Columns [from, to), at most 64 of them; scratch holds prompt_rows*64 floats.
+	void (*embed_backward)(const dpt_embed_backward *a, long from, long to, void *scratch);
+	// Part s*heads + h is head h of segment s.
+	void (*attention)(const dpt_attn *a, long part, void *scratch);
+	// Bytes of scratch memory, 64-byte aligned, for segments of at most that many queries and keys.
+	size_t (*attention_scratch)(const dpt_attn *a, long queries, long keys);
+	// For tests: y = exp(x), tanh(x).
+	void (*exp)(float *y, const float *x, long n);
+	void (*tanh)(float *y, const float *x, long n);
+} dpt_kernels;
+
+// dpt_kernels_count is how many instruction sets of this build the CPU has; dpt_kernels_get returns the i-th, best first.
+int dpt_kernels_count(void);
+const dpt_kernels *dpt_kernels_get(int i);
+
+#endif

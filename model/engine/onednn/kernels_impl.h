@@ -1,0 +1,160 @@
+// The kernels, for vectors of VL floats. Vectors are the compiler's own (GCC and Clang), which every CPU has in some width. A row
+// whose length is no multiple of VL ends in a vector that is filled up.
+
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef uint32_t vu __attribute__((vector_size(4 * VL)));
+typedef uint16_t vh __attribute__((vector_size(2 * VL)));
+
+INLINE vf splat(float x) { return x - (vf){0}; }
+
+// blend is a where mask is all ones, b where it is 0.
+INLINE vf blend(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+
+INLINE vf maxv(vf a, vf b) { return blend(a > b, a, b); }
+
+INLINE vf from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+
+// to_bf16 rounds to nearest, ties to even; NaN stays NaN.
+INLINE vh to_bf16(vf x) {
+	vu u = (vu)x;
+	vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+	vu nan = (vu)(x != x);
+	return __builtin_convertvector((rounded & ~nan) | (0x7fc0 & nan), vh);
+}
+
+// load reads the m ≤ VL elements from the j-th on; the other lanes are 0.
+INLINE vf loadf(const float *p, long j, long m) {
+	vf v = {0};
+	if (__builtin_expect(m == VL, 1))
+		memcpy(&v, p + j, sizeof v);
+	else
+		memcpy(&v, p + j, 4 * m);
+	return v;
+}
+
+INLINE void storef(float *p, long j, long m, vf v) {
+	if (__builtin_expect(m == VL, 1))
+		memcpy(p + j, &v, sizeof v);
+	else
+		memcpy(p + j, &v, 4 * m);
+}
+
+INLINE vf loadh(const uint16_t *p, long j, long m) {
+	vh v = {0};
+	if (__builtin_expect(m == VL, 1))
+		memcpy(&v, p + j, sizeof v);
+	else
+		memcpy(&v, p + j, 2 * m);
+	return from_bf16(v);
+}
+
+INLINE void storeh(uint16_t *p, long j, long m, vf x) {
+	vh v = to_bf16(x);
+	if (__builtin_expect(m == VL, 1))
+		memcpy(p + j, &v, sizeof v);
+	else
+		memcpy(p + j, &v, 2 * m);
+}
+
+// row is a row of a matrix.
+typedef struct {
+	void *p;
+	int dt;
+} row;
+
+INLINE row at(const dpt_mat *m, long i, long j) {
+	return (row){(char *)m->p + (i * m->ld + j) * (m->dt == DPT_F32 ? 4 : 2), m->dt};
+}
+
+INLINE vf load(row r, long j, long m) { return r.dt == DPT_F32 ? loadf(r.p, j, m) : loadh(r.p, j, m); }
+
+INLINE void store(row r, long j, long m, vf v) {
+	if (r.dt == DPT_F32)
+		storef(r.p, j, m, v);
+	else
+		storeh(r.p, j, m, v);
+}
+
+// EACH runs its body for the columns [0, n), m from the j-th on at a time.
+#define EACH(n) for (long j = 0, m; m = (n) - j < VL ? (n) - j : VL, j < (n); j += VL)
+
+INLINE float sumv(vf v) {
+	float s[VL];
+	memcpy(s, &v, sizeof v);
+	for (int w = VL / 2; w; w /= 2)
+		for (int i = 0; i < w; i++) s[i] += s[i + w];
+	return s[0];
+}
+
+INLINE float maxlane(vf v) {
+	float s[VL];
+	memcpy(s, &v, sizeof v);
+	for (int i = 1; i < VL; i++) s[0] = s[i] > s[0] ? s[i] : s[0];
+	return s[0];
+}
+
+// lanes is all ones in the first m lanes.
+INLINE vi lanes(long m) {
+	vi v;
+	for (int i = 0; i < VL; i++) v[i] = i;
+	return v < (int32_t)m;
+}
+
+// expv is eˣ within 2 units in the last place. Results below the normal range are 0; NaN stays NaN.
+INLINE vf expv(vf x) {
+	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low bits. ln2Hi has few enough bits that n·ln2Hi is exact.
+	const float round = 1.5f * (1 << 23), ln2Hi = 0.693359375f, ln2Lo = -2.12194440054690583e-4f;
+	vi low = x < -87.33f, high = x > 88.3f;
+	vf n = x * 1.44269504088896340736f + round;
+	vi e = (vi)n << 23;
+	n -= round;
+	vf r = (x - n * ln2Hi) - n * ln2Lo;
+	vf p = r * (1.0f / 5040) + 1.0f / 720;
+	p = p * r + 1.0f / 120;
+	p = p * r + 1.0f / 24;
+	p = p * r + 1.0f / 6;
+	p = p * r + 0.5f;
+	p = p * (r * r) + r + 1;
+	p = (vf)((vi)p + e); // times 2ⁿ
+	p = blend(low, splat(0), p);
+	p = blend(high, splat(INFINITY), p); // a little early, where no sum of exponentials could be finite for long
+	return blend(x != x, x, p);
+}
+
+// tanhv is tanh within 4e-7, relative.
+INLINE vf tanhv(vf x) {
+	vi sign = (vi)x & INT32_MIN;
+	vf a = (vf)((vi)x & INT32_MAX);
+	vf t = 1 - 2 / (expv(2 * blend(a > 10.0f, splat(10), a)) + 1);
+	vf s = x * x;
+	vf p = s * -0.0088632355f + 0.0218694885f;
+	p = p * s - 0.053968254f;
+	p = p * s + 0.13333333f;
+	p = p * s - 0.33333333f;
+	p = a + a * s * p;
+	t = blend(a < 0.35f, p, t);
+	return blend(x != x, x, (vf)((vi)t | sign));
+}
+
+static void test_exp(float *y, const float *x, long n) { EACH(n) storef(y, j, m, expv(loadf(x, j, m))); }
+static void test_tanh(float *y, const float *x, long n) { EACH(n) storef(y, j, m, tanhv(loadf(x, j, m))); }
+
+#include "rows_impl.h"
+#include "attention_impl.h"
+
+const dpt_kernels TABLE = {
+	.name = NAME,
+	.rows = rows,
+	.embed_backward = embed_backward,
+	.attention = attention,
+	.attention_scratch = attention_scratch,
+	.exp = test_exp,
+	.tanh = test_tanh,
+};

@@ -1,0 +1,171 @@
+//go:build onednn && cgo
+
+package onednn
+
+// #include <string.h>
+// #include "kernels.h"
+import "C"
+
+import (
+	"unsafe"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// linearTask computes y = x·w or y += x·w, a block of rows with a part of w at a time, for each weight of a group. Operands that are not as the
+// product wants them (another type, rows apart, too few rows) are copied through scratch memory.
+type linearTask struct {
+	e            *Engine
+	x, y         tensor // of the group's first weight
+	xStep, yStep int    // columns from there to the next one's
+	w            []*packed
+	accumulate   bool
+	dst          dtype // of products
+
+	products [2]*product // for all parts of w but the last, and for the last
+	counts   [len(blockRows)]int
+	blocks   int
+
+	xOffset, yOffset int // in a worker's scratch memory
+}
+
+// LinearForward implements engine.Engine.
+func (e *Engine) LinearForward(y, x engine.Tensor, w engine.Linear) {
+	l, ym, xm := w.(*linear), mat(y), mat(x)
+	check("LinearForward", "x", xm, xm.rows, l.in)
+	check("LinearForward", "y", ym, xm.rows, l.out)
+	e.multiplyGroup(linearTask{x: *xm, y: *ym, w: l.forward})
+}
+
+// LinearBackward implements engine.Engine.
+func (e *Engine) LinearBackward(dx, dy engine.Tensor, w engine.Linear, accumulate bool) {
+	l, dxm, dym := w.(*linear), mat(dx), mat(dy)
+	check("LinearBackward", "dy", dym, dym.rows, l.out)
+	check("LinearBackward", "dx", dxm, dym.rows, l.in)
+	e.multiplyGroup(linearTask{x: *dym, y: *dxm, w: l.backward, accumulate: accumulate})
+}
+
+// multiplyGroup runs t; e and what follows from the operands need not be set.
+func (e *Engine) multiplyGroup(t linearTask) {
+	if t.x.rows == 0 {
+		return
+	}
+	w := t.w[0]
+	t.e, t.dst = e, t.y.dt
+	if t.accumulate {
+		t.dst = f32
+	}
+	scratch := 0
+	for i, part := range [2]int{0, len(w.parts) - 1} {
+		_, n := w.cols(part)
+		p, err := e.product(productKey{w.k, n, e.source(), t.dst})
+		if err != nil {
+			e.fail(err)
+			return
+		}
+		t.products[i] = p
+		scratch = max(scratch, p.scratch)
+	}
+	t.plan()
+	t.xOffset = align(scratch)
+	t.yOffset = t.xOffset + align(blockRows[0]*w.k*e.source().size())
+	e.reserve(t.yOffset + blockRows[0]*w.width*t.dst.size())
+	e.linear = t
+	e.run(t.blocks*len(w.parts)*len(t.w), 2*t.x.rows*w.k*w.n*len(t.w), &e.linear)
+	e.linear = linearTask{}
+}
+
+// fail keeps the first failure until it is reported.
+func (e *Engine) fail(err error) {
+	e.errMu.Lock()
+	defer e.errMu.Unlock()
+	if e.err == nil {
+		e.err = err
+	}
+}
+
+func align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
+
+// plan cuts the rows into blocks: as many large ones as all workers can share evenly, the rest small, so that none waits long for another.
+func (t *linearTask) plan() {
+	t.counts, t.blocks = [len(blockRows)]int{}, 0
+	rows := t.x.rows
+	for i, size := range blockRows {
+		if !t.has(i) {
+			continue
+		}
+		n := rows / size
+		last := true
+		for j := i + 1; j < len(blockRows); j++ {
+			last = last && !t.has(j)
+		}
+		if last {
+			n = (rows + size - 1) / size
+		} else if i == 0 && len(t.w[0].parts)*len(t.w) == 1 {
+			n -= n % t.e.pool.workers
+		}
+		t.counts[i] = n
+		t.blocks += n
+		rows = max(0, rows-n*size)
+	}
+}
+
+// has says whether products of the i-th block size are there.
+func (t *linearTask) has(i int) bool {
+	return t.products[0].gemms[i] != nil && t.products[1].gemms[i] != nil
+}
+
+// block is where block b begins, and the index of its size.
+func (t *linearTask) block(b int) (row, size int) {
+	for i, n := range t.counts {
+		if b < n {
+			return row + b*blockRows[i], i
+		}
+		b -= n
+		row += n * blockRows[i]
+	}
+	panic("onednn: no such block")
+}
+
+func (t *linearTask) do(part, worker int) {
+	first, size := t.block(part % t.blocks)
+	part /= t.blocks
+	member, part := part/len(t.w[0].parts), part%len(t.w[0].parts)
+	w := t.w[member]
+	col, width := w.cols(part)
+	rows := min(blockRows[size], t.x.rows-first)
+	full := rows == blockRows[size]
+	p := t.products[0]
+	if part == len(w.parts)-1 {
+		p = t.products[1]
+	}
+	scratch := t.e.scratch[worker].p
+
+	x := t.x.at(first, member*t.xStep)
+	if t.x.dt != p.key.src || t.x.ld != w.k || !full {
+		tmp := tensor{rows: blockRows[size], cols: w.k, ld: w.k, dt: p.key.src, p: unsafe.Add(scratch, t.xOffset)}
+		t.e.copyRows(C.DPT_COPY, tmp.mat(), C.dpt_mat{p: x, ld: C.long(t.x.ld), dt: C.int(t.x.dt)}, rows, w.k)
+		if !full {
+			C.memset(tmp.at(rows, 0), 0, C.size_t((tmp.rows-rows)*tmp.cols*tmp.dt.size()))
+		}
+		x = tmp.p
+	}
+	to := t.y.at(first, member*t.yStep+col)
+	direct := full && !t.accumulate && t.y.ld == width
+	y := tensor{rows: blockRows[size], cols: width, ld: width, dt: t.dst, p: unsafe.Add(scratch, t.yOffset)}
+	if direct {
+		y.p = to
+	}
+	if err := t.e.multiply(p.gemms[size], worker, x, w.parts[part], y.p); err != nil {
+		t.e.fail(err)
+		return
+	}
+	if direct {
+		return
+	}
+	op := C.int(C.DPT_COPY)
+	if t.accumulate {
+		op = C.DPT_ADD
+	}
+	t.e.copyRows(op, C.dpt_mat{p: to, ld: C.long(t.y.ld), dt: C.int(t.y.dt)}, y.mat(), rows, width)
+}

@@ -1,0 +1,249 @@
+//go:build onednn && cgo
+
+package onednn
+
+// #cgo CFLAGS: -O3 -Wall
+// #cgo LDFLAGS: -ldnnl -lm -ldl
+// #include <stdlib.h>
+// #include "dnnl.h"
+// #include "kernels.h"
+// #include "memory.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"hash"
+	"hash/fnv"
+	"runtime"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// Options of New.
+type Options struct {
+	Threads int  // 0 or less means one per CPU that Go may use; results do not depend on it
+	BF16    bool // bfloat16 mode
+
+	// kernels is the index of the kernels' instruction set among those that the CPU has, best first; tests try all.
+	kernels int
+}
+
+// Engine implements engine.Engine.
+type Engine struct {
+	lib     *C.dpt_dnnl
+	kernels *C.dpt_kernels
+	bf16    bool
+	pool    *pool
+	scratch []scratch // per worker
+
+	products map[productKey]*product
+	probes   hash.Hash64 // over what products gave for fixed operands
+	memory   map[unsafe.Pointer]struct{}
+	packed   []*C.dpt_packed
+
+	errMu sync.Mutex
+	err   error // the first failure of a product, until it is reported
+
+	// One of each task, so that running an op allocates nothing.
+	linear linearTask
+	attn   attentionTask
+	rows   rowsTask
+	embed  embedBackwardTask
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New opens oneDNN.
+func New(opt Options) (engine.Engine, error) {
+	e, err := open(opt)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func open(opt Options) (*Engine, error) {
+	threads := opt.Threads
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	var lib *C.dpt_dnnl
+	if err := call(func() bool { lib = C.dpt_dnnl_open(C.int(threads)); return lib != nil }); err != nil {
+		return nil, err
+	}
+	return &Engine{
+		lib:      lib,
+		kernels:  C.dpt_kernels_get(C.int(opt.kernels)),
+		bf16:     opt.BF16,
+		pool:     newPool(threads),
+		scratch:  make([]scratch, threads),
+		products: map[productKey]*product{},
+		probes:   fnv.New64a(),
+		memory:   map[unsafe.Pointer]struct{}{},
+	}, nil
+}
+
+// call runs f, which calls the library, on one thread, and returns the library's error if f returns false.
+func call(f func() bool) error {
+	runtime.LockOSThread() // the error message is the thread's
+	defer runtime.UnlockOSThread()
+	if !f() {
+		return errors.New(C.GoString(C.dpt_dnnl_error()))
+	}
+	return nil
+}
+
+// Version is the version of the library that this process has loaded.
+func Version() string { return C.GoString(C.dpt_dnnl_version()) }
+
+// Name is "onednn 2.6.3/bf16/avx512/2 threads" or the like.
+func (e *Engine) Name() string {
+	return fmt.Sprintf("onednn %s/%s/%s/%d threads", Version(), e.dtype(), e.isa(), e.pool.workers)
+}
+
+// Numerics identifies what decides the bits of results: engines of one build with equal Numerics, that hold weights of equal shapes, compute the
+// same bits. It covers how the library sums, as seen in what it gave for fixed operands of each weight's shape.
+func (e *Engine) Numerics() string {
+	return fmt.Sprintf("onednn %s/%s/%s/%016x", Version(), e.dtype(), e.isa(), e.probes.Sum64())
+}
+
+func (e *Engine) dtype() string {
+	if e.bf16 {
+		return "bf16"
+	}
+	return "f32"
+}
+
+// isa is the kernels' instruction set, as far as it matters: bfloat16 instructions do nothing in float32 mode.
+func (e *Engine) isa() string {
+	name := C.GoString(e.kernels.name)
+	if !e.bf16 {
+		name = strings.TrimSuffix(name, "bf16")
+	}
+	return name
+}
+
+// Close ends the worker goroutines and frees all memory, that of tensors and weights included.
+func (e *Engine) Close() error {
+	e.pool.close()
+	for _, p := range e.packed {
+		C.dpt_packed_free(p)
+	}
+	for _, p := range e.products {
+		for _, g := range p.gemms {
+			C.dpt_gemm_free(g)
+		}
+	}
+	for p := range e.memory {
+		C.free(p)
+	}
+	for _, s := range e.scratch {
+		C.free(s.p)
+	}
+	C.dpt_dnnl_close(e.lib)
+	e.packed, e.products, e.memory, e.scratch = nil, nil, nil, nil
+	return nil
+}
+
+// alloc returns n bytes that Close frees, or nil where there is no memory.
+func (e *Engine) alloc(n int) unsafe.Pointer {
+	p := C.dpt_alloc(C.size_t(max(n, 1)))
+	if p != nil {
+		e.memory[p] = struct{}{}
+	}
+	return p
+}
+
+func (e *Engine) free(p unsafe.Pointer) {
+	delete(e.memory, p)
+	C.free(p)
+}
+
+// scratch is memory that one worker reuses from part to part.
+type scratch struct {
+	p    unsafe.Pointer
+	size int
+}
+
+// reserve grows every worker's scratch memory to n bytes. No task is running.
+func (e *Engine) reserve(n int) {
+	if e.scratch[0].size >= n {
+		return
+	}
+	n += n / 4
+	for i := range e.scratch {
+		C.free(e.scratch[i].p)
+		e.scratch[i] = scratch{C.dpt_alloc(C.size_t(n)), n}
+		if e.scratch[i].p == nil {
+			panic(fmt.Sprintf("onednn: out of memory: no %d bytes for a thread's scratch memory", n))
+		}
+	}
+}
+
+// serialWork is the number of floating-point operations below which waking a worker costs more than it brings.
+const serialWork = 1 << 19
+
+// run spreads the parts of t over the workers, or runs them here if the whole work is too small for that.
+func (e *Engine) run(parts, work int, t task) {
+	if work >= serialWork {
+		e.pool.run(parts, t)
+		return
+	}
+	for i := range parts {
+		t.do(i, 0)
+	}
+}
+
+// dtype is how numbers are stored.
+type dtype int
+
+const (
+	f32  dtype = C.DPT_F32
+	bf16 dtype = C.DPT_BF16
+)
+
+func (d dtype) size() int {
+	if d == bf16 {
+		return 2
+	}
+	return 4
+}
+
+// tensor is a matrix whose element (i, j) is number i*ld + j from p on. Rows lie densely unless it is a view.
+type tensor struct {
+	rows, cols, ld int
+	dt             dtype
+	p              unsafe.Pointer
+}
+
+func (t *tensor) Rows() int { return t.rows }
+func (t *tensor) Cols() int { return t.cols }
+
+// at is the address of element (i, j).
+func (t *tensor) at(i, j int) unsafe.Pointer { return unsafe.Add(t.p, (i*t.ld+j)*t.dt.size()) }
+
+func (t *tensor) mat() C.dpt_mat { return C.dpt_mat{p: t.p, ld: C.long(t.ld), dt: C.int(t.dt)} }
+
+func mat(t engine.Tensor) *tensor { return t.(*tensor) }
+
+// check panics unless t is rows × cols.
+func check(op, name string, t *tensor, rows, cols int) {
+	if t.rows != rows || t.cols != cols {
+		panic(fmt.Sprintf("onednn: %s: %s is %d×%d, want %d×%d", op, name, t.rows, t.cols, rows, cols))
+	}
+}
+
+// checkWide panics unless t is a wide rows × cols tensor.
+func checkWide(op, name string, t *tensor, rows, cols int) {
+	check(op, name, t, rows, cols)
+	if t.dt != f32 {
+		panic(fmt.Sprintf("onednn: %s: %s is narrow, want a wide tensor", op, name))
+	}
+}
+
+// kernelSets is the number of the kernels' instruction sets that this CPU has.
+func kernelSets() int { return int(C.dpt_kernels_count()) }

@@ -1,0 +1,278 @@
+//go:build onednn && cgo
+
+package onednn
+
+// #include "dnnl.h"
+import "C"
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// blockRows are the numbers of rows that products are made for. All rows can run in blocks of the first.
+var blockRows = [...]int{64, 16, 4}
+
+// productKey names products x[·,k]·w[k,n].
+type productKey struct {
+	k, n     int
+	src, dst dtype
+}
+
+// product multiplies blocks of rows with packed weights of one shape.
+type product struct {
+	key     productKey
+	gemms   [len(blockRows)]*C.dpt_gemm // nil where that many rows would give other bits
+	scratch int                         // bytes
+}
+
+// source is the type of products' operands.
+func (e *Engine) source() dtype {
+	if e.bf16 {
+		return bf16
+	}
+	return f32
+}
+
+// product returns the product for a key, made when it is first asked for. All products of equal shape use the weights' layout of the
+// one whose result is float32.
+func (e *Engine) product(key productKey) (*product, error) {
+	if p := e.products[key]; p != nil {
+		return p, nil
+	}
+	var like *C.dpt_gemm
+	if key.dst != f32 {
+		wide := key
+		wide.dst = f32
+		p, err := e.product(wide)
+		if err != nil {
+			return nil, err
+		}
+		like = p.gemms[0]
+	}
+	p := &product{key: key}
+	var err error
+	if p.gemms[0], err = e.newGEMM(key, blockRows[0], like); err != nil {
+		return nil, err
+	}
+	e.products[key] = p // Close frees its gemms from here on
+	for i := 1; i < len(blockRows); i++ {
+		// Where the library has no such product for this layout, larger blocks do.
+		if p.gemms[i], err = e.newGEMM(key, blockRows[i], p.gemms[0]); err != nil {
+			p.gemms[i] = nil
+		}
+	}
+	for _, g := range p.gemms {
+		if g != nil {
+			p.scratch = max(p.scratch, int(C.dpt_gemm_scratch(g)))
+		}
+	}
+	if err := e.probe(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gemm, error) {
+	var g *C.dpt_gemm
+	err := call(func() bool {
+		g = C.dpt_gemm_new(e.lib, C.long(rows), C.long(key.k), C.long(key.n), C.int(key.src), C.int(key.dst), like)
+		return g != nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("product [%d,%d]·[%d,%d]: %w", rows, key.k, key.k, key.n, err)
+	}
+	return g, nil
+}
+
+// probe drops the block sizes whose results differ in any bit from the first's, and notes the results. Its operands are such that each sum is 0 in exact
+// arithmetic: what is left is rounding, which shows the order of summation even in a bfloat16 result.
+func (e *Engine) probe(p *product) error {
+	k, n, rows := p.key.k, p.key.n, blockRows[0]
+	size := int(C.dpt_gemm_packed_size(p.gemms[0]))
+	w, weights := e.alloc(4*k*n), e.alloc(size)
+	x := e.alloc(rows * k * p.key.src.size())
+	y := e.alloc(2 * rows * n * p.key.dst.size())
+	e.reserve(p.scratch)
+	for _, m := range []unsafe.Pointer{w, weights, x, y} {
+		if m == nil {
+			return fmt.Errorf("product of %d×%d weights: no memory for its test", k, n)
+		}
+		defer e.free(m)
+	}
+	// The second half of the depth repeats the first, negated in x.
+	r := noise(1)
+	ws := unsafe.Slice((*float32)(w), k*n)
+	half := max(k/2, 1)
+	for i := range ws[:min(half*n, k*n)] {
+		ws[i] = r.next()
+	}
+	for i := half * n; i < len(ws); i++ {
+		ws[i] = ws[i-half*n]
+	}
+	row := make([]float32, k)
+	for i := range rows {
+		for j := range row {
+			if j < half {
+				row[j] = r.next()
+			} else {
+				row[j] = -row[j-half]
+			}
+		}
+		if p.key.src == f32 {
+			copy(unsafe.Slice((*float32)(x), rows*k)[i*k:], row)
+			continue
+		}
+		for j, v := range row {
+			unsafe.Slice((*uint16)(x), rows*k)[i*k+j] = uint16(*(*uint32)(unsafe.Pointer(&v)) >> 16)
+		}
+	}
+	var b *C.dpt_packed
+	if err := call(func() bool {
+		b = C.dpt_pack(p.gemms[0], 0, (*C.float)(w), C.long(n), 1, weights)
+		return b != nil
+	}); err != nil {
+		return err
+	}
+	defer C.dpt_packed_free(b)
+	bytesOf := func(half int) []byte {
+		size := rows * n * p.key.dst.size()
+		return unsafe.Slice((*byte)(y), 2*size)[half*size:][:size]
+	}
+	want := bytesOf(0)
+	for i, g := range p.gemms {
+		if g == nil {
+			continue
+		}
+		got := bytesOf(min(i, 1))
+		for at := 0; at < rows; at += blockRows[i] {
+			xs := unsafe.Add(x, at*k*p.key.src.size())
+			ys := unsafe.Pointer(&got[at*n*p.key.dst.size()])
+			if err := e.multiply(g, 0, xs, b, ys); err != nil {
+				return err
+			}
+		}
+		if !bytes.Equal(got, want) {
+			C.dpt_gemm_free(g)
+			p.gemms[i] = nil
+		}
+	}
+	e.probes.Write(want)
+	return nil
+}
+
+// multiply runs g on the calling goroutine as worker, with the front of its scratch memory.
+func (e *Engine) multiply(g *C.dpt_gemm, worker int, x unsafe.Pointer, w *C.dpt_packed, y unsafe.Pointer) error {
+	if C.dpt_gemm_run(g, C.int(worker), x, w, y, e.scratch[worker].p) == 0 {
+		return nil
+	}
+	return fmt.Errorf("oneDNN failed to run %s", C.GoString(C.dpt_gemm_info(g)))
+}
+
+// noise is a small generator of numbers in (-1, 1) that bfloat16 holds exactly.
+type noise uint64
+
+func (r *noise) next() float32 {
+	*r = *r*6364136223846793005 + 1442695040888963407
+	return float32(int64(*r)>>57) / 64
+}
+
+// packed is a weight [k, n] in the layout of products, cut along n where it is large: those parts run in parallel, and stay in cache.
+type packed struct {
+	k, n  int
+	width int // columns of all parts but the last
+	parts []*C.dpt_packed
+}
+
+const (
+	wholeElems = 1 << 23 // weights up to here are one part
+	partElems  = 1 << 22
+)
+
+// newPacked lays a weight out; packTask fills it.
+func (e *Engine) newPacked(k, n int) (*packed, error) {
+	p := &packed{k: k, n: n, width: n}
+	if k*n > wholeElems {
+		p.width = min(n, max(64, partElems/k&^63))
+	}
+	for j := 0; j < n; j += p.width {
+		if _, err := e.product(productKey{k, min(p.width, n-j), e.source(), f32}); err != nil {
+			return nil, err
+		}
+		p.parts = append(p.parts, nil)
+	}
+	return p, nil
+}
+
+// cols is part i's first column and width.
+func (p *packed) cols(i int) (first, width int) {
+	return i * p.width, min(p.width, p.n-i*p.width)
+}
+
+// packTask packs w [·, in] row-major in both orientations, a part of one of them at a time.
+type packTask struct {
+	e        *Engine
+	w        []float32
+	in       int
+	weights  [2]*packed // forward [in, ·], backward [·, in]
+	memories []unsafe.Pointer
+	errs     []error // per part
+}
+
+// pack packs w [out, in].
+func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
+	t := &packTask{e: e, w: w, in: in}
+	for i, shape := range [2][2]int{{in, out}, {out, in}} {
+		var err error
+		if t.weights[i], err = e.newPacked(shape[0], shape[1]); err != nil {
+			return nil, err
+		}
+		for j := range t.weights[i].parts {
+			p := e.alloc(int(C.dpt_gemm_packed_size(t.gemm(i, j))))
+			if p == nil {
+				return nil, fmt.Errorf("linear: no memory for %d×%d weights", out, in)
+			}
+			t.memories = append(t.memories, p)
+		}
+	}
+	t.errs = make([]error, len(t.memories))
+	e.pool.run(len(t.memories), t)
+	for _, p := range t.weights {
+		for _, part := range p.parts {
+			if part != nil {
+				e.packed = append(e.packed, part)
+			}
+		}
+	}
+	if err := errors.Join(t.errs...); err != nil {
+		return nil, err
+	}
+	return &linear{out: out, in: in, forward: t.weights[:1], backward: t.weights[1:]}, nil
+}
+
+// gemm is one whose layout part j of orientation i has.
+func (t *packTask) gemm(i, j int) *C.dpt_gemm {
+	p := t.weights[i]
+	_, n := p.cols(j)
+	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[0]
+}
+
+func (t *packTask) do(part, worker int) {
+	i, j := 0, part
+	if n := len(t.weights[0].parts); part >= n {
+		i, j = 1, part-n
+	}
+	first, _ := t.weights[i].cols(j)
+	rs, cs, from := 1, t.in, first*t.in // forward: element (i, j) is w[j*in + i]
+	if i == 1 {
+		rs, cs, from = t.in, 1, first
+	}
+	g := t.gemm(i, j)
+	t.errs[part] = call(func() bool {
+		p := C.dpt_pack(g, C.int(worker), (*C.float)(unsafe.Pointer(&t.w[from])), C.long(rs), C.long(cs), t.memories[part])
+		t.weights[i].parts[j] = p
+		return p != nil
+	})
+}
