@@ -1,0 +1,140 @@
+//go:build onednn && cgo
+
+package onednn
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+func normal(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+// benchRows is a T5-Base batch: 8 examples of 256 source tokens behind a prompt of 100.
+const (
+	benchExamples = 8
+	benchLength   = 356
+	benchRows     = benchExamples * benchLength
+)
+
+// bench runs op and plain, a call that does the same number of products with nothing around them, in turns, and reports op's speed and its
+// share of plain's.
+func bench(b *testing.B, name string, flops float64, op, plain func()) {
+	b.Run(name, func(b *testing.B) {
+		op()
+		plain()
+		var ops, plains time.Duration
+		for b.Loop() {
+			t := time.Now()
+			op()
+			ops += time.Since(t)
+			t = time.Now()
+			plain()
+			plains += time.Since(t)
+		}
+		b.ReportMetric(flops*float64(b.N)/ops.Seconds()/1e9, "GFLOP/s")
+		b.ReportMetric(flops*float64(b.N)/plains.Seconds()/1e9, "limit-GFLOP/s")
+		b.ReportMetric(100*plains.Seconds()/ops.Seconds(), "%limit")
+	})
+}
+
+// plainTask multiplies the same 64 rows again and again: the library at its best.
+type plainTask struct {
+	e    *Engine
+	p    *product
+	w    *packed
+	x, y []*tensor
+}
+
+func (t *plainTask) do(_, worker int) {
+	if err := t.e.multiply(t.p.gemms[0], worker, t.x[worker].p, t.w.parts[0], t.y[worker].p); err != nil {
+		panic(err)
+	}
+}
+
+// plain returns a call that does about as many operations as flops by products [64,in]·[in,out].
+func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
+	l := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)}})).(*linear)
+	t := &plainTask{e: e, w: l.forward[0], p: must(e.product(productKey{in, out, e.source(), f32}))}
+	for range e.pool.workers {
+		x := ws.Tensor(engine.Narrow, blockRows[0], in).(*tensor)
+		e.Upload(x, normal(rand.New(rand.NewPCG(1, 2)), blockRows[0]*in))
+		t.x, t.y = append(t.x, x), append(t.y, ws.Tensor(engine.Wide, blockRows[0], out).(*tensor))
+	}
+	parts := int(flops/(2*float64(blockRows[0]*in*out)) + 0.5)
+	return func() {
+		e.reserve(t.p.scratch)
+		e.pool.run(parts, t)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// BenchmarkLinear is a frozen layer at T5-Base's shapes.
+func BenchmarkLinear(b *testing.B) {
+	for _, half := range []bool{false, true} {
+		e := mustOpen(b, Options{BF16: half})
+		for _, s := range []struct{ in, out int }{{768, 2304}, {768, 768}, {768, 3072}, {3072, 768}} {
+			ws := e.NewWorkspace()
+			r := rand.New(rand.NewPCG(1, 2))
+			w := must(e.NewLinear(engine.LinearSpec{In: s.in, Weights: [][]float32{normal(r, s.in*s.out)}}))
+			x, y := ws.Tensor(engine.Narrow, benchRows, s.in), ws.Tensor(engine.Narrow, benchRows, s.out)
+			dx := ws.Tensor(engine.Wide, benchRows, s.in)
+			e.Upload(x, normal(r, benchRows*s.in))
+			e.Upload(y, normal(r, benchRows*s.out))
+			flops := 2 * benchRows * float64(s.in) * float64(s.out)
+			name := fmt.Sprintf("%dx%d/%s", s.in, s.out, e.dtype())
+			bench(b, "forward/"+name, flops, func() { e.LinearForward(y, x, w) }, plain(e, ws, s.in, s.out, flops))
+			bench(b, "backward/"+name, flops, func() { e.LinearBackward(dx, y, w, false) }, plain(e, ws, s.out, s.in, flops))
+			bench(b, "accumulate/"+name, flops, func() { e.LinearBackward(dx, y, w, true) }, plain(e, ws, s.out, s.in, flops))
+		}
+		e.Close()
+	}
+}
+
+// BenchmarkAttention is self-attention at T5-Base's shape.
+func BenchmarkAttention(b *testing.B) {
+	const heads, d = 12, 64
+	for _, half := range []bool{false, true} {
+		e := mustOpen(b, Options{BF16: half})
+		ws := e.NewWorkspace()
+		r := rand.New(rand.NewPCG(1, 2))
+		qkv, dqkv := ws.Tensor(engine.Narrow, benchRows, 3*heads*d), ws.Tensor(engine.Narrow, benchRows, 3*heads*d)
+		out, dout := ws.Tensor(engine.Narrow, benchRows, heads*d), ws.Tensor(engine.Narrow, benchRows, heads*d)
+		for _, t := range []engine.Tensor{qkv, dout} {
+			e.Upload(t, normal(r, t.Rows()*t.Cols()))
+			e.Scale(t, 0.3)
+		}
+		var t, dt [3]engine.Tensor
+		for i := range t {
+			t[i], dt[i] = ws.View(qkv, 0, benchRows, i*heads*d, heads*d), ws.View(dqkv, 0, benchRows, i*heads*d, heads*d)
+		}
+		lse := ws.Tensor(engine.Wide, benchRows, heads)
+		bias := must(e.NewBias(heads, -128, 128, normal(r, heads*257)))
+		var spans []engine.Span
+		for i := range benchExamples {
+			spans = append(spans, engine.Span{Start: i * benchLength, Len: benchLength})
+		}
+		seg := ws.Segments(engine.SegmentSpec{Q: spans, KV: spans})
+		flops := 2 * benchExamples * float64(benchLength*benchLength*heads*d)
+		bench(b, "forward/"+e.dtype(), 2*flops, func() { e.AttentionForward(out, lse, t[0], t[1], t[2], seg, bias, heads) }, plain(e, ws, 768, 768, 2*flops))
+		bench(b, "backward/"+e.dtype(), 5*flops, func() {
+			e.AttentionBackward(dt[0], dt[1], dt[2], dout, out, lse, t[0], t[1], t[2], seg, bias, heads)
+		}, plain(e, ws, 768, 768, 5*flops))
+		e.Close()
+	}
+}
