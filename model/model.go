@@ -18,7 +18,9 @@ type Pair = t5.Pair
 // Options of Open. The zero value is the best device with all CPUs.
 type Options struct {
 	Device  Device
-	Threads int // CPU threads; 0 means one per CPU. Results do not depend on it.
+	Engine  string // one of Engines; "" or "auto" is the best of the build that works here
+	DType   string // one of DTypes: what products are computed in; "" or "auto" is f32
+	Threads int    // CPU threads; 0 means one per CPU. Results do not depend on it.
 
 	// MaxMemory bounds, in bytes and about, what a call keeps in memory beside the weights; 0 means DefaultMaxMemory. What needs more is computed in
 	// several passes, of one example at least. Results do not depend on it.
@@ -61,6 +63,8 @@ type Result struct {
 type Backbone struct {
 	name   string
 	digest [32]byte
+	own    engine.Engine // before Options.Wrap
+	why    string        // in parentheses, or ""
 	eng    engine.Engine
 	t5     *t5.Model
 	grad   []float64
@@ -98,10 +102,11 @@ func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt 
 	if err != nil {
 		return nil, err
 	}
-	eng, err := newEngine(opt.Device, opt.Threads)
+	eng, why, err := newEngine(opt)
 	if err != nil {
 		return nil, err
 	}
+	own := eng
 	if opt.Wrap != nil {
 		eng = opt.Wrap(eng)
 	}
@@ -110,7 +115,7 @@ func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt 
 		eng.Close()
 		return nil, err
 	}
-	return &Backbone{name: name, digest: digest, eng: eng, t5: m}, nil
+	return &Backbone{name: name, digest: digest, own: own, why: why, eng: eng, t5: m}, nil
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -122,8 +127,15 @@ func (b *Backbone) VocabSize() int { return b.t5.Config().VocabSize }
 // Name is the directory that the model came from, or the embedded model's name.
 func (b *Backbone) Name() string { return b.name }
 
-// EngineName says what computes.
-func (b *Backbone) EngineName() string { return b.eng.Name() }
+// StepFLOPs counts what LossGrad of pairs behind a prompt of c rows multiplies and adds by the standard algorithm: see t5.Config.StepFLOPs.
+func (b *Backbone) StepFLOPs(c int, pairs []Pair) float64 { return b.t5.Config().StepFLOPs(c, pairs) }
+
+// EngineName says what computes, and why that.
+func (b *Backbone) EngineName() string { return b.eng.Name() + b.why }
+
+// Numerics identifies what decides the bits of results: backbones of equal Digest and Numerics, in programs built alike, give the same bits for the
+// same calls.
+func (b *Backbone) Numerics() string { return numerics(b.own) }
 
 // Digest identifies architecture and weights, however the files are cut.
 func (b *Backbone) Digest() [32]byte { return b.digest }

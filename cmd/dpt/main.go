@@ -25,6 +25,7 @@ func subcommands() []subcommand {
 		{"eval", "a task's metrics on a split", runEval},
 		{"predict", "greedy outputs for sources", runPredict},
 		{"export", "a prompt as an adapter for another program", runExport},
+		{"bench", "how fast a training step runs, and what bounds it", runBench},
 	}
 }
 

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/device"
+	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/engine"
+	"github.com/dptune/dpt/model/engine/meter"
+	"github.com/dptune/dpt/model/t5"
+)
+
+// runBench dispatches to what is measured.
+func runBench(ctx context.Context, args []string, std cli.IO) error {
+	verbs := map[string]cli.RunFunc{"step": runBenchStep, "data": runBenchData}
+	if len(args) == 0 {
+		return cli.NewCommand("dpt bench", "", "").Usagef("nothing to measure, want step or data")
+	}
+	switch args[0] {
+	case "-h", "--help":
+		return cli.InfoRequest(benchOverview)
+	case "--version":
+		return cli.InfoRequest(func(int) string { return cli.VersionText("dpt", model.Engines()) })
+	}
+	verb, ok := verbs[args[0]]
+	if !ok {
+		return cli.NewCommand("dpt bench", "", "").Usagef("found %s, want step or data", args[0])
+	}
+	return verb(ctx, args[1:], std)
+}
+
+func benchOverview(width int) string {
+	return "Usage: dpt bench step|data [flags]\n\n" +
+		cli.Wrap("Measures training steps: losses, and their gradient with respect to the prompt, of a batch. Beside the speed it prints the engine's own limit, measured in the same run on the same products, and where the time went.", width) +
+		"\nMeasured:\n    step    one shape: every source as long as the other\n    data    the lengths of real examples, task by task\n" +
+		"\nExample:\n    dpt bench step --shape t5-base --batch 8 --source-length 256\n"
+}
+
+const embeddedShape = "tiny"
+
+// savings are what --without switches off.
+var savings = []string{"ragged", "absorption", "first-layer"}
+
+// benchFlags are what all measurements share.
+type benchFlags struct {
+	model   string
+	shape   string
+	prompt  int
+	batch   int
+	without []string
+	device  device.Flags
+	passes  int
+	time    time.Duration
+	json    bool
+	options model.Options
+}
+
+// bindModel and bindMeasurement add the flags that come before a command's own, and those after them.
+func (f *benchFlags) bindModel(cmd *cli.Command) {
+	f.shape, f.prompt, f.batch = "t5-base", 100, 8
+	g := cmd.Group("Model")
+	shapes := append(t5.Shapes(), embeddedShape)
+	g.Choice(&f.shape, "shape", "`NAME` of an architecture, whose weights are made up: "+commaList(shapes)+", the embedded model", shapes...)
+	g.String(&f.model, "model", "measure the checkpoint in `DIR` instead", cli.ExistingDir)
+	g.Int(&f.prompt, "prompt-length", "virtual tokens", cli.AtLeast(1))
+	g.Int(&f.batch, "batch", "examples in a step", cli.AtLeast(1))
+}
+
+func (f *benchFlags) bindMeasurement(cmd *cli.Command) {
+	f.time = 10 * time.Second
+	f.device.Bind(cmd.Group("Engine"))
+	g := cmd.Group("Measurement")
+	g.Strings(&f.without, "without", "switch off the saving `NAME,...`: ragged (sources are padded to --source-length, as the paper's code does), absorption (of short targets' cross-attention), first-layer (what the first encoder layer need not compute)", cli.OneOf(savings...))
+	g.Duration(&f.time, "time", "measure for `TIME`, and at least three passes", cli.MoreThan(time.Duration(0)))
+	g.Int(&f.passes, "passes", "measure `N` passes over the batches instead; 0 goes by --time", cli.AtLeast(0))
+	cmd.Group("Output").Bool(&f.json, "json", "print one JSON object rather than tables")
+	cmd.Engines = model.Engines()
+}
+
+// check looks at the flags together; call it after Parse.
+func (f *benchFlags) check(cmd *cli.Command) (err error) {
+	if f.model != "" && cmd.Changed("shape") {
+		return cmd.Usagef("--model %s and --shape %s, want one of them", f.model, f.shape)
+	}
+	if f.options, err = f.device.Options(cmd); err != nil {
+		return err
+	}
+	f.options.DisableAbsorption = slices.Contains(f.without, "absorption")
+	f.options.DisableFirstLayer = slices.Contains(f.without, "first-layer")
+	return nil
+}
+
+func (f *benchFlags) padded() bool { return slices.Contains(f.without, "ragged") }
+
+// bench is an open model whose engine is measured.
+type bench struct {
+	*model.Backbone
+	meter  *meter.Engine
+	prompt []float32
+	loaded time.Duration
+}
+
+// open loads or makes up the model.
+func (f *benchFlags) open() (*bench, error) {
+	b := &bench{}
+	f.options.Wrap = func(e engine.Engine) engine.Engine {
+		b.meter = meter.New(e)
+		return b.meter
+	}
+	began := time.Now()
+	var err error
+	switch {
+	case f.model != "":
+		b.Backbone, err = model.Open(f.model, f.options)
+	case f.shape == embeddedShape:
+		b.Backbone, err = model.Open("", f.options)
+	default:
+		b.Backbone, err = model.OpenRandom(f.shape, 1, f.options)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.loaded = time.Since(began)
+	r := rand.New(rand.NewPCG(1, 1))
+	b.prompt = make([]float32, f.prompt*b.Dim())
+	for i := range b.prompt {
+		b.prompt[i] = float32(r.NormFloat64())
+	}
+	return b, nil
+}
+
+// randomPair is a pair of the given lengths with ids from vocab.
+func randomPair(r *rand.Rand, source, target, vocab int) model.Pair {
+	ids := make([]int32, source+target)
+	for i := range ids {
+		ids[i] = int32(r.IntN(vocab))
+	}
+	return model.Pair{Source: ids[:source:source], Target: ids[source:]}
+}
+
+// run measures batches and writes the report.
+func (f *benchFlags) run(ctx context.Context, b *bench, what string, batches [][]model.Pair, w io.Writer) error {
+	if len(batches) == 0 {
+		return errors.New("no batch to measure")
+	}
+	report, err := f.measure(ctx, b, batches)
+	if err != nil {
+		return err
+	}
+	report.What, report.Without = what, f.without
+	if f.json {
+		return report.writeJSON(w)
+	}
+	_, err = io.WriteString(w, report.text())
+	return err
+}
+
+// measure runs passes over batches: one to warm up, then those that count.
+func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pair) (*benchReport, error) {
+	pass := func() (time.Duration, error) {
+		began := time.Now()
+		for i, pairs := range batches {
+			if ctx.Err() != nil {
+				return 0, context.Cause(ctx)
+			}
+			if _, _, err := b.LossGrad(b.prompt, pairs); err != nil {
+				return 0, fmt.Errorf("batch %d: %w", i, err)
+			}
+		}
+		return time.Since(began), nil
+	}
+	resetPeak()
+	if _, err := pass(); err != nil {
+		return nil, err
+	}
+	b.meter.Reset()
+	var times []time.Duration
+	for began := time.Now(); ; {
+		took, err := pass()
+		if err != nil {
+			return nil, err
+		}
+		times = append(times, took)
+		if n := len(times); f.passes > 0 && n >= f.passes || f.passes == 0 && n >= 3 && time.Since(began) >= f.time {
+			break
+		}
+	}
+	peak := peakResident()
+	report := newReport(b, batches, times)
+	report.PeakBytes = peak
+	report.limit(b.meter.Limit(min(f.time, 3*time.Second)))
+	return report, nil
+}
+
+// runBenchStep measures one shape.
+func runBenchStep(ctx context.Context, args []string, std cli.IO) error {
+	var f benchFlags
+	source, target := 256, 4
+	cmd := cli.NewCommand("dpt bench step", "[--shape NAME] [--batch N] [--source-length N]",
+		"Measures training steps on a batch of random examples of one length, which needs no files.")
+	cmd.Examples = []cli.Example{{Command: "dpt bench step --shape t5-base --batch 8 --source-length 256 --without absorption"}}
+	f.bindModel(cmd)
+	g := cmd.Group("Lengths")
+	g.Int(&source, "source-length", "tokens of every source, prompt not counted", cli.AtLeast(1))
+	g.Int(&target, "target-length", "tokens of every target", cli.AtLeast(1))
+	f.bindMeasurement(cmd)
+	if err := cmd.Parse(args); err != nil {
+		return err
+	}
+	if err := f.check(cmd); err != nil {
+		return err
+	}
+	b, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }()
+	r := rand.New(rand.NewPCG(2, 2))
+	pairs := make([]model.Pair, f.batch)
+	for i := range pairs {
+		pairs[i] = randomPair(r, source, target, b.VocabSize())
+	}
+	what := fmt.Sprintf("%d examples of %d source, %d prompt and %d target tokens", f.batch, source, f.prompt, target)
+	return f.run(ctx, b, what, [][]model.Pair{pairs}, std.Out)
+}
+
+// plural is "1 batch" or "3 batches".
+func plural(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// withoutText is what was switched off, "nothing" where all is on.
+func withoutText(without []string) string {
+	if len(without) == 0 {
+		return "nothing"
+	}
+	return strings.Join(without, ", ")
+}
