@@ -3,9 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-
-	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/portable"
 )
 
 // Device says what computes. The zero Device is Auto.
@@ -47,13 +44,10 @@ func (d Device) String() string {
 // ErrNoCUDA is why a build without CUDA cannot open a GPU.
 var ErrNoCUDA = errors.New("this build has no CUDA engine (build with -tags cuda)")
 
-// newEngine opens the engine for d.
-func newEngine(d Device, threads int) (engine.Engine, error) {
-	if threads < 0 {
-		return nil, fmt.Errorf("%d threads, want 0 (one per CPU) or more", threads)
-	}
+// Check says whether this build can compute on d at all, before anything is loaded.
+func (d Device) Check() error {
 	if d.kind == deviceGPU {
-		return nil, fmt.Errorf("%s: %w", d, ErrNoCUDA)
+		return ErrNoCUDA
 	}
-	return portable.New[float32](threads), nil
+	return nil
 }

@@ -1,12 +1,126 @@
 package model
 
-// Engines are the names of the compute engines in this build, for --version.
-func Engines() []string { return []string{"portable"} }
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
 
-// Check says whether this build can compute on d at all, before anything is loaded.
-func (d Device) Check() error {
-	if d.kind == deviceGPU {
-		return ErrNoCUDA
+	"github.com/dptune/dpt/model/engine"
+	"github.com/dptune/dpt/model/engine/portable"
+)
+
+const auto = "auto"
+
+// The types that products are computed in.
+const (
+	f32  = "f32"
+	bf16 = "bf16"
+)
+
+// builtin is a CPU engine of this build.
+type builtin struct {
+	name   string
+	dtypes []string
+	open   func(threads int, dtype string) (engine.Engine, error)
+}
+
+// builtins are the engines of this build, best first.
+func builtins() []builtin {
+	return append(onednnEngines(), builtin{"portable", []string{f32}, func(threads int, _ string) (engine.Engine, error) {
+		return portable.New[float32](threads), nil
+	}})
+}
+
+// Engines are the names of the compute engines in this build, best first.
+func Engines() []string {
+	var names []string
+	for _, b := range builtins() {
+		names = append(names, b.name)
 	}
-	return nil
+	return names
+}
+
+// DTypes are what Options.DType may name beside auto; an engine may lack some.
+func DTypes() []string { return []string{f32, bf16} }
+
+// Check says whether this build has what the options ask for, before anything is loaded.
+func (o Options) Check() error {
+	_, _, err := o.candidates()
+	return err
+}
+
+// candidates are the engines that fit the options, best first, and the dtype to open them with. auto does not choose bfloat16: all workers of a job must compute
+// the same bits, so what is computed may not depend on what the first machine happens to be good at, and rounding to 8 bits is for the user to accept.
+func (o Options) candidates() (_ []builtin, dtype string, _ error) {
+	dtype = o.DType
+	if dtype == "" || dtype == auto {
+		dtype = f32
+	}
+	if !slices.Contains(DTypes(), dtype) {
+		return nil, "", fmt.Errorf("dtype %q, want %s or one of %s", o.DType, auto, strings.Join(DTypes(), ", "))
+	}
+	if o.Threads < 0 {
+		return nil, "", fmt.Errorf("%d threads, want 0 (one per CPU) or more", o.Threads)
+	}
+	if err := o.Device.Check(); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", o.Device, err)
+	}
+	var found []builtin
+	named := o.Engine == "" || o.Engine == auto
+	for _, b := range builtins() {
+		if o.Engine != "" && o.Engine != auto && b.name != o.Engine {
+			continue
+		}
+		named = true
+		if slices.Contains(b.dtypes, dtype) {
+			found = append(found, b)
+		}
+	}
+	if !named {
+		return nil, "", fmt.Errorf("engine %q: this build has %s%s", o.Engine, strings.Join(Engines(), ", "), withoutONEDNN)
+	}
+	if len(found) == 0 {
+		var have []string
+		for _, b := range builtins() {
+			have = append(have, fmt.Sprintf("%s (%s)", b.name, strings.Join(b.dtypes, ", ")))
+		}
+		name := o.Engine
+		if name == "" {
+			name = auto
+		}
+		return nil, "", fmt.Errorf("dtype %s with engine %s: this build has %s%s", dtype, name, strings.Join(have, ", "), withoutONEDNN)
+	}
+	return found, dtype, nil
+}
+
+// newEngine opens the first candidate that works here. why says, in parentheses, what chose it, where the options do not.
+func newEngine(o Options) (_ engine.Engine, why string, _ error) {
+	found, dtype, err := o.candidates()
+	if err != nil {
+		return nil, "", err
+	}
+	reason := "the fastest of this build" + withoutONEDNN
+	var failed error
+	for _, b := range found {
+		e, err := b.open(o.Threads, dtype)
+		if err != nil {
+			failed = fmt.Errorf("engine %s: %w", b.name, err)
+			reason = fmt.Sprintf("since %v", failed)
+			continue
+		}
+		if o.Engine == "" || o.Engine == auto {
+			why = " (" + auto + ": " + reason + ")"
+		}
+		return e, why, nil
+	}
+	return nil, "", failed
+}
+
+// numerics is what an engine says decides the bits of its results.
+func numerics(e engine.Engine) string {
+	if n, ok := e.(interface{ Numerics() string }); ok {
+		return n.Numerics()
+	}
+	return "portable/f32/" + runtime.GOARCH
 }

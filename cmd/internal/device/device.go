@@ -2,31 +2,33 @@
 package device
 
 import (
-	"fmt"
-
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/model"
 )
 
-// Flags are --gpu, --cpu and --threads.
+// Flags are --gpu, --cpu, --engine, --dtype and --threads.
 type Flags struct {
 	gpu     int
 	cpu     bool
+	engine  string
+	dtype   string
 	threads int
 }
 
 // Bind adds the flags to the group.
 func (f *Flags) Bind(g *cli.Group) {
-	f.gpu = -1
+	f.gpu, f.engine, f.dtype = -1, "auto", "auto"
 	g.Int(&f.gpu, "gpu", "compute on GPU `N`; an error where there is none", cli.AtLeast(0)).DefaultText("the best engine found")
 	g.Bool(&f.cpu, "cpu", "compute on the CPU")
+	g.String(&f.engine, "engine", "compute with engine `NAME`: auto, onednn or portable, as far as the build has them")
+	g.String(&f.dtype, "dtype", "compute products in `TYPE`: f32, bf16, or auto, which is f32")
 	g.Int(&f.threads, "threads", "CPU threads, `N`; 0 is one per core; results do not depend on it", cli.AtLeast(0))
 }
 
-// Options are what the flags ask for; call it after cmd.Parse. A GPU that this build cannot use is an error at once,
+// Options are what the flags ask for; call it after cmd.Parse. What this build cannot do is an error at once,
 // before anything is loaded or joined.
 func (f *Flags) Options(cmd *cli.Command) (model.Options, error) {
-	o := model.Options{Device: model.Auto, Threads: f.threads}
+	o := model.Options{Device: model.Auto, Engine: f.engine, DType: f.dtype, Threads: f.threads}
 	switch {
 	case f.cpu && f.gpu >= 0:
 		return o, cmd.Usagef("--gpu %d and --cpu, want one of them or neither", f.gpu)
@@ -34,9 +36,6 @@ func (f *Flags) Options(cmd *cli.Command) (model.Options, error) {
 		o.Device = model.CPU
 	case f.gpu >= 0:
 		o.Device = model.GPU(f.gpu)
-		if err := o.Device.Check(); err != nil {
-			return o, fmt.Errorf("--gpu %d: %w", f.gpu, err)
-		}
 	}
-	return o, nil
+	return o, o.Check()
 }
