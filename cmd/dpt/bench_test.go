@@ -58,7 +58,7 @@ func TestBenchData(t *testing.T) {
 	if len(r.Lengths) != 6 || r.Examples != 12 {
 		t.Fatalf("3 batches of 2 examples from each of 2 tasks are reported as %v", r.Lengths)
 	}
-	again := benchJSON(t, args...)
+	again := benchJSON(t, append(args, "--max-memory", "1")...) // in parts
 	padded := benchJSON(t, append(args, "--without", "ragged")...)
 	short := false
 	for i, batch := range r.Lengths {
@@ -85,6 +85,7 @@ func TestBenchUsage(t *testing.T) {
 		"data":                             "--tokenizer is missing",
 		"data --shape tiny --task squad":   "want one of boolq",
 		"data --shape tiny --time -1s":     "want more than 0s",
+		"step --max-memory -1":             "--max-memory -1: want",
 		"step --cpu --gpu 1 --shape tiny":  "--gpu 1 and --cpu",
 		"step --shape tiny --tokenizer ab": "unknown flag --tokenizer",
 	} {
