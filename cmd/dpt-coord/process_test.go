@@ -200,7 +200,7 @@ func TestWrongUsage(t *testing.T) {
 		{"flag out of range", "dpt-coord", []string{"--bottleneck", "0"}, 2, "--bottleneck 0: want 1 to 1048576"},
 		{"unknown task", "dpt-coord", []string{"--task", "squad"}, 2, "want one of boolq, cb"},
 		{"micro-batch beyond the batch", "dpt-coord", []string{"--batch-size", "4", "--micro-batch", "5"}, 2, "--micro-batch: 5, want 1 to the batch size, 4"},
-		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2, "without TLS, want a loopback address or --insecure"},
+		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2, "reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure"},
 		{"missing data", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--data", "nowhere"}, 1, "nowhere"},
 		{"missing model", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--model", "nowhere"}, 1, "nowhere"},
 		{"missing init", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--init", "nowhere.safetensors"}, 1, "nowhere.safetensors"},

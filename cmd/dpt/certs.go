@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -37,7 +38,12 @@ func runCerts(_ context.Context, args []string, std cli.IO) error {
 		return cmd.Usagef("no host given, want one argument for every machine: its DNS names and IP addresses, with commas between")
 	}
 	r := certs.Request{Dir: out, CAFor: time.Duration(caDays) * oneDay, LeafFor: time.Duration(days) * oneDay, Force: force, Now: time.Now()}
-	r.AuthName = "dpt CA of " + r.Now.UTC().Format("2006-01-02 15:04:05")
+	var nonce [4]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return fmt.Errorf("name the CA: %w", err)
+	}
+	// One CA succeeds another under the same name else, and messages could not tell them apart.
+	r.AuthName = fmt.Sprintf("dpt CA %s %x", r.Now.UTC().Format(time.DateOnly), nonce)
 	for _, arg := range cmd.Args() {
 		hosts := strings.Split(arg, ",")
 		for _, h := range hosts {
