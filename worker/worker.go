@@ -47,13 +47,14 @@ type Credentials struct {
 	// Coordinator is for the session. If it is a Refuser, a refusal before the worker was ever welcome ends it: to try
 	// again would not help. Later ones do not, as a certificate may be about to be replaced.
 	Coordinator credentials.TransportCredentials
-	// RingServer is for the previous neighbour's connection, RingClient for that to the next.
+	// RingServer is for the previous neighbour's connection, RingClient for that to the next. If the latter is a Refuser, a
+	// refusal ends the generation, and the coordinator is told why.
 	RingServer, RingClient credentials.TransportCredentials
 }
 
-// Refuser is implemented by credentials that know why the latest connection was refused, by either side; nil if it was
-// not.
-type Refuser interface{ Refusal() error }
+// Refuser is implemented by credentials that know why the latest connection to a HOST:PORT was refused, by either side;
+// nil if it was not, or failed for another reason.
+type Refuser interface{ Refusal(addr string) error }
 
 const (
 	firstRetry = 250 * time.Millisecond
@@ -86,7 +87,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger,
 		ServerOptions: []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
-		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(w.Credentials.RingClient)}}); err != nil {
+		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(w.Credentials.RingClient)},
+		Refusal:       func(addr string) error { return refusal(w.Credentials.RingClient, addr) }}); err != nil {
 		return err
 	}
 	if w.Advertise == "" {
@@ -112,11 +114,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		case permanent(err):
 			return err
 		}
-		if refusal := w.refusal(); refusal != nil {
+		if refused := refusal(w.Credentials.Coordinator, w.Coordinator); refused != nil {
 			if !w.welcome {
-				return fmt.Errorf("coordinator %w", refusal)
+				return fmt.Errorf("coordinator %w", refused)
 			}
-			err = refusal
+			err = refused
 		}
 		if time.Since(started) > maxRetry {
 			retry, said = firstRetry, time.Time{}
@@ -153,10 +155,10 @@ func permanent(err error) bool {
 	return false
 }
 
-// refusal is why the latest connection to the coordinator was refused, or nil if it was not.
-func (w *worker) refusal() error {
-	if r, ok := w.Credentials.Coordinator.(Refuser); ok {
-		return r.Refusal()
+// refusal is why the latest connection to addr was refused, nil if it was not or the credentials do not know.
+func refusal(c credentials.TransportCredentials, addr string) error {
+	if r, ok := c.(Refuser); ok {
+		return r.Refusal(addr)
 	}
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -90,23 +90,27 @@ type ClientCredentials struct {
 	conf    *Conf
 	role    string
 	doorman *doorman // nil where the caller says itself why a connection was refused
-	last    atomic.Pointer[RefusedError]
+
+	mu      sync.Mutex
+	refused map[string]*RefusedError // by address
 }
 
 // ClientCredentials returns credentials for a client of one kind of peer, which role names. With logged, refusals are
 // logged, for clients that try again without a word. Without TLS they secure nothing.
 func (c *Conf) ClientCredentials(role string, logged bool) *ClientCredentials {
-	cc := &ClientCredentials{conf: c, role: role}
+	cc := &ClientCredentials{conf: c, role: role, refused: map[string]*RefusedError{}}
 	if logged {
 		cc.doorman = &doorman{log: c.log, now: c.now}
 	}
 	return cc
 }
 
-// Refusal is why the latest connection was refused, by either side: a *RefusedError, or nil if it was accepted or failed
-// for another reason.
-func (cc *ClientCredentials) Refusal() error {
-	if r := cc.last.Load(); r != nil {
+// Refusal is why the latest connection to a HOST:PORT was refused, by either side: a *RefusedError, or nil if it was
+// accepted or failed for another reason.
+func (cc *ClientCredentials) Refusal(addr string) error {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if r := cc.refused[addr]; r != nil {
 		return r
 	}
 	return nil
@@ -139,12 +143,17 @@ func (cc *ClientCredentials) ClientHandshake(ctx context.Context, authority stri
 
 // judge notes what became of a connection, and makes a refusal of what is one.
 func (cc *ClientCredentials) judge(peer string, err error) error {
-	if err == nil {
-		cc.last.Store(nil)
-		return nil
+	var r *RefusedError
+	if err != nil {
+		r = refusal(peer, err)
 	}
-	r := refusal(peer, err)
-	cc.last.Store(r)
+	cc.mu.Lock()
+	if r == nil {
+		delete(cc.refused, peer)
+	} else {
+		cc.refused[peer] = r
+	}
+	cc.mu.Unlock()
 	if r == nil {
 		return err
 	}
@@ -223,5 +232,5 @@ func (p *plainConn) Read(b []byte) (int, error) {
 
 var _ interface {
 	credentials.TransportCredentials
-	Refusal() error
+	Refusal(addr string) error
 } = (*ClientCredentials)(nil)

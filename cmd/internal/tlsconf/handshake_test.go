@@ -117,6 +117,7 @@ func TestHostsAreVerified(t *testing.T) {
 			continue
 		}
 		client, server := net.Pipe()
+		addr := net.JoinHostPort(host, "7070")
 		creds, served := conf.ClientCredentials("peer", false), make(chan error, 1)
 		go func() {
 			conn, _, err := conf.ServerCredentials("workers").ServerHandshake(server)
@@ -125,9 +126,9 @@ func TestHostsAreVerified(t *testing.T) {
 			}
 			served <- err
 		}()
-		_, _, err := creds.ClientHandshake(t.Context(), net.JoinHostPort(host, "7070"), client)
-		if (err == nil) != good || good == (creds.Refusal() != nil) {
-			t.Errorf("dialed as %q: %v, refusal %v; want accepted: %v", host, err, creds.Refusal(), good)
+		_, _, err := creds.ClientHandshake(t.Context(), addr, client)
+		if (err == nil) != good || good == (creds.Refusal(addr) != nil) {
+			t.Errorf("dialed as %q: %v, refusal %v; want accepted: %v", host, err, creds.Refusal(addr), good)
 		}
 		client.Close()
 		server.Close()
@@ -167,8 +168,8 @@ func TestNetworkFailuresAreNoRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := conf.ClientCredentials("peer", true)
-	if _, _, err := creds.ClientHandshake(t.Context(), l.Addr().String(), raw); err == nil || creds.Refusal() != nil {
-		t.Errorf("a peer that hangs up: %v, refusal %v, want an error and no refusal", err, creds.Refusal())
+	if _, _, err := creds.ClientHandshake(t.Context(), l.Addr().String(), raw); err == nil || creds.Refusal(l.Addr().String()) != nil {
+		t.Errorf("a peer that hangs up: %v, refusal %v, want an error and no refusal", err, creds.Refusal(l.Addr().String()))
 	}
 	<-hungUp
 

@@ -182,5 +182,5 @@ func meet(t *testing.T, server, client *Conf) (m meeting, refused error) {
 		conn.Close()
 	}
 	<-done
-	return m, creds.Refusal()
+	return m, creds.Refusal(l.Addr().String())
 }
