@@ -40,7 +40,7 @@ func (c *clock) advance(d time.Duration) {
 }
 
 // newCA is an authority for ten days from start.
-func newCA(t *testing.T, name string) *certs.Pair {
+func newCA(t testing.TB, name string) *certs.Pair {
 	t.Helper()
 	ca, err := certs.NewCA(name, certs.For(start, 240*time.Hour))
 	if err != nil {
@@ -50,7 +50,7 @@ func newCA(t *testing.T, name string) *certs.Pair {
 }
 
 // newLeaf is a certificate for loopback, for a day from the given time.
-func newLeaf(t *testing.T, ca *certs.Pair, name string, from time.Time) *certs.Pair {
+func newLeaf(t testing.TB, ca *certs.Pair, name string, from time.Time) *certs.Pair {
 	t.Helper()
 	leaf, err := certs.Issue(ca, []string{name}, certs.Validity{From: from, Until: from.Add(24 * time.Hour)})
 	if err != nil {
@@ -60,7 +60,7 @@ func newLeaf(t *testing.T, ca *certs.Pair, name string, from time.Time) *certs.P
 }
 
 // files writes a program's three files to a new directory.
-func files(t *testing.T, leaf *certs.Pair, cas ...*certs.Pair) Files {
+func files(t testing.TB, leaf *certs.Pair, cas ...*certs.Pair) Files {
 	t.Helper()
 	dir := t.TempDir()
 	f := Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem")}
@@ -69,7 +69,7 @@ func files(t *testing.T, leaf *certs.Pair, cas ...*certs.Pair) Files {
 }
 
 // put replaces the files as certificate managers do: written aside and renamed.
-func (f Files) put(t *testing.T, leaf *certs.Pair, cas ...*certs.Pair) {
+func (f Files) put(t testing.TB, leaf *certs.Pair, cas ...*certs.Pair) {
 	t.Helper()
 	var trusted []byte
 	for _, ca := range cas {
@@ -80,7 +80,7 @@ func (f Files) put(t *testing.T, leaf *certs.Pair, cas ...*certs.Pair) {
 	write(t, f.Cert, leaf.CertPEM)
 }
 
-func write(t *testing.T, path string, data []byte) {
+func write(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func (r *record) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func open(t *testing.T, f Files, c *clock, r *record) *Conf {
+func open(t testing.TB, f Files, c *clock, r *record) *Conf {
 	t.Helper()
 	conf, err := Open(f, c.now, r.logger())
 	if err != nil {
@@ -121,7 +121,7 @@ func open(t *testing.T, f Files, c *clock, r *record) *Conf {
 	return conf
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -141,7 +141,7 @@ type meeting struct {
 const greeting = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 // meet connects two sides by their gRPC credentials.
-func meet(t *testing.T, server, client *Conf) (m meeting, refused error) {
+func meet(t testing.TB, server, client *Conf) (m meeting, refused error) {
 	t.Helper()
 	l := listen(t)
 	done := make(chan struct{})
