@@ -30,7 +30,7 @@ type Config struct {
 	DialOptions []grpc.DialOption
 	// Refusal, if set, says why the latest connection to the neighbour at addr was refused for
 	// a reason that another attempt would meet again, such as its certificate; nil if it was
-	// not. Join then fails at once.
+	// not or was asked about before. Join then fails at once.
 	Refusal func(addr string) error
 	// MaxMessageBytes bounds a message, and so a chunk; all members need the
 	// same. Default 16 MiB: about a million numbers per member.

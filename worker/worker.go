@@ -53,7 +53,7 @@ type Credentials struct {
 }
 
 // Refuser is implemented by credentials that know why the latest connection to a HOST:PORT was refused, by either side;
-// nil if it was not, or failed for another reason.
+// nil if it was not, failed for another reason, or was asked about before.
 type Refuser interface{ Refusal(addr string) error }
 
 const (

@@ -125,8 +125,8 @@ func TestClusterUnderTLSGivesTheSameBits(t *testing.T) {
 	// Everything changes under the running job: the coordinator's certificate, and a worker goes and another comes.
 	cf.put(t, newLeaf(t, ca, "coordinator-2", start), ca)
 	first()
-	_, ended = r.work(open(t, files(t, newLeaf(t, ca, "d", start), ca), c, &log), "d", log.logger())
-	workers = append(workers, ended)
+	// The new one may come too late to a job this short, and then waits for the next.
+	r.work(open(t, files(t, newLeaf(t, ca, "d", start), ca), c, &log), "d", log.logger())
 	if got := r.prompt(); !bytes.Equal(got, want) {
 		t.Error("prompt.safetensors differs from that of a run without TLS")
 	}

@@ -106,11 +106,13 @@ func (c *Conf) ClientCredentials(role string, logged bool) *ClientCredentials {
 }
 
 // Refusal is why the latest connection to a HOST:PORT was refused, by either side: a *RefusedError, or nil if it was
-// accepted or failed for another reason.
+// accepted, failed for another reason, or was asked about before. Attempts that reach nobody are no connections, and must
+// not be taken for the refusal before them.
 func (cc *ClientCredentials) Refusal(addr string) error {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
 	if r := cc.refused[addr]; r != nil {
+		delete(cc.refused, addr)
 		return r
 	}
 	return nil

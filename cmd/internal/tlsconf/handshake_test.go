@@ -127,8 +127,11 @@ func TestHostsAreVerified(t *testing.T) {
 			served <- err
 		}()
 		_, _, err := creds.ClientHandshake(t.Context(), addr, client)
-		if (err == nil) != good || good == (creds.Refusal(addr) != nil) {
-			t.Errorf("dialed as %q: %v, refusal %v; want accepted: %v", host, err, creds.Refusal(addr), good)
+		if refused := creds.Refusal(addr); (err == nil) != good || good == (refused != nil) {
+			t.Errorf("dialed as %q: %v, refusal %v; want accepted: %v", host, err, refused, good)
+		}
+		if refused := creds.Refusal(addr); refused != nil {
+			t.Errorf("dialed as %q: the refusal %v is told twice", host, refused)
 		}
 		client.Close()
 		server.Close()
@@ -168,8 +171,10 @@ func TestNetworkFailuresAreNoRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := conf.ClientCredentials("peer", true)
-	if _, _, err := creds.ClientHandshake(t.Context(), l.Addr().String(), raw); err == nil || creds.Refusal(l.Addr().String()) != nil {
-		t.Errorf("a peer that hangs up: %v, refusal %v, want an error and no refusal", err, creds.Refusal(l.Addr().String()))
+	if _, _, err := creds.ClientHandshake(t.Context(), l.Addr().String(), raw); err == nil {
+		t.Error("a handshake with a peer that hangs up succeeds")
+	} else if refused := creds.Refusal(l.Addr().String()); refused != nil {
+		t.Errorf("a peer that hangs up counts as a refusal: %v", refused)
 	}
 	<-hungUp
 
