@@ -15,7 +15,7 @@ PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
 # Packages whose goroutines talk to each other.
-RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/...
+RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/... ./cmd/internal/tlsconf
 
 # The commit goes into --version where git can read it; a tree that it refuses must still build.
 BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
@@ -49,7 +49,7 @@ unit: ## Run all tests.
 	$(GO) test ./...
 
 .PHONY: race
-race: ## Run the tests of coordinator, worker and allreduce under the race detector; needs a C compiler.
+race: ## Run the tests of coordinator, worker, allreduce and TLS under the race detector; needs a C compiler.
 	@if [ "$$($(GO) env CGO_ENABLED)" != 1 ]; then \
 	  echo "race: the race detector needs cgo; CGO_ENABLED is 0: set it to 1 and install a C compiler (gcc or clang)" >&2; exit 1; fi
 	@cc="$$($(GO) env CC)"; if ! command -v $${cc%% *} >/dev/null; then \

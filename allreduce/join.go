@@ -141,6 +141,10 @@ func (r *Ring) connect(ctx context.Context) error {
 		peer := r.peerError(r.next(), Joining, plain(err))
 		switch status.Code(err) {
 		case codes.Unavailable, codes.ResourceExhausted:
+			if refused := r.refusal(); refused != nil {
+				peer.Err = refused
+				return peer
+			}
 			r.node.log.Debug("all-reduce neighbour not reached, will try again", "job", r.job, "generation", r.generation, "in", delay, "err", peer)
 		case codes.Aborted:
 			peer.Aborted = true
@@ -161,6 +165,14 @@ func (r *Ring) connect(ctx context.Context) error {
 			return peer
 		}
 	}
+}
+
+// refusal is why the latest connection to the next member was refused for good, nil if it was not.
+func (r *Ring) refusal() error {
+	if r.node.config.Refusal == nil {
+		return nil
+	}
+	return r.node.config.Refusal(r.members[r.next()].Addr)
 }
 
 // open makes one attempt to open the stream and to have it accepted.

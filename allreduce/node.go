@@ -28,6 +28,10 @@ type Config struct {
 	// DialOptions are for connections to neighbours. Without credentials among them,
 	// connections are in plain text.
 	DialOptions []grpc.DialOption
+	// Refusal, if set, says why the latest connection to the neighbour at addr was refused for
+	// a reason that another attempt would meet again, such as its certificate; nil if it was
+	// not or was asked about before. Join then fails at once.
+	Refusal func(addr string) error
 	// MaxMessageBytes bounds a message, and so a chunk; all members need the
 	// same. Default 16 MiB: about a million numbers per member.
 	MaxMessageBytes int

@@ -12,6 +12,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
@@ -25,8 +27,11 @@ type Config struct {
 	Nodes    int // workers to wait for before training starts
 	MinNodes int // workers to go on with when others are lost
 	Listener net.Listener
-	Out      string // output directory
-	DataDir  string // raft log and snapshots; "" is Out/state
+	// Credentials secure the workers' connections; nil is plain text.
+	Credentials credentials.TransportCredentials
+
+	Out     string // output directory
+	DataDir string // raft log and snapshots; "" is Out/state
 
 	CommitWindow     int           // steps that may run ahead of the commit
 	HeartbeatTimeout time.Duration // silence after which a worker is given up
@@ -43,6 +48,8 @@ const (
 	maxMessage = 64 << 20
 	// finishGrace bounds the wait for workers to read that the job is over.
 	finishGrace = 3 * time.Second
+	// connectionTimeout bounds the handshakes of a new connection.
+	connectionTimeout = 15 * time.Second
 	// leaderTimeout bounds the wait for this replica to lead after a start.
 	leaderTimeout = 30 * time.Second
 )
@@ -80,6 +87,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	if cfg.DataDir == "" {
 		cfg.DataDir = filepath.Join(cfg.Out, "state")
+	}
+	if cfg.Credentials == nil {
+		cfg.Credentials = insecure.NewCredentials()
 	}
 	if cfg.Progress == nil {
 		cfg.Progress = Silent{}
@@ -158,6 +168,7 @@ func serve(ctx context.Context, cfg *Config, job *Job, n *node, out *outputs) er
 	c := newController(cfg, job, n, out)
 	closed := make(chan struct{})
 	srv := grpc.NewServer(
+		grpc.Creds(cfg.Credentials), grpc.ConnectionTimeout(connectionTimeout),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.HeartbeatTimeout, Timeout: cfg.HeartbeatTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),

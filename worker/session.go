@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -36,7 +35,7 @@ type session struct {
 
 // session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish.
 func (w *worker) session(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, grpc.WithTransportCredentials(w.Credentials.Coordinator),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))
 	if err != nil {
@@ -78,6 +77,7 @@ func (s *session) run(ctx context.Context) error {
 	if welcome == nil {
 		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.Coordinator, first.Body)}
 	}
+	s.welcome = true
 	beat := time.Duration(welcome.HeartbeatIntervalMs) * time.Millisecond
 	if beat <= 0 {
 		beat = defaultHeartbeat

@@ -18,7 +18,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/allreduce"
@@ -36,7 +39,23 @@ type Config struct {
 	Options     model.Options
 	Version     string
 	Logger      *slog.Logger
+
+	Credentials Credentials
 }
+
+// Credentials secure a worker's connections; where one is nil, they are in plain text.
+type Credentials struct {
+	// Coordinator is for the session. If it is a Refuser, a refusal before the worker was ever welcome ends it: to try
+	// again would not help. Later ones do not, as a certificate may be about to be replaced.
+	Coordinator credentials.TransportCredentials
+	// RingServer is for the previous neighbour's connection, RingClient for that to the next. If the latter is a Refuser, a
+	// refusal ends the generation, and the coordinator is told why.
+	RingServer, RingClient credentials.TransportCredentials
+}
+
+// Refuser is implemented by credentials that know why the latest connection to a HOST:PORT was refused, by either side;
+// nil if it was not, failed for another reason, or was asked about before.
+type Refuser interface{ Refusal(addr string) error }
 
 const (
 	firstRetry = 250 * time.Millisecond
@@ -52,6 +71,7 @@ type worker struct {
 	ring     *allreduce.Node
 	backbone *model.Backbone
 	path     string // of backbone
+	welcome  bool   // a coordinator has taken this worker before
 }
 
 // Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator or the machine rules the
@@ -61,7 +81,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if w.host, err = os.Hostname(); err != nil {
 		w.host = "unknown host"
 	}
-	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger}); err != nil {
+	for _, c := range []*credentials.TransportCredentials{&w.Credentials.Coordinator, &w.Credentials.RingServer, &w.Credentials.RingClient} {
+		if *c == nil {
+			*c = insecure.NewCredentials()
+		}
+	}
+	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger,
+		ServerOptions: []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
+		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(w.Credentials.RingClient)},
+		Refusal:       func(addr string) error { return refusal(w.Credentials.RingClient, addr) }}); err != nil {
 		return err
 	}
 	if w.Advertise == "" {
@@ -86,6 +114,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return context.Cause(ctx)
 		case permanent(err):
 			return plain(err)
+		}
+		if refused := refusal(w.Credentials.Coordinator, w.Coordinator); refused != nil {
+			if !w.welcome {
+				return fmt.Errorf("coordinator %w", refused)
+			}
+			err = refused
 		}
 		if time.Since(started) > maxRetry {
 			retry, said = firstRetry, time.Time{}
@@ -120,6 +154,14 @@ func permanent(err error) bool {
 		return true
 	}
 	return false
+}
+
+// refusal is why the latest connection to addr was refused, nil if it was not or the credentials do not know.
+func refusal(c credentials.TransportCredentials, addr string) error {
+	if r, ok := c.(Refuser); ok {
+		return r.Refusal(addr)
+	}
+	return nil
 }
 
 // reason is the part of an error that a person wants to read.

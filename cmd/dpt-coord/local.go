@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/tlsconf"
 )
 
 const (
@@ -37,11 +38,12 @@ type localWorkers struct {
 
 // startLocal starts n workers and keeps them running: one that dies is started again. giveUp is called when one
 // cannot be kept running.
-func startLocal(ctx context.Context, giveUp context.CancelCauseFunc, n int, coord string, log cli.Log, stderr io.Writer) *localWorkers {
+func startLocal(ctx context.Context, giveUp context.CancelCauseFunc, n int, coord string, security *tlsconf.Flags, log cli.Log, stderr io.Writer) *localWorkers {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l := &localWorkers{cancel: cancel}
 	threads := max(1, runtime.NumCPU()/n)
 	args := []string{workerCommand, "--coord", coord, "--threads", strconv.Itoa(threads), "--quiet", "--log-format", log.Format}
+	args = append(args, security.Args()...)
 	for i := range n {
 		l.wg.Go(func() {
 			// The kernel kills a child when the thread that started it ends; keep that thread.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/cmd/internal/workercmd"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/dataset"
@@ -36,7 +37,7 @@ func main() {
 // options are what the flags set beside the job's settings.
 type options struct {
 	listen   string
-	insecure bool
+	security tlsconf.Flags
 	local    bool
 	json     bool
 }
@@ -65,8 +66,8 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	if o.local && !cmd.Changed("listen") {
 		o.listen = "127.0.0.1:0"
 	}
-	if !o.insecure && !cli.Loopback(o.listen) {
-		return cmd.Usagef("--listen %s: reaches beyond this machine without TLS, want a loopback address or --insecure", o.listen)
+	if err := o.security.Check(cmd, tlsconf.Address{Flag: "listen", Addr: o.listen}); err != nil {
+		return err
 	}
 	if cfg.Out == "" {
 		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
@@ -75,6 +76,11 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	cfg.Settings, cfg.Version = s, cli.Version()
 	cfg.Progress, cfg.Logger = reporter(&std, log)
 
+	secure, err := o.security.Open(cfg.Logger)
+	if err != nil {
+		return err
+	}
+	cfg.Credentials = secure.ServerCredentials("workers")
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", o.listen, err)
@@ -84,7 +90,12 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	runCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if o.local {
-		workers := startLocal(runCtx, cancel, cfg.Nodes, listener.Addr().String(), log, std.Err)
+		dial := tlsconf.LocalAddr(listener.Addr())
+		if err := checkLocal(secure, dial); err != nil {
+			listener.Close()
+			return err
+		}
+		workers := startLocal(runCtx, cancel, cfg.Nodes, dial, &o.security, log, std.Err)
 		defer workers.stop()
 	}
 	res, err := coordinator.Run(runCtx, cfg)
@@ -145,10 +156,11 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	g.Int(&cfg.MinNodes, "min-nodes", "workers to go on with when others are lost", cli.AtLeast(1))
 	g.Bool(&o.local, "local", "start the workers on this machine too")
 	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:7070, or a free port with --local")
-	g.Bool(&o.insecure, "insecure", "allow workers beyond this machine without TLS")
 	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
 	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker is given up", cli.AtLeast(500*time.Millisecond))
 	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included", cli.AtLeast(time.Second))
+
+	o.security.Bind(cmd.Group("Security"))
 
 	g = cmd.Group("Output")
 	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").DefaultText("runs/TASK")
@@ -159,9 +171,21 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	cmd.Examples = []cli.Example{
 		{Text: "Everything embedded, four workers on this machine:", Command: "dpt-coord --nodes 4 --local"},
 		{Text: "ReCoRD on T5-Large with workers that join from elsewhere:",
-			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --insecure --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
+			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --tls-cert trainer.pem --tls-key trainer-key.pem --tls-ca ca.pem --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
 	}
 	return cmd
+}
+
+// checkLocal wants the host by which local workers dial among the certificate's names.
+func checkLocal(secure *tlsconf.Conf, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if err := secure.CheckHost(host); err != nil {
+		return fmt.Errorf("--local: %w", err)
+	}
+	return nil
 }
 
 // knownTask wants a task's name, in any case.

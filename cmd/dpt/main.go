@@ -1,5 +1,5 @@
 // Command dpt is the user's tool around training: it tokenizes, scores, evaluates, predicts and
-// exports. dpt-coord and dpt-worker train.
+// exports, and makes certificates. dpt-coord and dpt-worker train.
 package main
 
 import (
@@ -26,6 +26,7 @@ func subcommands() []subcommand {
 		{"predict", "greedy outputs for sources", runPredict},
 		{"export", "a prompt as an adapter for another program", runExport},
 		{"bench", "how fast a training step runs, and what bounds it", runBench},
+		{"certs", "a private CA and certificates for mutual TLS", runCerts},
 	}
 }
 

@@ -132,6 +132,10 @@ func TestWrongUsage(t *testing.T) {
 		{"predict --prompt " + dir, "found a directory, want a file"},
 		{"predict --promt x", "unknown flag --promt, did you mean --prompt?"},
 		{"export --out x", "dpt export: --prompt is missing"},
+		{"certs a", "dpt certs: --out is missing"},
+		{"certs --out x", "dpt certs: no host given"},
+		{"certs --out x a b,c:7", `host "c:7" in b,c:7: found a port, want a DNS name or an IP address`},
+		{"certs --out x a --days 0", "--days 0: want 1 to 36500"},
 		{"export --prompt " + file, "dpt export: --out is missing"},
 		{"export --prompt " + file + " --out x --format onnx", "--format onnx: want peft"},
 	} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
+	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/worker"
 )
@@ -30,7 +31,7 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 		advertise string
 		id        string
 		modelDir  string
-		insecure  bool
+		security  tlsconf.Flags
 		engine    device.Flags
 		log       = cli.DefaultLog()
 	)
@@ -43,14 +44,14 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 	g.String(&listen, "listen", "`ADDRESS` for the ring's streams; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:0, or every interface for a coordinator elsewhere")
 	g.String(&advertise, "advertise", "`ADDRESS` under which the other workers reach this one", cli.HostPort).DefaultText("the one listened on")
 	g.String(&id, "id", "`NAME` of this worker, unique in the job", cli.NotEmpty).DefaultText("host, process and a random number")
-	g.Bool(&insecure, "insecure", "allow connections beyond this machine without TLS")
+	security.Bind(cmd.Group("Security"))
 	g = cmd.Group("Backbone")
 	g.String(&modelDir, "model", "`DIR` of the backbone on this machine").DefaultText("where the coordinator has it")
 	engine.Bind(cmd.Group("Engine"))
 	log.Bind(cmd.Group("Logging"))
 	cmd.Examples = []cli.Example{
 		{Text: "A worker on this machine's CPU:", Command: name + " --coord 127.0.0.1:7070 --cpu"},
-		{Text: "A worker on GPU 0 of another machine:", Command: name + " --coord trainer:7070 --gpu 0 --model /models/t5-large --insecure"},
+		{Text: "A worker on GPU 0 of another machine:", Command: name + " --coord trainer:7070 --gpu 0 --model /models/t5-large --tls-cert w1.pem --tls-key w1-key.pem --tls-ca ca.pem"},
 	}
 	if err := cmd.Parse(args); err != nil {
 		return err
@@ -71,10 +72,13 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			listen = ":0"
 		}
 	}
-	for _, a := range []struct{ flag, addr string }{{"coord", coord}, {"listen", listen}} {
-		if !insecure && !cli.Loopback(a.addr) {
-			return cmd.Usagef("--%s %s: reaches beyond this machine without TLS, want a loopback address or --insecure", a.flag, a.addr)
-		}
+	if err := security.Check(cmd, tlsconf.Address{Flag: "coord", Addr: coord}, tlsconf.Address{Flag: "listen", Addr: listen}); err != nil {
+		return err
+	}
+	logger := log.Logger(std.Err)
+	secure, err := security.Open(logger)
+	if err != nil {
+		return err
 	}
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -86,8 +90,19 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			return err
 		}
 	}
+	if host, _, err := net.SplitHostPort(advertise); err == nil {
+		if err := secure.CheckHost(host); err != nil {
+			listener.Close()
+			return fmt.Errorf("%w; --advertise gives another address", err)
+		}
+	}
 	err = worker.Run(ctx, worker.Config{Coordinator: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
-		Options: options, Version: cli.Version(), Logger: log.Logger(std.Err)})
+		Options: options, Version: cli.Version(), Logger: logger,
+		Credentials: worker.Credentials{
+			Coordinator: secure.ClientCredentials("the coordinator", false),
+			RingServer:  secure.ServerCredentials("the ring"),
+			RingClient:  secure.ClientCredentials("the ring neighbour", true),
+		}})
 	var stopped *cli.Interrupted
 	if errors.As(err, &stopped) {
 		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s", err, name, coord)
