@@ -17,12 +17,34 @@ INLINE vf splat(float x) { return x - (vf){0}; }
 // blend is a where mask is all ones, b where it is 0.
 INLINE vf blend(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 
-INLINE vf maxv(vf a, vf b) { return blend(a > b, a, b); }
+// maxv is a where a > b, else b: the second operand where one is NaN.
+INLINE vf maxv(vf a, vf b) {
+#if defined(__x86_64__) && VL == 16
+	return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__x86_64__) && VL == 8
+	return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+	return blend(a > b, a, b);
+#endif
+}
+
+INLINE vf minv(vf a, vf b) {
+#if defined(__x86_64__) && VL == 16
+	return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__x86_64__) && VL == 8
+	return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+	return blend(a < b, a, b);
+#endif
+}
 
 INLINE vf from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
 
 // to_bf16 rounds to nearest, ties to even; NaN stays NaN.
 INLINE vh to_bf16(vf x) {
+#if HAVE_DPBF16
+	return (vh)_mm512_cvtneps_pbh((__m512)x);
+#endif
 	vu u = (vu)x;
 	vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
 	vu nan = (vu)(x != x);
@@ -107,32 +129,31 @@ INLINE vi lanes(long m) {
 	return v < (int32_t)m;
 }
 
-// expv is eˣ within 2 units in the last place. Results below the normal range are 0; NaN stays NaN.
+// expv is eˣ within 2 units in the last place, for x in [-87.3, 88.3]; what lies outside is taken for the nearer end. NaN stays NaN.
 INLINE vf expv(vf x) {
-	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low bits. ln2Hi has few enough bits that n·ln2Hi is exact.
-	const float round = 1.5f * (1 << 23), ln2Hi = 0.693359375f, ln2Lo = -2.12194440054690583e-4f;
-	vi low = x < -87.33f, high = x > 88.3f;
+	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low bits, and 127 more makes them 2ⁿ's exponent.
+	// ln2Hi has few enough bits that n·ln2Hi is exact. The polynomial is eʳ's best of its degree, 3e-9 off at most.
+	const float round = 1.5f * (1 << 23) + 127, ln2Hi = 0.693359375f, ln2Lo = -2.12194440054690583e-4f;
+	x = maxv(splat(-87.3f), x);
+	x = minv(splat(88.3f), x);
 	vf n = x * 1.44269504088896340736f + round;
-	vi e = (vi)n << 23;
+	vf scale = (vf)((vi)n << 23);
 	n -= round;
 	vf r = (x - n * ln2Hi) - n * ln2Lo;
-	vf p = r * (1.0f / 5040) + 1.0f / 720;
-	p = p * r + 1.0f / 120;
-	p = p * r + 1.0f / 24;
-	p = p * r + 1.0f / 6;
-	p = p * r + 0.5f;
-	p = p * (r * r) + r + 1;
-	p = (vf)((vi)p + e); // times 2ⁿ
-	p = blend(low, splat(0), p);
-	p = blend(high, splat(INFINITY), p); // a little early, where no sum of exponentials could be finite for long
-	return blend(x != x, x, p);
+	vf p = r * 0.001381459878757596f + 0.008368716575205326f;
+	p = p * r + 0.04166838899254799f;
+	p = p * r + 0.1666652113199234f;
+	p = p * r + 0.4999999403953552f;
+	p = p * r + 1;
+	p = p * r + 1;
+	return p * scale;
 }
 
 // tanhv is tanh within 4e-7, relative.
 INLINE vf tanhv(vf x) {
 	vi sign = (vi)x & INT32_MIN;
 	vf a = (vf)((vi)x & INT32_MAX);
-	vf t = 1 - 2 / (expv(2 * blend(a > 10.0f, splat(10), a)) + 1);
+	vf t = 1 - 2 / (expv(2 * minv(splat(10), a)) + 1);
 	vf s = x * x;
 	vf p = s * -0.0088632355f + 0.0218694885f;
 	p = p * s - 0.053968254f;
@@ -140,7 +161,7 @@ INLINE vf tanhv(vf x) {
 	p = p * s - 0.33333333f;
 	p = a + a * s * p;
 	t = blend(a < 0.35f, p, t);
-	return blend(x != x, x, (vf)((vi)t | sign));
+	return (vf)((vi)t | sign);
 }
 
 static void test_exp(float *y, const float *x, long n) { EACH(n) storef(y, j, m, expv(loadf(x, j, m))); }
