@@ -42,7 +42,7 @@ func (d Device) String() string {
 }
 
 // ErrNoCUDA is why a build without CUDA cannot open a GPU.
-var ErrNoCUDA = errors.New("this build has no CUDA engine (build with -tags cuda)")
+var ErrNoCUDA = errors.New("this build has no CUDA engine")
 
 // Check says whether this build can compute on d at all, before anything is loaded.
 func (d Device) Check() error {

@@ -209,7 +209,7 @@ func TestWrongUsage(t *testing.T) {
 		{"missing model", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--model", "nowhere"}, 1, "nowhere"},
 		{"missing init", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--init", "nowhere.safetensors"}, 1, "nowhere.safetensors"},
 		{"unlabeled split", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--eval-split", "test"}, 2, "--eval-split test"},
-		{"GPU without CUDA", "dpt-worker", []string{"--gpu", "0"}, 1, "--gpu 0: this build has no CUDA engine"},
+		{"GPU without CUDA", "dpt-worker", []string{"--gpu", "0"}, 1, "gpu 0: this build has no CUDA engine"},
 		{"both devices", "dpt-worker", []string{"--gpu", "0", "--cpu"}, 2, "want one of them or neither"},
 		{"no port", "dpt-worker", []string{"--coord", "localhost"}, 2, "want HOST:PORT"},
 		{"help", "dpt-coord", []string{"--help"}, 0, ""},
