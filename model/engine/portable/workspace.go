@@ -8,8 +8,8 @@ import (
 
 const chunkElems = 1 << 16
 
-// workspace is an arena: chunks of numbers, handed out front to back. Reset merges several chunks into one of more than their
-// whole size, so a step that fits once never allocates again.
+// workspace is an arena: chunks of numbers, handed out front to back and kept, so a step that was run before finds room without allocating. A new
+// chunk is a quarter of all before it or more, so that they stay few; what is not used of it costs address space only.
 type workspace[F Float] struct {
 	chunks  [][]F
 	chunk   int // chunk in use
@@ -57,7 +57,11 @@ func (w *workspace[F]) take(n int) []F {
 		w.used = 0
 	}
 	if w.chunk == len(w.chunks) {
-		w.chunks = append(w.chunks, aligned[F](max(size, chunkElems)))
+		all := 0
+		for _, c := range w.chunks {
+			all += len(c)
+		}
+		w.chunks = append(w.chunks, aligned[F](max(size, all/4, chunkElems)))
 	}
 	s := w.chunks[w.chunk][w.used : w.used+n : w.used+n]
 	w.used += size
@@ -138,15 +142,6 @@ func (w *workspace[F]) Release(m int) {
 }
 
 func (w *workspace[F]) Reset() {
-	if len(w.chunks) > 1 {
-		total := 0
-		for _, c := range w.chunks {
-			total += len(c)
-		}
-		total += total / 8 // room for a slightly larger step
-		clear(w.chunks)    // let the collector have them before their successor is made
-		w.chunks = append(w.chunks[:0], aligned[F](total))
-	}
 	w.chunk, w.used, w.marks = 0, 0, w.marks[:0]
 	w.mats.used, w.indexes.used, w.segs.used = 0, 0, 0
 }
