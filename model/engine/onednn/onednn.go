@@ -118,9 +118,12 @@ func (e *Engine) dtype() string {
 	return "f32"
 }
 
-// isa is the kernels' instruction set, as far as it matters: bfloat16 instructions do nothing in float32 mode.
+// kernelsName is the name of the kernels' instruction set.
+func (e *Engine) kernelsName() string { return C.GoString(e.kernels.name) }
+
+// isa is kernelsName as far as it matters: bfloat16 instructions do nothing in float32 mode.
 func (e *Engine) isa() string {
-	name := C.GoString(e.kernels.name)
+	name := e.kernelsName()
 	if !e.bf16 {
 		name = strings.TrimSuffix(name, "bf16")
 	}

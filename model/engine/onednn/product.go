@@ -21,11 +21,14 @@ type productKey struct {
 	src, dst dtype
 }
 
+// cGEMM is the library's product for one number of rows.
+type cGEMM = C.dpt_gemm
+
 // product multiplies blocks of rows with packed weights of one shape.
 type product struct {
 	key     productKey
-	gemms   [len(blockRows)]*C.dpt_gemm // nil where that many rows would give other bits
-	scratch int                         // bytes
+	gemms   [len(blockRows)]*cGEMM // nil where that many rows would give other bits
+	scratch int                    // bytes
 }
 
 // source is the type of products' operands.
