@@ -30,6 +30,15 @@ func (s *suite) move(t *testing.T) {
 		e.EmbedForward(x, table, prompt, index)
 		sum := upload(e, ws, engine.Wide, random(r, c*d), c, d)
 		e.EmbedBackward(sum, x, index)
+		xn := ws.Tensor(engine.Narrow, n, d)
+		e.EmbedForward(xn, table, prompt, index)
+		e.EmbedBackward(sum, xn, index)
+		twice := make([]int32, n)
+		for i := range twice {
+			twice[i] = int32(i / 2)
+		}
+		pairs := ws.Tensor(engine.Narrow, n, d)
+		e.GatherRows(pairs, xn, ws.Index(twice))
 
 		perm := r.Perm(n)
 		rows := make([]int32, 40)
@@ -45,7 +54,7 @@ func (s *suite) move(t *testing.T) {
 		e.Zero(zero)
 		empty := ws.Tensor(engine.Wide, 0, d)
 		e.Upload(empty, nil)
-		return [][]float64{download(t, e, x), download(t, e, sum), download(t, e, some), download(t, e, view), download(t, e, zero), download(t, e, empty)}
+		return [][]float64{download(t, e, x), download(t, e, sum), download(t, e, some), download(t, e, view), download(t, e, zero), download(t, e, empty), download(t, e, pairs)}
 	}
 	want, got, got3 := run(ref), run(eng), run(many)
 	for i := range want {

@@ -124,7 +124,7 @@ func rowOps(r *rand.Rand) []rowOp {
 	for _, sparse := range []bool{false, true} {
 		ops = append(ops, rowOp{
 			name: fmt.Sprintf("Linear/sparse=%v", sparse),
-			in:   []operand{narrow(d), narrow(out), wide(d)},
+			in:   []operand{narrow(d), narrow(out), wide(d), wide(out)},
 			make: func(e engine.Engine, r *rand.Rand) op {
 				spec := engine.LinearSpec{In: d, SparseInput: sparse}
 				for _, o := range stack {
@@ -135,7 +135,7 @@ func rowOps(r *rand.Rand) []rowOp {
 					panic(fmt.Sprintf("enginetest: linear is %d×%d, want %d×%d", w.Out(), w.In(), out, d))
 				}
 				return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
-					x, dy, acc := in[0], in[1], in[2]
+					x, dy, acc, dyWide := in[0], in[1], in[2], in[3]
 					if sparse {
 						e.ReLUForward(x, x)
 					}
@@ -143,7 +143,9 @@ func rowOps(r *rand.Rand) []rowOp {
 					e.LinearForward(y, x, w)
 					e.LinearBackward(dx, dy, w, false)
 					e.LinearBackward(acc, dy, w, true)
-					return []engine.Tensor{y, dx, acc}
+					dxNarrow := ws.Tensor(engine.Narrow, x.Rows(), d)
+					e.LinearBackward(dxNarrow, dyWide, w, false)
+					return []engine.Tensor{y, dx, acc, dxNarrow}
 				}
 			},
 		})
