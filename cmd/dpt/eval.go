@@ -148,11 +148,8 @@ func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.
 			return nil, 0, context.Cause(ctx)
 		}
 		var pairs []model.Pair
-		for size := 0; len(texts)+len(pairs) < len(examples) && len(pairs) < passPairs && size < passTokens; {
-			e := examples[len(texts)+len(pairs)]
-			pair := model.Pair{Source: encode(b.tok, e.Source, f.maxSource), Target: encode(b.tok, e.Target, f.maxTarget)}
-			pairs = append(pairs, pair)
-			size += b.prompt.Length + len(pair.Source) + max(len(pair.Target), f.maxTarget)
+		for _, e := range examples[len(texts):min(len(texts)+passPairs, len(examples))] {
+			pairs = append(pairs, model.Pair{Source: encode(b.tok, e.Source, f.maxSource), Target: encode(b.tok, e.Target, f.maxTarget)})
 		}
 		outputs, result, err := b.Evaluate(b.prompt.Embeddings, pairs, f.maxTarget)
 		if err != nil {
