@@ -17,7 +17,6 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
@@ -104,7 +103,7 @@ func (n *node) close() error {
 
 // propose appends an entry to the log. Entries proposed from one goroutine are committed in that order.
 func (n *node) propose(e *fsmpb.Entry) raft.ApplyFuture {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	data, err := fsm.Encode(e)
 	if err != nil {
 		panic(fmt.Sprintf("coordinator: a log entry does not marshal: %v", err))
 	}
