@@ -72,7 +72,7 @@ type node struct {
 
 // openNode opens or creates the replica whose log and snapshots live in dir, and starts it: alone, or as one of several.
 // stateSize is the size of the trainer state that most entries carry.
-func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) (n *node, err error) {
+func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) (opened *node, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -87,11 +87,10 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	n = &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
+	n := &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
-			n = nil
 		}
 	}()
 	snapshots, err := openSnapshots(filepath.Join(dir, "snapshots"), logger)
@@ -165,7 +164,7 @@ func (n *node) start(conf *raft.Config, snapshots *snapshotDir, transport raft.T
 	if err != nil {
 		return err
 	}
-	r, err := raft.NewRaft(conf, n.replica, logs, n.journal, snapshots, transport)
+	r, err := newRaft(conf, n.replica, logs, n.journal, snapshots, transport)
 	if err != nil {
 		// Without the damaged snapshot the log does not reach back far enough, or it would have started.
 		return fmt.Errorf("start raft: %w", errors.Join(err, bad))
@@ -173,6 +172,21 @@ func (n *node) start(conf *raft.Config, snapshots *snapshotDir, transport raft.T
 	n.raft = r
 	n.journal.running.Store(true)
 	return nil
+}
+
+// newRaft is raft.NewRaft, which answers an entry that it cannot read by a panic.
+func newRaft(conf *raft.Config, machine raft.FSM, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, transport raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r = nil
+			if cause, ok := p.(error); ok {
+				err = cause
+			} else {
+				err = fmt.Errorf("%v", p)
+			}
+		}
+	}()
+	return raft.NewRaft(conf, machine, logs, stable, snapshots, transport)
 }
 
 // close stops the replica after a snapshot, so that the next start need not replay the log, and knows at once what
