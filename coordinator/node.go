@@ -65,9 +65,10 @@ type node struct {
 	raft       *raft.Raft
 	replica    *replica
 	journal    *journal
-	transport  io.Closer    // nil when alone
-	leadership <-chan bool  // gained and lost, in turn
-	broken     <-chan error // why this replica cannot go on
+	transport  io.Closer     // nil when alone
+	fresh      time.Duration // how old the leader's last word may be for workers to be sent to it
+	leadership <-chan bool   // gained and lost, in turn
+	broken     <-chan error  // why this replica cannot go on
 }
 
 // openNode opens or creates the replica whose log and snapshots live in dir, and starts it: alone, or as one of several.
@@ -133,6 +134,7 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 			t = DefaultElectionTimeout
 		}
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, t
+		n.fresh = t / 2 // raft's heartbeats are a tenth to a fifth of it apart
 	}
 	conf.LocalID = n.id
 	if err := n.start(conf, snapshots, transport, cluster); err != nil {
@@ -217,9 +219,13 @@ func (n *node) stop() error {
 // alone says whether this is the only replica there can be.
 func (n *node) alone() bool { return n.transport == nil }
 
-// leader is the id of the replica that leads as far as this one knows, and where it takes workers; "" if unknown.
+// leader is the id of the replica that leads as far as this one knows, and where it takes workers; "" if unknown. One
+// that has missed a few heartbeats is not sent to any more: it may be gone, and its successor is not elected yet.
 func (n *node) leader() (id, workerAddr string) {
 	_, lead := n.raft.LeaderWithID()
+	if lead != n.id && time.Since(n.raft.LastContact()) > n.fresh {
+		return "", ""
+	}
 	n.view(func(m *fsm.Machine) { workerAddr = m.WorkerAddr(string(lead)) })
 	return string(lead), workerAddr
 }
