@@ -1,5 +1,5 @@
-# make help lists the targets. Assumed: Go, a C compiler (for the race detector) and git; all else comes
-# from the module proxy on first use.
+# make help lists the targets. Assumed: Go, a C compiler (for the race detector and the oneDNN engine) and git; all else comes
+# from the module proxy on first use, and oneDNN from Debian's packages where they and the right to install them are there.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,6 +20,13 @@ RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/... ./cmd/internal/t
 # The commit goes into --version where git can read it; a tree that it refuses must still build.
 BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
+# Whether programs can be built with oneDNN: cgo, its headers and the library are there.
+have_onednn = [ "$$($(GO) env CGO_ENABLED)" = 1 ] && \
+  printf '%s\n' '\#include <dnnl.h>' 'int main(void) { return dnnl_version()->major < 2; }' | $$($(GO) env CC) -x c - -ldnnl -o /dev/null 2>/dev/null
+
+# Build tags. onednn is the fast engine for CPUs; make TAGS= builds without it.
+TAGS ?= $(shell $(have_onednn) && echo onednn)
+
 DEMO_OUT ?= runs/demo
 DEMO_FLAGS ?= --epochs 25 --eval-every 50
 PARITY_FLAGS ?=
@@ -31,10 +38,23 @@ BENCHTIME ?= 1s
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
 
+.PHONY: onednn
+onednn: ## Install oneDNN's package where it is missing and may be installed (TAGS= does without).
+ifeq ($(origin TAGS),file)
+	@if ! { $(have_onednn); }; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "onednn: installing libdnnl-dev"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends libdnnl-dev; } >/dev/null || true; \
+	  fi; \
+	  { $(have_onednn); } || \
+	    echo "onednn: found no oneDNN with headers (Debian: libdnnl-dev) or no cgo; building without: CPUs compute with the portable engine, about a tenth as fast, and not in bf16" >&2; \
+	fi
+endif
+
 .PHONY: build
-build: ## Build bin/dpt-coord, bin/dpt-worker and bin/dpt.
+build: onednn ## Build bin/dpt-coord, bin/dpt-worker and bin/dpt, with oneDNN where it is (TAGS: Go's build tags).
 	@mkdir -p bin
-	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/ ./cmd/dpt-coord ./cmd/dpt-worker ./cmd/dpt
+	$(GO) build -tags '$(TAGS)' -trimpath -buildvcs=$(BUILDVCS) -o bin/ ./cmd/dpt-coord ./cmd/dpt-worker ./cmd/dpt
 
 .PHONY: demo
 demo: build ## Train on the embedded model and data with 4 workers on this machine; writes runs/demo (DEMO_FLAGS: more flags).
@@ -45,8 +65,9 @@ demo: build ## Train on the embedded model and data with 4 workers on this machi
 test: lint unit race ## Everything that must pass: lint, all tests, and the race detector where goroutines talk.
 
 .PHONY: unit
-unit: ## Run all tests.
+unit: onednn ## Run all tests, and those of the model again with TAGS where there are some.
 	$(GO) test ./...
+	@tags='$(TAGS)'; if [ -n "$$tags" ]; then set -x; $(GO) test -tags "$$tags" ./model/...; fi
 
 .PHONY: race
 race: ## Run the tests of coordinator, worker, allreduce and TLS under the race detector; needs a C compiler.
@@ -57,11 +78,12 @@ race: ## Run the tests of coordinator, worker, allreduce and TLS under the race 
 	$(GO) test -race $(RACE_PACKAGES)
 
 .PHONY: lint
-lint: ## gofmt, go vet and staticcheck.
+lint: onednn ## gofmt, go vet and staticcheck.
 	@bad="$$("$$($(GO) env GOROOT)/bin/gofmt" -l allreduce cmd coordinator dataset model worker)"; if [ -n "$$bad" ]; then \
 	  echo "gofmt: these files are not formatted (gofmt -w fixes them):" >&2; echo "$$bad" >&2; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	@tags='$(TAGS)'; if [ -n "$$tags" ]; then set -x; $(GO) vet -tags "$$tags" ./model/...; $(GO) run $(STATICCHECK) -tags "$$tags" ./model/...; fi
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (5s).
@@ -73,8 +95,8 @@ fuzz: ## Run each fuzz target for FUZZTIME (5s).
 	done
 
 .PHONY: bench
-bench: ## Run the benchmarks that match BENCH, each for BENCHTIME.
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
+bench: onednn ## Run the benchmarks that match BENCH, each for BENCHTIME.
+	$(GO) test -tags '$(TAGS)' -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
 
 .PHONY: parity
 parity: build ## Compare with Transformers, PyTorch and PEFT at T5-Small's shape; PYTHON names a Python with model/parity/requirements.txt.

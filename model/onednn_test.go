@@ -21,7 +21,7 @@ func TestBF16AtT5Base(t *testing.T) {
 		}
 		return x
 	}
-	pairs := []Pair{{ids(120), ids(4)}, {ids(37), ids(2)}}
+	pairs := []Pair{{Source: ids(120), Target: ids(4)}, {Source: ids(37), Target: ids(2)}}
 	var prompt []float32
 	var losses []float64
 	var grads [][]float32

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "dnnl.h" // DPT_F32, DPT_BF16
+#include "gemm.h" // DPT_F32, DPT_BF16
 
 // dpt_mat is a matrix whose element (i, j) is the (i*ld + j)-th of p, of type dt.
 typedef struct {

@@ -5,7 +5,7 @@ package onednn
 // #cgo CFLAGS: -O3 -Wall
 // #cgo LDFLAGS: -ldnnl -lm -ldl
 // #include <stdlib.h>
-// #include "dnnl.h"
+// #include "gemm.h"
 // #include "kernels.h"
 // #include "memory.h"
 import "C"

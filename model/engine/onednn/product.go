@@ -2,7 +2,7 @@
 
 package onednn
 
-// #include "dnnl.h"
+// #include "gemm.h"
 import "C"
 
 import (

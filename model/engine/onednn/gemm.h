@@ -1,7 +1,7 @@
 // A thin layer over oneDNN's C API, the same for versions 2 and 3: matrix products of one fixed shape on packed weights.
 
-#ifndef DPT_DNNL_H
-#define DPT_DNNL_H
+#ifndef DPT_GEMM_H
+#define DPT_GEMM_H
 
 #include <stddef.h>
 

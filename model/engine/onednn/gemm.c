@@ -1,7 +1,7 @@
 //go:build onednn && cgo
 
 #define _GNU_SOURCE
-#include "dnnl.h"
+#include "gemm.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
