@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
@@ -259,7 +259,7 @@ func TestFailedWriteStopsTheReplica(t *testing.T) {
 	}
 	select {
 	case err := <-n.broken:
-		if !strings.Contains(err.Error(), n.journal.path) || !strings.Contains(err.Error(), bbolt.ErrDatabaseNotOpen.Error()) {
+		if !strings.Contains(err.Error(), n.journal.path) || !strings.Contains(err.Error(), bbolterrors.ErrDatabaseNotOpen.Error()) {
 			t.Errorf("replica ends with %v, want an error that names %s", err, n.journal.path)
 		}
 	case <-time.After(time.Minute):
