@@ -52,7 +52,7 @@ type controller struct {
 
 	jobID     string
 	begun     bool      // a generation has run, so MinNodes is enough
-	expected  int       // workers of the last generation of the leader before
+	expected  int       // workers of the last generation of the leader before; 0 once a generation has run here
 	patience  time.Time // until when they are waited for
 	forming   bool      // a GenerationStarted is proposed
 	notBefore time.Time // no new generation before
@@ -313,7 +313,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	var state []byte
 	c.node.view(func(m *fsm.Machine) { state = m.State() })
 	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{}}
-	c.begun = true
+	c.begun, c.expected = true, 0
 	list := make([]*coordpb.Member, len(members))
 	for r, s := range members {
 		list[r] = &coordpb.Member{Id: s.id, RingAddr: s.addr}

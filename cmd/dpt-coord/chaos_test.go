@@ -30,10 +30,15 @@ var (
 	chaosHeartbeat = flag.Duration("chaos.heartbeat", time.Second, "the coordinators' --heartbeat-timeout")
 )
 
-const (
-	chaosSteps   = 600
-	chaosWorkers = 4
-)
+const chaosWorkers = 4
+
+// chaosSteps is how long each job is: a short run's must not go on long after the storm.
+func chaosSteps() int {
+	if *chaosFor < time.Minute {
+		return 250
+	}
+	return 600
+}
 
 var chaosIDs = []string{"a", "b", "c"}
 
@@ -371,8 +376,8 @@ func (c *chaos) round(reference []byte, digests map[int64]string, until time.Tim
 		if !bytes.Equal(reference, mustRead(c.t, c.dir, id, "prompt.safetensors")) {
 			c.t.Errorf("prompt.safetensors of replica %s differs from the undisturbed run's", id)
 		}
-		if got := stepDigests(c.t, filepath.Join(c.dir, id)); len(got) != chaosSteps {
-			c.t.Errorf("replica %s has %d steps in metrics.jsonl, want %d", id, len(got), chaosSteps)
+		if got := stepDigests(c.t, filepath.Join(c.dir, id)); len(got) != chaosSteps() {
+			c.t.Errorf("replica %s has %d steps in metrics.jsonl, want %d", id, len(got), chaosSteps())
 		} else {
 			for step, d := range got {
 				if d != digests[step] {
@@ -392,7 +397,7 @@ func (c *chaos) all() []*victim {
 }
 
 func chaosJob(out string) []string {
-	return small(out, "--steps", fmt.Sprint(chaosSteps), "--seed", "3")
+	return small(out, "--steps", fmt.Sprint(chaosSteps()), "--seed", "3")
 }
 
 // stepDigests are the states after each step that a replica wrote down.
@@ -442,7 +447,7 @@ func TestChaos(t *testing.T) {
 		c.dir = filepath.Join(dir, fmt.Sprint("round", rounds))
 		c.round(reference, digests, until)
 	}
-	t.Logf("%d jobs of %d steps, all with the bits of the undisturbed run\n%s", rounds, chaosSteps, c.table())
+	t.Logf("%d jobs of %d steps, all with the bits of the undisturbed run\n%s", rounds, chaosSteps(), c.table())
 }
 
 // table says what was done and how long recovery took.
