@@ -2,8 +2,6 @@ package coordinator
 
 import (
 	"bytes"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +11,6 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/tiny"
 )
-
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // tinyDir is the embedded model as a directory, with one file changed.
 func tinyDir(t *testing.T, file string, change func([]byte) []byte) string {
@@ -73,7 +69,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := DefaultSettings()
 			c.change(&s)
-			_, err := LoadJob(s, quiet())
+			_, err := LoadJob(s, quiet)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -96,7 +92,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 	}
 	s := DefaultSettings()
 	s.Data = data
-	job, err := LoadJob(s, quiet())
+	job, err := LoadJob(s, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +102,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 		}
 	}
 	s.EvalSplit = "train"
-	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
+	if job, err = LoadJob(s, quiet); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
 		t.Errorf("--eval-split train: %v", err)
 	}
 }
@@ -143,7 +139,7 @@ func TestEvalDue(t *testing.T) {
 }
 
 func TestMetricsFileFollowsTheLog(t *testing.T) {
-	job, err := LoadJob(DefaultSettings(), quiet())
+	job, err := LoadJob(DefaultSettings(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,26 +167,33 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 		recent    []fsm.StepRecord
 		want      string
 	}{
-		"new":               {"", 0, nil, ""},
-		"as it should be":   {line("1") + line("2"), 2, recs[:2], "1 2"},
-		"lines lost":        {line("1"), 4, recs[:4], "1 2 3 4"},
-		"torn line":         {line("1") + `{"step":2,"lo`, 3, recs[:3], "1 2 3"},
-		"not committed":     {line("1") + line("2") + line("3"), 1, recs[:1], "1"},
-		"another job's":     {line("1") + line("2"), 0, nil, ""},
-		"a gap":             {line("1") + line("4"), 5, recs, "1 2 3 4 5"},
-		"older lines gone":  {"", 5, recs[2:], "3 4 5"},
-		"garbage in middle": {line("1") + "x\n" + line("3"), 3, recs[:3], "1 2 3"},
+		"new":                                    {"", 0, nil, ""},
+		"as it should be":                        {line("1") + line("2"), 2, recs[:2], "1 2"},
+		"lines lost":                             {line("1"), 4, recs[:4], "1 2 3 4"},
+		"torn line":                              {line("1") + `{"step":2,"lo`, 3, recs[:3], "1 2 3"},
+		"not committed":                          {line("1") + line("2") + line("3"), 1, recs[:1], "1"},
+		"another job's":                          {line("1") + line("2"), 0, nil, ""},
+		"a gap of a replica that was far behind": {line("1") + line("4"), 5, recs, "1 4 5"},
+		"older lines gone":                       {"", 5, recs[2:], "3 4 5"},
+		"garbage in middle":                      {line("1") + "x\n" + line("3"), 3, recs[:3], "1 2 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, "metrics.jsonl"), []byte(c.file), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			o, err := openOutputs(dir, job, false, c.committed, c.recent)
+			o, err := openOutputs(dir, job, false, c.committed)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer o.close()
+			for _, r := range c.recent {
+				if r.Step > o.last {
+					if err := o.step(r, job.Planner.Plan(r.Step)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 			if got := steps(dir); got != c.want {
 				t.Errorf("steps %q, want %q", got, c.want)
 			}

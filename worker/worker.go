@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -31,22 +32,22 @@ import (
 
 // Config is how a worker runs.
 type Config struct {
-	Coordinator string       // host:port
-	ID          string       // unique among the job's workers
-	Listener    net.Listener // for ring streams; the worker closes it
-	Advertise   string       // host:port under which the ring neighbour reaches Listener; "" is its own address
-	Model       string       // where the backbone lies here; "" is where the coordinator has it
-	Options     model.Options
-	Version     string
-	Logger      *slog.Logger
+	Coordinators []string     // host:port of each replica; a name with several addresses stands for all of them
+	ID           string       // unique among the job's workers
+	Listener     net.Listener // for ring streams; the worker closes it
+	Advertise    string       // host:port under which the ring neighbour reaches Listener; "" is its own address
+	Model        string       // where the backbone lies here; "" is where the coordinator has it
+	Options      model.Options
+	Version      string
+	Logger       *slog.Logger
 
 	Credentials Credentials
 }
 
 // Credentials secure a worker's connections; where one is nil, they are in plain text.
 type Credentials struct {
-	// Coordinator is for the session. If it is a Refuser, a refusal before the worker was ever welcome ends it: to try
-	// again would not help. Later ones do not, as a certificate may be about to be replaced.
+	// Coordinator is for the session. If it is a Refuser, refusals by all replicas before the worker was ever welcome end it: to
+	// try again would not help. Later ones do not, as a certificate may be about to be replaced.
 	Coordinator credentials.TransportCredentials
 	// RingServer is for the previous neighbour's connection, RingClient for that to the next. If the latter is a Refuser, a
 	// refusal ends the generation, and the coordinator is told why.
@@ -58,8 +59,8 @@ type Credentials struct {
 type Refuser interface{ Refusal(addr string) error }
 
 const (
-	firstRetry = 250 * time.Millisecond
-	maxRetry   = 5 * time.Second
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 2 * time.Second
 	// sayAgain is how often a coordinator that stays away is mentioned.
 	sayAgain = 30 * time.Second
 )
@@ -101,11 +102,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			err = errors.Join(err, w.backbone.Close())
 		}
 	}()
+	find := &finder{addrs: w.Coordinators, logger: w.Logger}
 	retry := firstRetry
 	var said time.Time
 	for {
-		started := time.Now()
-		err := w.session(ctx)
+		joined, err := w.round(ctx, find)
 		switch {
 		case err == nil:
 			w.Logger.Info("the job is finished")
@@ -115,26 +116,46 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		case permanent(err):
 			return plain(err)
 		}
-		if refused := refusal(w.Credentials.Coordinator, w.Coordinator); refused != nil {
-			if !w.welcome {
-				return fmt.Errorf("coordinator %w", refused)
-			}
-			err = refused
-		}
-		if time.Since(started) > maxRetry {
+		if joined {
 			retry, said = firstRetry, time.Time{}
 		}
 		if time.Since(said) > sayAgain {
 			said = time.Now()
-			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", cfg.Coordinator, "reason", reason(err))
+			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", strings.Join(w.Coordinators, ","), "reason", reason(err))
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(retry):
+		case <-time.After(retry/2 + rand.N(retry)): // workers that lost the same leader do not come all at once
 		}
 		retry = min(2*retry, maxRetry)
 	}
+}
+
+// round asks the coordinator's replicas one after another until one takes this worker, and works for that one until the
+// session ends. joined says whether one did; err is the last error.
+func (w *worker) round(ctx context.Context, find *finder) (joined bool, err error) {
+	asked, refusals := 0, 0
+	for addr := range find.round(ctx) {
+		joined, err = w.session(ctx, addr)
+		find.heard(addr, err)
+		if joined || err == nil || ctx.Err() != nil || permanent(err) {
+			return joined, err
+		}
+		asked++
+		if refused := refusal(w.Credentials.Coordinator, addr); refused != nil {
+			refusals++
+			err = fmt.Errorf("coordinator %w", refused)
+		}
+		w.Logger.Debug("this coordinator does not take workers now", "coordinator", addr, "reason", reason(err))
+	}
+	if refusals > 0 && refusals == asked && !w.welcome {
+		return false, &localError{err} // every replica refuses: to try again would not help
+	}
+	if err == nil {
+		err = fmt.Errorf("coordinator %s: no address, want at least one", strings.Join(w.Coordinators, ","))
+	}
+	return false, err
 }
 
 // localError is a failure of this machine, not of the connection: trying again would fail again.

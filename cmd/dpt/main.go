@@ -1,5 +1,5 @@
 // Command dpt is the user's tool around training: it tokenizes, scores, evaluates, predicts and
-// exports, and makes certificates. dpt-coord and dpt-worker train.
+// exports, makes certificates, and changes a running coordinator's replicas. dpt-coord and dpt-worker train.
 package main
 
 import (
@@ -27,6 +27,7 @@ func subcommands() []subcommand {
 		{"export", "a prompt as an adapter for another program", runExport},
 		{"bench", "how fast a training step runs, and what bounds it", runBench},
 		{"certs", "a private CA and certificates for mutual TLS", runCerts},
+		{"coord", "add a replica to a running coordinator, or remove one", runCoord},
 	}
 }
 

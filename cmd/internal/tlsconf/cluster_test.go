@@ -62,7 +62,7 @@ func (r *run) work(conf *Conf, id string, log *slog.Logger) (stop context.Cancel
 	ctx, stop := context.WithCancel(context.Background())
 	r.t.Cleanup(stop)
 	out := make(chan error, 1)
-	cfg := worker.Config{Coordinator: r.addr, ID: id, Listener: listen(r.t), Options: model.Options{Threads: 1}, Version: "test", Logger: log, Credentials: worker.Credentials{
+	cfg := worker.Config{Coordinators: []string{r.addr}, ID: id, Listener: listen(r.t), Options: model.Options{Threads: 1}, Version: "test", Logger: log, Credentials: worker.Credentials{
 		Coordinator: conf.ClientCredentials("the coordinator", false),
 		RingServer:  conf.ServerCredentials("the ring"),
 		RingClient:  conf.ClientCredentials("the ring neighbour", true),
@@ -166,7 +166,7 @@ func TestRingRefusalIsTold(t *testing.T) {
 	t.Cleanup(stop)
 	r.wg.Go(func() {
 		// Its session is as it should be, its ring port is not.
-		_ = worker.Run(ctx, worker.Config{Coordinator: r.addr, ID: "b", Listener: listen(t), Options: model.Options{Threads: 1}, Version: "test", Logger: log.logger(), Credentials: worker.Credentials{
+		_ = worker.Run(ctx, worker.Config{Coordinators: []string{r.addr}, ID: "b", Listener: listen(t), Options: model.Options{Threads: 1}, Version: "test", Logger: log.logger(), Credentials: worker.Credentials{
 			Coordinator: conf.ClientCredentials("the coordinator", false),
 			RingServer:  Plain(log.logger()).ServerCredentials("the ring"),
 			RingClient:  conf.ClientCredentials("the ring neighbour", true),
