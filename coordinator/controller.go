@@ -205,11 +205,30 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	if s.ready {
 		return
 	}
-	s.ready, s.engine = true, r.Engine
+	if want, whose := c.numerics(); want != "" && r.Numerics != want {
+		c.logger.Error("worker refused: it would compute other bits", "worker", s.id, "host", s.host, "numerics", r.Numerics, "want", want)
+		s.close(codes.FailedPrecondition, "worker %s computes with %q, %s with %q: all workers of a job must compute the same bits (--engine and --dtype choose; machines of one job need the same instruction set)",
+			s.id, r.Numerics, whose, want)
+		return
+	}
+	s.ready, s.engine, s.numerics = true, r.Engine, r.Numerics
 	c.logger.Info("worker joined", "worker", s.id, "host", s.host, "ring", s.addr, "engine", s.engine, "ready", len(c.ready()), "want", c.cfg.Nodes)
 	if c.gen != nil {
 		c.gen.regroup = true
 	}
+}
+
+// numerics is what every worker must compute with, and who says so: the job once a generation has run, before that the
+// worker that was ready first.
+func (c *controller) numerics() (want, whose string) {
+	c.node.view(func(m *fsm.Machine) { want = m.Numerics() })
+	if want != "" {
+		return want, "the job"
+	}
+	for _, s := range c.ready() {
+		return s.numerics, "worker " + s.id
+	}
+	return "", ""
 }
 
 // onLeft: the session is over, whatever the reason.
@@ -294,7 +313,7 @@ func (c *controller) maybeForm() {
 	var number fsm.Generation
 	var step fsm.Step
 	c.node.view(func(m *fsm.Machine) { number, _ = m.Generation(); step = m.Step() })
-	e := &fsmpb.GenerationStarted{Generation: uint64(number) + 1, ResumeStep: int64(step)}
+	e := &fsmpb.GenerationStarted{Generation: uint64(number) + 1, ResumeStep: int64(step), Numerics: members[0].numerics}
 	for _, s := range members {
 		e.Members = append(e.Members, &fsmpb.Member{Id: s.id, Addr: s.addr})
 	}

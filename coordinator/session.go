@@ -39,7 +39,9 @@ type session struct {
 	// ---
 	ready  bool
 	engine string
-	speed  float64 // rows a second in its gradients; 0 until measured
+	// numerics is what decides the bits of its gradients
+	numerics string
+	speed    float64 // rows a second in its gradients; 0 until measured
 }
 
 func (s *session) String() string {

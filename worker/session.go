@@ -121,7 +121,7 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", welcome.JobId, "ring", s.Advertise)
 	digest := s.backbone.Digest()
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(),
+		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(),
 	}}}); err != nil {
 		return s.ended(err)
 	}

@@ -645,6 +645,7 @@ type Ready struct {
 	ModelDigest   []byte                 `protobuf:"bytes,1,opt,name=model_digest,json=modelDigest,proto3" json:"model_digest,omitempty"`
 	ModelName     string                 `protobuf:"bytes,2,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"` // where the worker has it
 	Engine        string                 `protobuf:"bytes,3,opt,name=engine,proto3" json:"engine,omitempty"`
+	Numerics      string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"` // what decides the bits of its gradients
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +697,13 @@ func (x *Ready) GetModelName() string {
 func (x *Ready) GetEngine() string {
 	if x != nil {
 		return x.Engine
+	}
+	return ""
+}
+
+func (x *Ready) GetNumerics() string {
+	if x != nil {
+		return x.Numerics
 	}
 	return ""
 }
@@ -1643,12 +1651,13 @@ const file_coord_proto_rawDesc = "" +
 	" \x01(\x01R\vmaxGradNorm\x12!\n" +
 	"\fwarmup_steps\x18\v \x01(\x03R\vwarmupSteps\x12\x1f\n" +
 	"\vtotal_steps\x18\f \x01(\x03R\n" +
-	"totalSteps\"a\n" +
+	"totalSteps\"}\n" +
 	"\x05Ready\x12!\n" +
 	"\fmodel_digest\x18\x01 \x01(\fR\vmodelDigest\x12\x1d\n" +
 	"\n" +
 	"model_name\x18\x02 \x01(\tR\tmodelName\x12\x16\n" +
-	"\x06engine\x18\x03 \x01(\tR\x06engine\"5\n" +
+	"\x06engine\x18\x03 \x01(\tR\x06engine\x12\x1a\n" +
+	"\bnumerics\x18\x04 \x01(\tR\bnumerics\"5\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tring_addr\x18\x02 \x01(\tR\bringAddr\"\xac\x01\n" +

@@ -51,6 +51,7 @@ type Machine struct {
 	job         *fsmpb.JobStarted // State cleared once a step is committed
 	generation  Generation
 	members     []Member
+	numerics    string
 	step        Step
 	state       []byte
 	stateDigest Digest
@@ -93,6 +94,9 @@ func (m *Machine) History() Digest { return m.history }
 
 // Generation is the current ring's number and its members by rank.
 func (m *Machine) Generation() (Generation, []Member) { return m.generation, m.members }
+
+// Numerics is what the workers compute with, as it decides the bits of a gradient; "" before the first generation.
+func (m *Machine) Numerics() string { return m.numerics }
 
 // Best is the best evaluated state, nil before the first evaluation.
 func (m *Machine) Best() *Best { return m.best }
@@ -191,6 +195,8 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 		return reject("generation %d resumes at step %d, committed is %d", e.Generation, e.ResumeStep, m.step)
 	case len(e.Members) == 0:
 		return reject("generation %d without members", e.Generation)
+	case m.numerics != "" && e.Numerics != m.numerics:
+		return reject("generation %d computes with %q, the job with %q", e.Generation, e.Numerics, m.numerics)
 	}
 	members := make([]Member, len(e.Members))
 	seen := make(map[string]bool, len(e.Members))
@@ -201,7 +207,7 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 		seen[p.Id] = true
 		members[i] = Member{ID: p.Id, Addr: p.Addr}
 	}
-	m.generation, m.members = Generation(e.Generation), members
+	m.generation, m.members, m.numerics = Generation(e.Generation), members, e.Numerics
 	return nil
 }
 

@@ -138,6 +138,8 @@ func TestRejectionsChangeNothing(t *testing.T) {
 		{"generation resumes in the past", running, generation(2, 0, "a"), "resumes at step 0, committed is 1"},
 		{"generation of nobody", running, generation(2, 1), "without members"},
 		{"generation with a member twice", running, generation(2, 1, "a", "a"), "repeated"},
+		{"generation that computes otherwise", append(running[:2:2], edit(generation(2, 0, "a"), (*fsmpb.Entry).GetGenerationStarted, func(g *fsmpb.GenerationStarted) { g.Numerics = "x/f32" })),
+			edit(generation(3, 0, "a"), (*fsmpb.Entry).GetGenerationStarted, func(g *fsmpb.GenerationStarted) { g.Numerics = "y/f32" }), `computes with "y/f32", the job with "x/f32"`},
 		{"step before the job", nil, step(0, 1), "before any job"},
 		{"step of another generation", running, step(2, 2), "generation 2, current is 1"},
 		{"step again", running, step(1, 1), "step 1 after step 1"},

@@ -26,7 +26,7 @@ func chain(history Digest, step Step, batch, state Digest) Digest {
 func (m *Machine) Snapshot() ([]byte, error) {
 	s := &fsmpb.Snapshot{
 		Version: snapshotVersion, Job: m.job, Generation: uint64(m.generation), Step: int64(m.step), State: m.state,
-		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished,
+		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished, Numerics: m.numerics,
 	}
 	for _, p := range m.members {
 		s.Members = append(s.Members, &fsmpb.Member{Id: p.ID, Addr: p.Addr})
@@ -62,7 +62,7 @@ func (m *Machine) Restore(data []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("snapshot has version %d, this build reads %d", s.Version, snapshotVersion)
 	}
-	n := &Machine{job: s.Job, generation: Generation(s.Generation), step: Step(s.Step), state: s.State, finished: s.Finished}
+	n := &Machine{job: s.Job, numerics: s.Numerics, generation: Generation(s.Generation), step: Step(s.Step), state: s.State, finished: s.Finished}
 	if n.job != nil {
 		d, err := checkState(s.State, s.StateDigest)
 		if err != nil {

@@ -310,6 +310,7 @@ type GenerationStarted struct {
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"` // by rank
 	ResumeStep    int64                  `protobuf:"varint,3,opt,name=resume_step,json=resumeStep,proto3" json:"resume_step,omitempty"`
+	Numerics      string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"` // what decides the bits of the members' gradients: the same for all generations of a job
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +364,13 @@ func (x *GenerationStarted) GetResumeStep() int64 {
 		return x.ResumeStep
 	}
 	return 0
+}
+
+func (x *GenerationStarted) GetNumerics() string {
+	if x != nil {
+		return x.Numerics
+	}
+	return ""
 }
 
 type StepCommitted struct {
@@ -749,6 +757,7 @@ type Snapshot struct {
 	Epochs        []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
 	Finished      bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
 	BestLoss      float64                `protobuf:"fixed64,18,opt,name=best_loss,json=bestLoss,proto3" json:"best_loss,omitempty"`
+	Numerics      string                 `protobuf:"bytes,19,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
 	Coordinators  []*CoordinatorJoined   `protobuf:"bytes,17,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
 	unknownFields protoimpl.UnknownFields
@@ -897,6 +906,13 @@ func (x *Snapshot) GetBestLoss() float64 {
 	return 0
 }
 
+func (x *Snapshot) GetNumerics() string {
+	if x != nil {
+		return x.Numerics
+	}
+	return ""
+}
+
 func (x *Snapshot) GetRecent() []*StepCommitted {
 	if x != nil {
 		return x.Recent
@@ -937,14 +953,15 @@ const file_fsm_proto_rawDesc = "" +
 	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\",\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x82\x01\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x9e\x01\n" +
 	"\x11GenerationStarted\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12,\n" +
 	"\amembers\x18\x02 \x03(\v2\x12.dpt.fsm.v1.MemberR\amembers\x12\x1f\n" +
 	"\vresume_step\x18\x03 \x01(\x03R\n" +
-	"resumeStep\"\xfd\x02\n" +
+	"resumeStep\x12\x1a\n" +
+	"\bnumerics\x18\x04 \x01(\tR\bnumerics\"\xfd\x02\n" +
 	"\rStepCommitted\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -976,7 +993,7 @@ const file_fsm_proto_rawDesc = "" +
 	"workerAddr\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xa7\x05\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xc3\x05\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -998,7 +1015,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\vevaluations\x18\r \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\x12-\n" +
 	"\x06epochs\x18\x0e \x03(\v2\x15.dpt.fsm.v1.EpochStatR\x06epochs\x12\x1a\n" +
 	"\bfinished\x18\x0f \x01(\bR\bfinished\x12\x1b\n" +
-	"\tbest_loss\x18\x12 \x01(\x01R\bbestLoss\x121\n" +
+	"\tbest_loss\x18\x12 \x01(\x01R\bbestLoss\x12\x1a\n" +
+	"\bnumerics\x18\x13 \x01(\tR\bnumerics\x121\n" +
 	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recent\x12A\n" +
 	"\fcoordinators\x18\x11 \x03(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedR\fcoordinatorsB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
