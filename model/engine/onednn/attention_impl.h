@@ -10,19 +10,26 @@
 #define NR (2 * VL)
 #define QB 96 // queries in a block: a multiple of 2 and of every MR
 
+// UNROLL unrolls a loop whole, so that its array lives in registers.
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define UP(n, to) (((n) + (to)-1) / (to) * (to))
 
 // micro adds to, or sets, c [M, NR]: the products of M rows of a, whose element (i, k) is a[i*rs + k*cs], with a panel b [depth, NR].
 INLINE void micro_f32(const int M, long depth, const float *a, long rs, long cs, const float *b, float *c, long ldc, int add) {
 	vf s[MR][2];
-#pragma GCC unroll 16
+	UNROLL
 	for (int i = 0; i < M; i++) {
 		s[i][0] = add ? loadf(c + i * ldc, 0, VL) : splat(0);
 		s[i][1] = add ? loadf(c + i * ldc, VL, VL) : splat(0);
 	}
 	for (long k = 0; k < depth; k++) {
 		vf b0 = loadf(b, 0, VL), b1 = loadf(b, VL, VL);
-#pragma GCC unroll 16
+		UNROLL
 		for (int i = 0; i < M; i++) {
 			s[i][0] += a[i * rs] * b0;
 			s[i][1] += a[i * rs] * b1;
@@ -30,7 +37,7 @@ INLINE void micro_f32(const int M, long depth, const float *a, long rs, long cs,
 		a += cs;
 		b += NR;
 	}
-#pragma GCC unroll 16
+	UNROLL
 	for (int i = 0; i < M; i++) {
 		storef(c + i * ldc, 0, VL, s[i][0]);
 		storef(c + i * ldc, VL, VL, s[i][1]);
@@ -43,14 +50,14 @@ INLINE __m512 dp(__m512 s, uint32_t a, __m512i b) { return _mm512_dpbf16_ps(s, (
 // micro_pair is micro_f32 on pairs; depth counts pairs.
 INLINE void micro_pair(const int M, long depth, const uint32_t *a, long rs, long cs, const uint32_t *b, float *c, long ldc, int add) {
 	__m512 s[MR][2];
-#pragma GCC unroll 16
+	UNROLL
 	for (int i = 0; i < M; i++) {
 		s[i][0] = add ? _mm512_loadu_ps(c + i * ldc) : _mm512_setzero_ps();
 		s[i][1] = add ? _mm512_loadu_ps(c + i * ldc + VL) : _mm512_setzero_ps();
 	}
 	for (long k = 0; k < depth; k++) {
 		__m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + VL);
-#pragma GCC unroll 16
+		UNROLL
 		for (int i = 0; i < M; i++) {
 			s[i][0] = dp(s[i][0], a[i * rs], b0);
 			s[i][1] = dp(s[i][1], a[i * rs], b1);
@@ -58,7 +65,7 @@ INLINE void micro_pair(const int M, long depth, const uint32_t *a, long rs, long
 		a += cs;
 		b += NR;
 	}
-#pragma GCC unroll 16
+	UNROLL
 	for (int i = 0; i < M; i++) {
 		_mm512_storeu_ps(c + i * ldc, s[i][0]);
 		_mm512_storeu_ps(c + i * ldc + VL, s[i][1]);
