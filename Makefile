@@ -45,7 +45,7 @@ help: ## List the targets.
 onednn: ## Install oneDNN's package where it is missing and may be installed (TAGS= does without).
 ifeq ($(origin TAGS),file)
 	@if ! { $(have_onednn); }; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "onednn: installing libdnnl-dev"; \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends libdnnl-dev; } >/dev/null || true; \
 	  fi; \

@@ -53,17 +53,29 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	return nil
 }
 
-// passEnd is where a pass ends that begins with item lo of n: as far as Options.MaxElems allows, and at least one item on.
+// passEnd is where a pass ends that begins with item lo of n. As few passes follow as Options.MaxElems allows, of about one size, which
+// takes the least memory; each has at least one item.
 func (m *Model) passEnd(lo, n int, size func(i int) int) int {
-	if m.opt.MaxElems == 0 {
+	limit := m.opt.MaxElems
+	if limit == 0 {
 		return n
 	}
-	total, hi := size(lo), lo+1
-	for hi < n {
-		if total += size(hi); total > m.opt.MaxElems {
+	all, passes, pass := 0, 1, 0
+	for i := lo; i < n; i++ {
+		s := size(i)
+		if all += s; pass > 0 && pass+s > limit {
+			passes, pass = passes+1, 0
+		}
+		pass += s
+	}
+	even := min(limit, (all+passes-1)/passes)
+	hi, total := lo+1, size(lo)
+	for ; hi < n; hi++ {
+		s := size(hi)
+		if 2*total+s > 2*even || total+s > limit {
 			break
 		}
-		hi++
+		total += s
 	}
 	return hi
 }

@@ -2,6 +2,7 @@ package t5
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/dptune/dpt/model/engine/meter"
@@ -50,6 +51,32 @@ func TestMemoryEstimates(t *testing.T) {
 					return err
 				})
 			})
+		}
+	}
+}
+
+func TestPasses(t *testing.T) {
+	for _, c := range []struct {
+		sizes []int
+		limit int
+		ends  []int
+	}{
+		{[]int{1, 1, 1, 1, 1, 1, 1, 1}, 0, []int{8}},
+		{[]int{1, 1, 1, 1, 1, 1, 1, 1}, 8, []int{8}},
+		{[]int{1, 1, 1, 1, 1, 1, 1, 1}, 7, []int{4, 8}},
+		{[]int{1, 1, 1, 1, 1, 1, 1}, 3, []int{3, 5, 7}},
+		{[]int{9, 9, 9}, 1, []int{1, 2, 3}},
+		{[]int{9, 1, 1, 9, 1}, 9, []int{1, 3, 4, 5}},
+		{[]int{5, 4, 3, 2, 1}, 10, []int{2, 5}},
+	} {
+		m := &Model{opt: Options{MaxElems: c.limit}}
+		var ends []int
+		for lo := 0; lo < len(c.sizes); {
+			lo = m.passEnd(lo, len(c.sizes), func(i int) int { return c.sizes[i] })
+			ends = append(ends, lo)
+		}
+		if !slices.Equal(ends, c.ends) {
+			t.Errorf("%v within %d: passes end at %v, want %v", c.sizes, c.limit, ends, c.ends)
 		}
 	}
 }
