@@ -307,6 +307,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: &coordpb.StartGeneration{
 			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state,
 		}}})
+		c.cfg.markHalf(HalfGeneration, r, len(members))
 	}
 	c.lastStep = time.Now()
 	c.logger.Info("generation started", "generation", e.Generation, "workers", len(members), "after_step", e.ResumeStep)
@@ -327,7 +328,9 @@ func (g *generation) rank(s *session) int {
 // propose sends an entry to the log; onApplied hears of it, in the order of the calls.
 func (c *controller) propose(a *applied) {
 	c.inFlight++
+	c.cfg.mark(BeforePropose)
 	a.future = c.node.propose(a.entry)
+	c.cfg.mark(AfterPropose)
 	c.waits <- a
 }
 
@@ -336,6 +339,7 @@ func (c *controller) onApplied(a *applied) {
 		c.fail("%w", a.err)
 		return
 	}
+	c.cfg.mark(AfterCommit)
 	switch b := a.entry.Body.(type) {
 	case *fsmpb.Entry_GenerationStarted:
 		c.onGeneration(b.GenerationStarted, a.form)

@@ -37,32 +37,45 @@ const (
 type node struct {
 	raft    *raft.Raft
 	replica *replica
-	store   *raftboltdb.BoltStore
+	store   LogStore
 	leader  <-chan bool
 }
 
-// openNode opens or creates the replica whose log and snapshots live in dir, and starts it as a single-node cluster.
-func openNode(dir string, logger *slog.Logger) (n *node, err error) {
+// openStorage opens or creates the log and the snapshots in dir.
+func openStorage(dir string, log hclog.Logger) (s Storage, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+		return s, fmt.Errorf("data directory: %w", err)
 	}
 	path := filepath.Join(dir, "raft.db")
 	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
 	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("data directory %s: %s is locked by another coordinator, want it to ourselves", dir, path)
+		return s, fmt.Errorf("data directory %s: %s is locked by another coordinator, want it to ourselves", dir, path)
 	} else if err != nil {
-		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+		return s, fmt.Errorf("open raft log %s: %w", path, err)
 	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, log)
+	if err != nil {
+		store.Close()
+		return s, fmt.Errorf("open snapshots in %s: %w", dir, err)
+	}
+	return Storage{Log: store, Snapshots: snapshots}, nil
+}
+
+// openNode opens or creates the replica whose log and snapshots are in storage, or else in dir, and starts it as a
+// single-node cluster.
+func openNode(dir string, storage Storage, logger *slog.Logger) (n *node, err error) {
+	log := hclogTo(logger)
+	if storage.Log == nil {
+		if storage, err = openStorage(dir, log); err != nil {
+			return nil, err
+		}
+	}
+	store, snapshots := storage.Log, storage.Snapshots
 	defer func() {
 		if err != nil {
 			store.Close()
 		}
 	}()
-	log := hclogTo(logger)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, log)
-	if err != nil {
-		return nil, fmt.Errorf("open snapshots in %s: %w", dir, err)
-	}
 	// One replica talks to nobody, so its transport is in memory and it can elect itself at once.
 	addr, transport := raft.NewInmemTransport(raft.ServerAddress(nodeID))
 	leadership := make(chan bool, 8)

@@ -36,6 +36,10 @@ type Config struct {
 	Version  string
 	Logger   *slog.Logger
 	Progress Reporter
+
+	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
+	Storage Storage            // files in DataDir
+	Mark    func(point string) // called at the points that Marks names
 }
 
 const (
@@ -88,7 +92,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := openNode(cfg.DataDir, cfg.Logger)
+	n, err := openNode(cfg.DataDir, cfg.Storage, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +147,7 @@ func runOn(ctx context.Context, cfg *Config, job *Job, n *node) (*Result, error)
 		return nil, fmt.Errorf("%w (steps 1 to %d of %d are committed and kept in %s)", err, step, total, cfg.DataDir)
 	}
 	res := &Result{Out: cfg.Out, AlreadyDone: finished}
+	cfg.mark(BeforePrompts)
 	n.view(func(m *fsm.Machine) {
 		err = errors.Join(out.prompts(m), out.describe(m, cfg.Version))
 		res.Steps, res.Epochs, res.Evaluations, res.StateDigest, res.PromptStep = m.Step(), m.Epochs(), m.Evaluations(), m.StateDigest(), m.Step()
@@ -150,6 +155,7 @@ func runOn(ctx context.Context, cfg *Config, job *Job, n *node) (*Result, error)
 			res.PromptStep = b.Step
 		}
 	})
+	cfg.mark(AfterPrompts)
 	return res, err
 }
 

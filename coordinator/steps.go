@@ -62,6 +62,7 @@ func (c *controller) sendPlan(t fsm.Step) {
 			m.Shard = append(m.Shard, p.Micro[i])
 		}
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Plan{Plan: m}})
+		c.cfg.markHalf(HalfPlan, r, len(c.gen.ranks))
 	}
 	c.gen.reports[t] = &stepReports{got: make([]*coordpb.Report, len(c.gen.ranks))}
 }
@@ -107,7 +108,7 @@ func (c *controller) onFailure(s *session, f *coordpb.Failure) {
 
 // onReport files a report and commits every step that is now complete.
 func (c *controller) onReport(s *session, r *coordpb.Report) {
-	if c.gen == nil || uint64(c.gen.number) != r.Generation {
+	if c.gen == nil || uint64(c.gen.number) != r.Generation && !plantedStaleReport {
 		return // of an ended generation
 	}
 	rank := c.gen.rank(s)
@@ -163,7 +164,7 @@ func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
 	for _, r := range reports.got {
 		votes[string(r.StateDigest)]++
 	}
-	if len(votes) == 1 {
+	if len(votes) == 1 || plantedNoAgreement {
 		return true
 	}
 	for digest, n := range votes {
@@ -207,9 +208,11 @@ func (c *controller) onCommitted(r fsm.StepRecord) {
 	c.barren = 0
 	p := c.stepPlan(r.Step)
 	delete(c.plans, r.Step)
+	c.cfg.mark(BeforeOutput)
 	if err := c.out.step(r, p); err != nil {
 		c.fail("%w", err)
 		return
 	}
+	c.cfg.mark(AfterOutput)
 	c.progress.Step(r, p.Epoch, float64(p.Tokens)/max(r.Seconds, 1e-9))
 }

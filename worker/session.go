@@ -36,9 +36,9 @@ type session struct {
 
 // session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish.
 func (w *worker) session(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, append(w.dialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))...)
 	if err != nil {
 		return &localError{fmt.Errorf("coordinator %s: %w", w.Coordinator, err)}
 	}
@@ -94,7 +94,7 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.load(welcome.ModelName, want); err != nil {
 		return &localError{err}
 	}
-	job, err := newTrainer(s.backbone, welcome)
+	job, err := newTrainer(s.worker, welcome)
 	if err != nil {
 		return &localError{err}
 	}

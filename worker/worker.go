@@ -36,6 +36,11 @@ type Config struct {
 	Options     model.Options
 	Version     string
 	Logger      *slog.Logger
+
+	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and the ring's next member
+	Open func(dir string, options model.Options) (backbone Backbone, err error) // model.Open
+	Mark func(point string)                                                     // called at the points that Marks names
 }
 
 const (
@@ -50,7 +55,7 @@ type worker struct {
 	Config
 	host     string
 	ring     *allreduce.Node
-	backbone *model.Backbone
+	backbone Backbone
 	path     string // of backbone
 }
 
@@ -61,7 +66,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if w.host, err = os.Hostname(); err != nil {
 		w.host = "unknown host"
 	}
-	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger}); err != nil {
+	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger, DialOptions: cfg.dialOptions()}); err != nil {
 		return err
 	}
 	if w.Advertise == "" {
@@ -153,7 +158,7 @@ func (w *worker) load(name string, want fsm.Digest) error {
 	}
 	if w.backbone == nil {
 		began := time.Now()
-		b, err := model.Open(path, w.Options)
+		b, err := w.open(path)
 		if err != nil {
 			if w.Model == "" && path != "" && errors.Is(err, os.ErrNotExist) {
 				err = fmt.Errorf("%w (the coordinator has the model there; --model says where it lies on this machine)", err)
