@@ -27,6 +27,8 @@ const (
 	maxBarren = 20
 	// minSpeed stands in for the speed of a worker whose clock saw no time pass.
 	minSpeed = 1e-3
+	// rejoinGrace is how long a new leader waits for the workers that the one before had.
+	rejoinGrace = 1500 * time.Millisecond
 	// speedWeight is the weight of the newest measurement in a worker's moving average of its speed.
 	speedWeight = 0.3
 )
@@ -37,7 +39,6 @@ type controller struct {
 	cfg      *Config
 	job      *Job
 	node     *node
-	out      *outputs
 	logger   *slog.Logger
 	progress Reporter
 
@@ -47,10 +48,12 @@ type controller struct {
 
 	sessions map[string]*session // by worker id
 	gen      *generation         // nil while there is none
-	plans    map[fsm.Step]*StepPlan
-	eval     *evaluation // under way; survives a generation
+	eval     *evaluation         // under way; survives a generation
 
-	begun     bool      // a generation has run in this process, so MinNodes is enough
+	jobID     string
+	begun     bool      // a generation has run, so MinNodes is enough
+	expected  int       // workers of the last generation of the leader before
+	patience  time.Time // until when they are waited for
 	forming   bool      // a GenerationStarted is proposed
 	notBefore time.Time // no new generation before
 	barren    int       // generations since the last committed step
@@ -58,7 +61,8 @@ type controller struct {
 	lastStep  time.Time // when the step before was complete
 	finishing bool
 	done      bool
-	failed    error
+	deposed   error // leadership is lost
+	failed    error // the job cannot go on
 }
 
 // generation is a fixed ring at work.
@@ -67,7 +71,8 @@ type generation struct {
 	ranks   []*session
 	planned fsm.Step // the last step whose plan was sent
 	reports map[fsm.Step]*stepReports
-	regroup bool // a worker waits to join: drain, then form the next generation
+	pending []*fsmpb.StepCommitted // complete steps that wait for the one that commits them
+	regroup bool                   // a worker waits to join: drain, then form the next generation
 }
 
 // stepReports collects one step's reports by rank.
@@ -84,16 +89,22 @@ type applied struct {
 	form   []*session // of a GenerationStarted: the sessions by rank
 }
 
-func newController(cfg *Config, job *Job, n *node, out *outputs) *controller {
-	return &controller{
-		cfg: cfg, job: job, node: n, out: out, logger: cfg.Logger, progress: cfg.Progress,
+func newController(cfg *Config, job *Job, n *node) *controller {
+	c := &controller{
+		cfg: cfg, job: job, node: n, logger: cfg.Logger, progress: cfg.Progress,
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
-		sessions: map[string]*session{}, plans: map[fsm.Step]*StepPlan{},
+		sessions: map[string]*session{}, patience: time.Now().Add(rejoinGrace),
 	}
+	n.view(func(m *fsm.Machine) {
+		c.jobID = m.JobID()
+		number, members := m.Generation()
+		c.begun, c.expected = number > 0, len(members)
+	})
+	return c
 }
 
-// loop runs the job to its end. It returns nil when the job is finished, ctx's error when it was stopped, and
-// otherwise why the job cannot go on.
+// loop runs the job to its end. It returns nil when the job is finished, ctx's error when it was stopped, an
+// errDeposed when another replica is to go on, and otherwise why the job cannot go on.
 func (c *controller) loop(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	waiter := make(chan struct{})
@@ -121,11 +132,11 @@ func (c *controller) loop(ctx context.Context) error {
 		case <-ticker.C:
 			c.handle(event{tick: true})
 		}
-		if c.failed == nil && !c.done {
+		if c.failed == nil && c.deposed == nil && !c.done {
 			c.advance()
 		}
-		if c.failed != nil || c.done {
-			return c.failed
+		if c.failed != nil || c.deposed != nil || c.done {
+			return errors.Join(c.failed, c.deposed)
 		}
 	}
 }
@@ -174,8 +185,8 @@ func (c *controller) onHello(s *session) {
 	c.sessions[s.id] = s
 	d := c.job.ModelDigest
 	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: &coordpb.Welcome{
-		JobId: c.job.ID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
-		HeartbeatIntervalMs: (c.cfg.HeartbeatTimeout / 5).Milliseconds(), StepTimeoutMs: c.cfg.StepTimeout.Milliseconds(),
+		JobId: c.jobID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
+		HeartbeatIntervalMs: c.cfg.beat().Milliseconds(), StepTimeoutMs: c.cfg.StepTimeout.Milliseconds(),
 	}}})
 }
 
@@ -273,7 +284,11 @@ func (c *controller) maybeForm() {
 		need = c.cfg.MinNodes
 	}
 	members := c.ready()
-	if c.forming || c.inFlight > 0 || len(members) < need || time.Now().Before(c.notBefore) {
+	now := time.Now()
+	if c.forming || c.inFlight > 0 || len(members) < need || now.Before(c.notBefore) {
+		return
+	}
+	if len(members) < c.expected && now.Before(c.patience) {
 		return
 	}
 	var number fsm.Generation
@@ -335,6 +350,10 @@ func (c *controller) propose(a *applied) {
 }
 
 func (c *controller) onApplied(a *applied) {
+	if errors.Is(a.err, errDeposed) {
+		c.deposed = a.err
+		return
+	}
 	if a.err != nil {
 		c.fail("%w", a.err)
 		return
@@ -344,7 +363,7 @@ func (c *controller) onApplied(a *applied) {
 	case *fsmpb.Entry_GenerationStarted:
 		c.onGeneration(b.GenerationStarted, a.form)
 	case *fsmpb.Entry_StepCommitted:
-		c.onCommitted(fsm.RecordOf(b.StepCommitted))
+		c.barren = 0
 	case *fsmpb.Entry_EvaluationCommitted:
 		c.onEvaluated()
 	case *fsmpb.Entry_JobFinished:
@@ -390,4 +409,20 @@ func modelName(name string) string {
 		return "embedded"
 	}
 	return name
+}
+
+// dismiss tells every worker how this replica's leading ended: the job finished, it failed, or the worker may look for the next leader.
+func (c *controller) dismiss(err error) {
+	var step fsm.Step
+	c.node.view(func(m *fsm.Machine) { step = m.Step() })
+	for _, s := range c.sessions {
+		switch {
+		case err == nil:
+			s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: &coordpb.Finish{Steps: int64(step)}}})
+		case c.failed != nil:
+			s.close(codes.Aborted, "the job failed: %v", err)
+		default:
+			s.close(codes.Unavailable, "%s does not lead any more, after step %d", c.node.id, step)
+		}
+	}
 }

@@ -130,13 +130,4 @@ func (c *controller) commitEvaluation(e *evaluation) {
 func (c *controller) onEvaluated() {
 	c.eval = nil
 	c.lastStep = time.Now()
-	var all []fsm.Evaluation
-	var best fsm.Step
-	c.node.view(func(m *fsm.Machine) { all, best = m.Evaluations(), m.Best().Step })
-	if err := c.out.evaluations(all); err != nil {
-		c.fail("%w", err)
-		return
-	}
-	last := all[len(all)-1]
-	c.progress.Evaluation(last, best == last.Step)
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
@@ -22,7 +25,7 @@ import (
 // Job is a job's settings resolved against its files: the data, the tokenizer, the initial state. The coordinator
 // holds the data set; workers get tokenized examples.
 type Job struct {
-	ID          string
+	ID          string // for the log, if it does not hold the job yet
 	Spec        Spec
 	ModelPath   string // absolute; "" is the embedded model
 	ModelDigest fsm.Digest
@@ -34,6 +37,30 @@ type Job struct {
 
 	config     []byte             // the model's config.json
 	evalTokens []*coordpb.Example // of Eval, as far as asked for
+
+	mu    sync.Mutex
+	plans map[fsm.Step]*StepPlan // the last few asked for; under mu, with Planner
+}
+
+// keptPlans bounds the plans kept: those under way, for a generation that has to deal them again and for the metrics.
+const keptPlans = 64
+
+// Plan is the plan of step t. It may be called from any goroutine; the plan must not be changed.
+func (j *Job) Plan(t fsm.Step) *StepPlan {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	p := j.plans[t]
+	if p == nil {
+		if j.plans == nil {
+			j.plans = map[fsm.Step]*StepPlan{}
+		}
+		p = j.Planner.Plan(t)
+		j.plans[t] = p
+		if len(j.plans) > keptPlans {
+			delete(j.plans, slices.Min(slices.Collect(maps.Keys(j.plans))))
+		}
+	}
+	return p
 }
 
 // LoadJob reads and checks everything that the settings name.

@@ -1,132 +1,265 @@
 package coordinator
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 )
 
 const (
-	// nodeID is the one replica's name in a single-node configuration.
-	nodeID = raft.ServerID("coordinator")
+	// aloneID is the one replica's name in a single-node configuration.
+	aloneID = "coordinator"
 	// A snapshot replaces the log entries before it: with the whole trainer state in each entry (135 KB for
 	// T5-Large), 256 entries bound the log at some 40 MB.
 	snapshotThreshold = 256
 	trailingLogs      = 64
 	keptSnapshots     = 2
+	// cachedLogs are kept in memory for followers that are a little behind.
+	cachedLogs = 32
+	// maxAppendBytes bounds the entries of one append to a follower.
+	maxAppendBytes = 32 << 20
+	// raftIOTimeout bounds one exchange between replicas.
+	raftIOTimeout = 5 * time.Second
+	// transferTimeout bounds the hand-over of leadership on a clean stop.
+	transferTimeout = 3 * time.Second
+	// DefaultElectionTimeout is how long a follower waits for a silent leader, at least; at most it is twice that.
+	DefaultElectionTimeout = 500 * time.Millisecond
 )
+
+// Peer is a replica of the coordinator and the address at which the others reach its raft.
+type Peer struct{ ID, Addr string }
+
+// Replication is how a replica takes part in a replicated coordinator.
+type Replication struct {
+	ID              string        // of this replica, one of Peers
+	Peers           []Peer        // the replicas that the job starts with, the same list on each
+	Join            bool          // this replica waits to be added to a running job instead
+	Listener        net.Listener  // for the other replicas; the coordinator closes it
+	Dial            DialFunc      // to the other replicas; nil is plain TCP
+	WorkerAddr      string        // host:port under which workers reach this replica; "" is where it listens for them
+	ElectionTimeout time.Duration // 0 is DefaultElectionTimeout
+}
+
+func (r *Replication) addr() (string, error) {
+	for _, p := range r.Peers {
+		if p.ID == r.ID {
+			return p.Addr, nil
+		}
+	}
+	return "", fmt.Errorf("replica %s is none of the %d peers, want it among them", r.ID, len(r.Peers))
+}
 
 // node is this process's replica of the job: a raft node and the state machine it feeds.
 type node struct {
-	raft    *raft.Raft
-	replica *replica
-	store   LogStore
-	leader  <-chan bool
+	id         raft.ServerID
+	raft       *raft.Raft
+	replica    *replica
+	journal    *journal
+	transport  io.Closer    // nil when alone
+	leadership <-chan bool  // gained and lost, in turn
+	broken     <-chan error // why this replica cannot go on
 }
 
-// openStorage opens or creates the log and the snapshots in dir.
-func openStorage(dir string, log hclog.Logger) (s Storage, err error) {
+// openNode opens or creates the replica whose log and snapshots live in dir, and starts it: alone, or as one of several.
+// stateSize is the size of the trainer state that most entries carry.
+func openNode(dir string, storage Storage, rep *Replication, stateSize int, logger *slog.Logger) (n *node, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return s, fmt.Errorf("data directory: %w", err)
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	broken := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case broken <- err:
+		default: // the first one tells
+		}
 	}
 	path := filepath.Join(dir, "raft.db")
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: time.Second}})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return s, fmt.Errorf("data directory %s: %s is locked by another coordinator, want it to ourselves", dir, path)
-	} else if err != nil {
-		return s, fmt.Errorf("open raft log %s: %w", path, err)
-	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, log)
-	if err != nil {
-		store.Close()
-		return s, fmt.Errorf("open snapshots in %s: %w", dir, err)
-	}
-	return Storage{Log: store, Snapshots: snapshots}, nil
-}
-
-// openNode opens or creates the replica whose log and snapshots are in storage, or else in dir, and starts it as a
-// single-node cluster.
-func openNode(dir string, storage Storage, logger *slog.Logger) (n *node, err error) {
-	log := hclogTo(logger)
 	if storage.Log == nil {
-		if storage, err = openStorage(dir, log); err != nil {
+		if storage.Log, err = openBolt(path); err != nil {
+			return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		}
+	}
+	j := &journal{path: path, store: storage.Log, fail: fail}
+	n = &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.stop())
+			n = nil
+		}
+	}()
+	if storage.Snapshots == nil {
+		if storage.Snapshots, err = openSnapshots(filepath.Join(dir, "snapshots"), logger); err != nil {
 			return nil, err
 		}
 	}
-	store, snapshots := storage.Log, storage.Snapshots
-	defer func() {
-		if err != nil {
-			store.Close()
-		}
-	}()
-	// One replica talks to nobody, so its transport is in memory and it can elect itself at once.
-	addr, transport := raft.NewInmemTransport(raft.ServerAddress(nodeID))
+	log := hclogTo(logger)
 	leadership := make(chan bool, 8)
+	n.leadership = leadership
 	conf := raft.DefaultConfig()
-	conf.LocalID = nodeID
-	conf.Logger = log
-	conf.NotifyCh = leadership
-	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	conf.CommitTimeout = 5 * time.Millisecond
-	conf.SnapshotThreshold, conf.TrailingLogs = snapshotThreshold, trailingLogs
-	conf.SnapshotInterval = 5 * time.Second
-
-	existing, err := raft.HasExistingState(store, store, snapshots)
-	if err != nil {
-		return nil, fmt.Errorf("read raft state in %s: %w", dir, err)
-	}
-	if !existing {
-		cluster := raft.Configuration{Servers: []raft.Server{{ID: nodeID, Address: addr}}}
-		if err := raft.BootstrapCluster(conf, store, store, snapshots, transport, cluster); err != nil {
-			return nil, fmt.Errorf("bootstrap raft in %s: %w", dir, err)
+	conf.Logger, conf.NotifyCh = log, leadership
+	conf.SnapshotThreshold, conf.TrailingLogs, conf.SnapshotInterval = snapshotThreshold, trailingLogs, 5*time.Second
+	conf.MaxAppendEntries = max(1, min(64, maxAppendBytes/max(1, stateSize)))
+	var transport raft.Transport
+	var cluster raft.Configuration
+	if rep == nil {
+		// One replica talks to nobody, so its transport is in memory and it can elect itself at once.
+		cluster.Servers = []raft.Server{{ID: aloneID}}
+		cluster.Servers[0].Address, transport = raft.NewInmemTransport(aloneID)
+		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		conf.CommitTimeout = 5 * time.Millisecond
+	} else {
+		addr, err := rep.addr()
+		if err != nil {
+			return nil, err
 		}
+		n.id = raft.ServerID(rep.ID)
+		stream := newRaftStream(rep.Listener, addr, rep.Dial, logger)
+		network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: log})
+		n.transport, transport = network, network
+		if !rep.Join {
+			for _, p := range rep.Peers {
+				cluster.Servers = append(cluster.Servers, raft.Server{ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Addr)})
+			}
+		}
+		// The lease may be as long as the heartbeat timeout, because nothing is read on the strength of it: a leader
+		// that starves for a moment should not step down before anybody else would have stood up.
+		t := rep.ElectionTimeout
+		if t == 0 {
+			t = DefaultElectionTimeout
+		}
+		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, t
 	}
-	rep := &replica{machine: fsm.New()}
-	r, err := raft.NewRaft(conf, rep, store, store, snapshots, transport)
-	if err != nil {
-		return nil, fmt.Errorf("start raft in %s: %w", dir, err)
+	conf.LocalID = n.id
+	if err := n.start(conf, storage.Snapshots, transport, cluster); err != nil {
+		if rep != nil && errors.Is(err, errDamaged) {
+			err = fmt.Errorf("%w; with the other replicas running: dpt coord remove --id %s, delete %s, dpt coord add, and start it again with --join", err, rep.ID, dir)
+		}
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	return &node{raft: r, replica: rep, store: store, leader: leadership}, nil
+	return n, nil
 }
 
-// close stops the replica after a snapshot, so that the next start need not replay the log.
-func (n *node) close() error {
-	err := n.raft.Snapshot().Error()
-	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		err = nil
+// start bootstraps a new replica and starts raft.
+func (n *node) start(conf *raft.Config, snapshots raft.SnapshotStore, transport raft.Transport, cluster raft.Configuration) error {
+	existing, err := raft.HasExistingState(n.journal, n.journal, snapshots)
+	if err != nil {
+		return fmt.Errorf("read raft's state: %w", err)
 	}
-	return errors.Join(err, n.raft.Shutdown().Error(), n.store.Close())
+	if !existing && len(cluster.Servers) > 0 {
+		// Every replica bootstraps the same configuration, so it does not matter which of them comes first.
+		if err := raft.BootstrapCluster(conf, n.journal, n.journal, snapshots, transport, cluster); err != nil {
+			return fmt.Errorf("bootstrap raft: %w", err)
+		}
+	}
+	logs, err := raft.NewLogCache(cachedLogs, n.journal)
+	if err != nil {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	var bad error
+	if dir, ok := snapshots.(*snapshotDir); ok {
+		if _, bad, err = dir.all(); err != nil {
+			return err
+		}
+	}
+	r, err := raft.NewRaft(conf, n.replica, logs, n.journal, snapshots, transport)
+	if err != nil {
+		// Without the damaged snapshot the log does not reach back far enough, or it would have started.
+		return fmt.Errorf("start raft: %w", errors.Join(err, bad))
+	}
+	n.raft = r
+	n.journal.running.Store(true)
+	return nil
+}
+
+// close stops the replica after a snapshot, so that the next start need not replay the log, and knows at once what
+// this one knew to be committed.
+func (n *node) close() error {
+	var err error
+	if n.journal.state() == nil && n.replica.state() == nil && n.raft.State() != raft.Shutdown {
+		if err = n.raft.Snapshot().Error(); errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			err = nil
+		}
+	}
+	return errors.Join(err, n.stop())
+}
+
+// stop stops the replica as it is.
+func (n *node) stop() error {
+	var err error
+	if n.transport != nil {
+		// First, and with every connection, so that nothing that could not be kept is still said to a peer.
+		err = n.transport.Close()
+	}
+	if n.raft != nil {
+		err = errors.Join(err, n.raft.Shutdown().Error())
+	}
+	return errors.Join(err, n.journal.close())
+}
+
+// alone says whether this is the only replica there can be.
+func (n *node) alone() bool { return n.transport == nil }
+
+// leader is the id of the replica that leads as far as this one knows, and where it takes workers; "" if unknown.
+func (n *node) leader() (id, workerAddr string) {
+	_, lead := n.raft.LeaderWithID()
+	n.view(func(m *fsm.Machine) { workerAddr = m.WorkerAddr(string(lead)) })
+	return string(lead), workerAddr
+}
+
+// handOver gives leadership to another replica, if this one has it and there is another.
+func (n *node) handOver(logger *slog.Logger) {
+	if n.alone() || n.raft.State() != raft.Leader {
+		return
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.raft.LeadershipTransfer().Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			logger.Warn("leadership was not handed over; the other replicas will elect a leader", "reason", err)
+		}
+	case <-time.After(transferTimeout):
+		logger.Warn("leadership was not handed over; the other replicas will elect a leader", "waited", transferTimeout)
+	}
+}
+
+// servers are the replicas of raft's configuration.
+func (n *node) servers() ([]raft.Server, error) {
+	f := n.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("raft configuration: %w", err)
+	}
+	return f.Configuration().Servers, nil
 }
 
 // propose appends an entry to the log. Entries proposed from one goroutine are committed in that order.
 func (n *node) propose(e *fsmpb.Entry) raft.ApplyFuture {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	data, err := fsm.Encode(e)
 	if err != nil {
 		panic(fmt.Sprintf("coordinator: a log entry does not marshal: %v", err))
 	}
 	return n.raft.Apply(data, 0)
 }
 
+// errDeposed says that this replica does not lead any more. What it proposed last may be committed or not; the next
+// leader finds it in the log or not.
+var errDeposed = errors.New("this replica does not lead any more")
+
 // committed waits until the entry is in the log of a majority and applied here, and returns its rejection if any.
 func committed(f raft.ApplyFuture) error {
-	if err := f.Error(); err != nil {
+	if err := f.Error(); deposed(err) {
+		return fmt.Errorf("%w: %w", errDeposed, err)
+	} else if err != nil {
 		return fmt.Errorf("commit to the raft log: %w", err)
 	}
 	if err, ok := f.Response().(error); ok {
@@ -135,77 +268,19 @@ func committed(f raft.ApplyFuture) error {
 	return nil
 }
 
+// deposed says whether raft's error means that another replica is to go on.
+func deposed(err error) bool {
+	for _, e := range []error{raft.ErrLeadershipLost, raft.ErrNotLeader, raft.ErrRaftShutdown, raft.ErrLeadershipTransferInProgress, raft.ErrAbortedByRestore} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // view runs f with the machine as of the last applied entry. f must not keep or change it.
 func (n *node) view(f func(m *fsm.Machine)) {
 	n.replica.mu.RLock()
 	defer n.replica.mu.RUnlock()
 	f(n.replica.machine)
-}
-
-// replica adapts the pure machine to raft.FSM. raft calls Apply, Snapshot and Restore one at a time.
-type replica struct {
-	mu      sync.RWMutex
-	machine *fsm.Machine
-}
-
-// Apply returns nil or the error that rejected the entry.
-func (r *replica) Apply(l *raft.Log) any {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, err := r.machine.Apply(l.Data); err != nil {
-		return err
-	}
-	return nil
-}
-
-func (r *replica) Snapshot() (raft.FSMSnapshot, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	data, err := r.machine.Snapshot()
-	if err != nil {
-		return nil, err
-	}
-	return snapshot(data), nil
-}
-
-func (r *replica) Restore(from io.ReadCloser) error {
-	defer from.Close()
-	data, err := io.ReadAll(from)
-	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.machine.Restore(data)
-}
-
-type snapshot []byte
-
-func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := io.Copy(sink, bytes.NewReader(s)); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
-}
-
-func (s snapshot) Release() {}
-
-// hclogTo sends raft's own log lines to slog: warnings and errors as they are, the rest at debug level.
-func hclogTo(logger *slog.Logger) hclog.Logger {
-	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Debug, Output: io.Discard})
-	l.RegisterSink(&slogSink{logger: logger.With("component", "raft")})
-	return l
-}
-
-type slogSink struct{ logger *slog.Logger }
-
-func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	to := slog.LevelDebug
-	switch {
-	case level >= hclog.Error:
-		to = slog.LevelError
-	case level == hclog.Warn && msg != "no known peers, aborting election" && msg != "heartbeat timeout reached, starting election":
-		to = slog.LevelWarn
-	}
-	s.logger.Log(context.Background(), to, msg, args...)
 }

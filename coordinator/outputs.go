@@ -74,9 +74,9 @@ type JobFile struct {
 	BestScore     float64 `json:"best_score,omitempty"`
 }
 
-// openOutputs prepares dir and brings metrics.jsonl in line with the log: a torn last line and lines of steps that
-// are not committed go; lines that a killed process did not write are added from the log.
-func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step, recent []fsm.StepRecord) (o *outputs, err error) {
+// openOutputs prepares dir and cuts metrics.jsonl back to what the log has committed: a torn last line and lines of
+// steps beyond go. The lines after o.last are for the caller to add.
+func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step) (o *outputs, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
@@ -98,7 +98,7 @@ func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step, rec
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		var l StepLine
-		if err != nil || json.Unmarshal(line, &l) != nil || fsm.Step(l.Step) > committed || (o.last > 0 && fsm.Step(l.Step) != o.last+1) {
+		if err != nil || json.Unmarshal(line, &l) != nil || fsm.Step(l.Step) > committed || fsm.Step(l.Step) <= o.last {
 			break
 		}
 		o.last = fsm.Step(l.Step)
@@ -106,13 +106,6 @@ func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step, rec
 	}
 	if err := f.Truncate(o.size); err != nil {
 		return nil, fmt.Errorf("truncate %s: %w", path, err)
-	}
-	for _, rec := range recent {
-		if rec.Step > o.last {
-			if err := o.step(rec, job.Planner.Plan(rec.Step)); err != nil {
-				return nil, err
-			}
-		}
 	}
 	return o, nil
 }

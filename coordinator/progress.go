@@ -12,7 +12,8 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 )
 
-// Reporter hears how the job goes. All calls come from one goroutine and must not block.
+// Reporter hears how the job goes. Calls come one at a time and must not block. Generation, Evaluating and Evaluated come only
+// while this replica leads; calls that belong to the leader may come between any others.
 type Reporter interface {
 	Start(spec Spec, step, total fsm.Step)
 	Generation(g fsm.Generation, workers int, after fsm.Step)

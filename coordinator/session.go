@@ -70,11 +70,11 @@ type event struct {
 	tick    bool
 }
 
-// server is the gRPC face of the controller: it turns streams into events and queued messages into sends.
+// server is the controller's side of the streams: it turns them into events, and queued messages into sends.
 type server struct {
-	coordpb.UnimplementedCoordinatorServer
 	events  chan<- event
 	version string
+	beat    time.Duration // between heartbeats
 	logger  *slog.Logger
 	closed  <-chan struct{} // closed when the controller takes no more events
 }
@@ -87,12 +87,12 @@ func (s *server) post(ctx context.Context, e event) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-s.closed:
-		return status.Error(codes.Unavailable, "the coordinator is stopping")
+		return status.Error(codes.Unavailable, "this replica does not lead any more")
 	}
 }
 
-// Session implements coordpb.CoordinatorServer. The stream's goroutine reads; a second one writes.
-func (s *server) Session(stream coordpb.Coordinator_SessionServer) error {
+// serve is one worker's session. The stream's goroutine writes; a second one reads.
+func (s *server) serve(stream coordpb.Coordinator_SessionServer) error {
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	hello, err := s.hello(ctx, stream)
@@ -178,17 +178,41 @@ func (s *server) read(ctx context.Context, stream coordpb.Coordinator_SessionSer
 
 // write sends queued messages until the session ends, and returns why it did: nil when the session was finished.
 func (s *server) write(ctx context.Context, stream coordpb.Coordinator_SessionServer, ses *session) error {
+	beat := time.NewTicker(s.beat)
+	defer beat.Stop()
 	for {
 		select {
-		case m := <-ses.outbox:
-			if err := stream.Send(m); err != nil {
+		case <-beat.C:
+			if err := stream.Send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}); err != nil {
 				return err
 			}
-			if m.GetFinish() != nil {
-				return nil
+		case m := <-ses.outbox:
+			if over, err := deliver(stream, m); over || err != nil {
+				return err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-s.closed:
+			return s.last(stream, ses)
 		}
 	}
+}
+
+// last delivers what the controller has left behind for the worker, and ends the session.
+func (s *server) last(stream coordpb.Coordinator_SessionServer, ses *session) error {
+	for {
+		select {
+		case m := <-ses.outbox:
+			if over, err := deliver(stream, m); over || err != nil {
+				return err
+			}
+		default:
+			return status.Error(codes.Unavailable, "this replica does not lead any more")
+		}
+	}
+}
+
+// deliver sends a message and says whether it was the session's last.
+func deliver(stream coordpb.Coordinator_SessionServer, m *coordpb.CoordinatorMessage) (over bool, err error) {
+	return m.GetFinish() != nil, stream.Send(m)
 }

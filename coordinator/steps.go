@@ -11,14 +11,18 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 )
 
-// plan sends the plans of the steps that may be under way: the one after the committed step, and CommitWindow
+// plan sends the plans of the steps that may be under way: those up to the next commit, and CommitWindow
 // more. A worker that finishes a step finds the next plan waiting, so the commit hides behind the next gradient.
-// No plan goes past a step whose evaluation is due.
+// No plan goes past a step whose evaluation is due, and none past a commit if a worker waits to join.
 func (c *controller) plan(step, total fsm.Step) {
-	if c.gen.regroup {
-		return
+	next := step + 1
+	for !c.commits(next) {
+		next++
 	}
-	for t := c.gen.planned + 1; t <= total && t <= step+1+fsm.Step(c.cfg.CommitWindow); t++ {
+	for t := c.gen.planned + 1; t <= total && t <= next+fsm.Step(c.cfg.CommitWindow); t++ {
+		if c.gen.regroup && (t-1 == step || c.commits(t-1)) {
+			return
+		}
 		if t-1 > step && c.job.EvalDue(t-1) {
 			return
 		}
@@ -30,8 +34,21 @@ func (c *controller) plan(step, total fsm.Step) {
 	}
 }
 
+// commits says whether step t is one that commits itself and those before it.
+func (c *controller) commits(t fsm.Step) bool {
+	return int64(t)%c.cfg.CommitEvery == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
+}
+
+// attaches is the rank that attaches the state to its report of step t, in turn; -1 if the step does not commit.
+func (c *controller) attaches(t fsm.Step) int {
+	if !c.commits(t) {
+		return -1
+	}
+	return int(int64(t)/c.cfg.CommitEvery) % len(c.gen.ranks)
+}
+
 func (c *controller) sendPlan(t fsm.Step) {
-	p := c.stepPlan(t)
+	p := c.job.Plan(t)
 	speeds := make([]float64, len(c.gen.ranks))
 	var known, sum float64
 	for _, s := range c.gen.ranks {
@@ -55,7 +72,7 @@ func (c *controller) sendPlan(t fsm.Step) {
 		c.fail("step %d: %w", t, err)
 		return
 	}
-	attach := int(t) % len(c.gen.ranks)
+	attach := c.attaches(t)
 	for r, s := range c.gen.ranks {
 		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), AttachState: r == attach}
 		for _, i := range shards[r] {
@@ -65,16 +82,6 @@ func (c *controller) sendPlan(t fsm.Step) {
 		c.cfg.markHalf(HalfPlan, r, len(c.gen.ranks))
 	}
 	c.gen.reports[t] = &stepReports{got: make([]*coordpb.Report, len(c.gen.ranks))}
-}
-
-// stepPlan keeps the plans of the steps not yet committed, for a generation that has to deal them again.
-func (c *controller) stepPlan(t fsm.Step) *StepPlan {
-	p := c.plans[t]
-	if p == nil {
-		p = c.job.Planner.Plan(t)
-		c.plans[t] = p
-	}
-	return p
 }
 
 func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
@@ -132,28 +139,35 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 	}
 }
 
-// commit proposes a step that every rank has reported. Ranks report in order and a step needs all of them, so steps
-// become complete in order too.
+// commit proposes a step that every rank has reported, with the steps before it that wait for it, or puts it with
+// them. Ranks report in order and a step needs all of them, so steps become complete in order too.
 func (c *controller) commit(t fsm.Step, reports *stepReports) {
-	attach := int(t) % len(c.gen.ranks)
-	first := reports.got[attach]
 	if !c.agree(t, reports) {
 		return
 	}
-	if got := fsm.Sum(first.State); string(got[:]) != string(first.StateDigest) {
-		s := c.gen.ranks[attach]
-		c.expel(s, "%s attached to step %d a state with digest %s, its report says %x", s, t, got.Short(), first.StateDigest)
-		return
+	attach := c.attaches(t)
+	first := reports.got[max(0, attach)]
+	if attach >= 0 {
+		if got := fsm.Sum(first.State); string(got[:]) != string(first.StateDigest) {
+			s := c.gen.ranks[attach]
+			c.expel(s, "%s attached to step %d a state with digest %s, its report says %x", s, t, got.Short(), first.StateDigest)
+			return
+		}
 	}
 	now := time.Now()
-	p := c.stepPlan(t)
+	p := c.job.Plan(t)
 	e := &fsmpb.StepCommitted{
-		Generation: uint64(c.gen.number), Step: int64(t), BatchDigest: p.Digest[:], StateDigest: first.StateDigest, State: first.State,
+		Generation: uint64(c.gen.number), Step: int64(t), BatchDigest: p.Digest[:], StateDigest: first.StateDigest,
 		LossSum: first.LossSum, Tokens: first.Tokens, LearningRate: first.LearningRate, GradNorm: first.GradNorm,
 		Seconds: now.Sub(c.lastStep).Seconds(), Workers: int32(len(c.gen.ranks)),
 	}
 	c.lastStep = now
 	delete(c.gen.reports, t)
+	if attach < 0 {
+		c.gen.pending = append(c.gen.pending, e)
+		return
+	}
+	e.State, e.Earlier, c.gen.pending = first.State, c.gen.pending, nil
 	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
 }
 
@@ -201,18 +215,4 @@ func (c *controller) expel(s *session, format string, args ...any) {
 	c.logger.Error("worker expelled", "worker", s.id, "host", s.host, "reason", why)
 	s.close(codes.FailedPrecondition, "%s", why)
 	c.drop(s, why)
-}
-
-// onCommitted records a step that is now in the log.
-func (c *controller) onCommitted(r fsm.StepRecord) {
-	c.barren = 0
-	p := c.stepPlan(r.Step)
-	delete(c.plans, r.Step)
-	c.cfg.mark(BeforeOutput)
-	if err := c.out.step(r, p); err != nil {
-		c.fail("%w", err)
-		return
-	}
-	c.cfg.mark(AfterOutput)
-	c.progress.Step(r, p.Epoch, float64(p.Tokens)/max(r.Seconds, 1e-9))
 }

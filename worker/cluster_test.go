@@ -123,7 +123,7 @@ func startCoordinator(t *testing.T, s coordinator.Settings, nodes int, out, addr
 func (c *cluster) startWorker(id string, change func(*worker.Config)) (stop context.CancelFunc, ended <-chan error) {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cfg := worker.Config{Coordinator: c.addr, ID: id, Listener: listen(c.t, "127.0.0.1:0"), Options: model.Options{Threads: 1}, Version: "test", Logger: testLogger(c.t, id, nil)}
+	cfg := worker.Config{Coordinators: []string{c.addr}, ID: id, Listener: listen(c.t, "127.0.0.1:0"), Options: model.Options{Threads: 1}, Version: "test", Logger: testLogger(c.t, id, nil)}
 	if change != nil {
 		change(&cfg)
 	}

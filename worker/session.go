@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -23,48 +24,62 @@ const (
 	leaveGrace = time.Second
 	// defaultHeartbeat stands in until the coordinator names its interval.
 	defaultHeartbeat = time.Second
+	// missedBeats is how many intervals of silence end a session.
+	missedBeats = 5
+	// welcomeTimeout bounds the wait for a coordinator's first answer: it may hold the question for a second while it has
+	// no leader.
+	welcomeTimeout = 4 * time.Second
 )
+
+var errSilent = errors.New("the coordinator is silent")
 
 // session is one connection to the coordinator. The goroutine that runs it reads; send may be called from any.
 type session struct {
 	*worker
+	addr   string // of the coordinator
+	joined bool   // it has welcomed us
 	stream coordpb.Coordinator_SessionClient
 	mu     sync.Mutex // serializes Send
 	gen    *generation
 	broken context.CancelCauseFunc // ends the session from within
 }
 
-// session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish.
-func (w *worker) session(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///"+w.Coordinator, append(w.dialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+// session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish; joined says
+// whether the coordinator took this worker.
+func (w *worker) session(ctx context.Context, addr string) (joined bool, err error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr, append(w.dialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))...)
 	if err != nil {
-		return &localError{fmt.Errorf("coordinator %s: %w", w.Coordinator, err)}
+		return false, &localError{fmt.Errorf("coordinator %s: %w", addr, err)}
 	}
 	defer conn.Close()
 	// The stream outlives ctx for as long as it takes to say that we leave.
 	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
+	welcome := time.AfterFunc(welcomeTimeout, func() {
+		cancel(fmt.Errorf("coordinator %s: %w: no welcome within %v", addr, errSilent, welcomeTimeout))
+	})
+	defer welcome.Stop()
 	stream, err := coordpb.NewCoordinatorClient(conn).Session(streamCtx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	s := &session{worker: w, stream: stream, broken: cancel}
+	s := &session{worker: w, addr: addr, stream: stream, broken: cancel}
 	defer s.stopGeneration()
 	left := context.AfterFunc(ctx, func() {
 		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Leave{Leave: &coordpb.Leave{}}})
 		time.AfterFunc(leaveGrace, func() { cancel(context.Cause(ctx)) })
 	})
 	defer left()
-	err = s.run(streamCtx)
+	err = s.run(streamCtx, welcome)
 	if cause := context.Cause(streamCtx); cause != nil && ctx.Err() == nil {
-		return cause // broken from within: say why, not that it was cancelled
+		err = cause // broken from within: say why, not that it was cancelled
 	}
-	return err
+	return s.joined, err
 }
 
-func (s *session) run(ctx context.Context) error {
+func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Hello{Hello: &coordpb.Hello{
 		Protocol: coordpb.ProtocolVersion, Version: s.Version, WorkerId: s.ID, RingAddr: s.Advertise, Host: s.host,
 	}}}); err != nil {
@@ -74,14 +89,19 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	silence.Stop()
+	if first.GetFinish() != nil {
+		return s.stream.CloseSend()
+	}
 	welcome := first.GetWelcome()
 	if welcome == nil {
-		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.Coordinator, first.Body)}
+		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.addr, first.Body)}
 	}
 	beat := time.Duration(welcome.HeartbeatIntervalMs) * time.Millisecond
 	if beat <= 0 {
 		beat = defaultHeartbeat
 	}
+	s.joined = true
 	beatCtx, stopBeat := context.WithCancel(ctx)
 	beating := make(chan struct{})
 	go func() { defer close(beating); s.beat(beatCtx, beat) }()
@@ -89,7 +109,7 @@ func (s *session) run(ctx context.Context) error {
 
 	want, err := fsm.DigestOf(welcome.ModelDigest)
 	if err != nil {
-		return &localError{fmt.Errorf("coordinator %s: model %w", s.Coordinator, err)}
+		return &localError{fmt.Errorf("coordinator %s: model %w", s.addr, err)}
 	}
 	if err := s.load(welcome.ModelName, want); err != nil {
 		return &localError{err}
@@ -98,15 +118,22 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		return &localError{err}
 	}
-	s.Logger.Info("joined the coordinator", "coordinator", s.Coordinator, "job", welcome.JobId, "ring", s.Advertise)
+	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", welcome.JobId, "ring", s.Advertise)
 	digest := s.backbone.Digest()
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
 		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(),
 	}}}); err != nil {
 		return s.ended(err)
 	}
+	// A coordinator that hangs keeps its connections. It is missed by its heartbeats.
+	limit := missedBeats * beat
+	watch := time.AfterFunc(limit, func() {
+		s.broken(fmt.Errorf("coordinator %s: %w: not heard for %v", s.addr, errSilent, limit))
+	})
+	defer watch.Stop()
 	for {
 		m, err := s.stream.Recv()
+		watch.Reset(limit)
 		if err != nil {
 			if err == io.EOF {
 				err = status.Error(codes.Unavailable, "the coordinator closed the session")
@@ -122,10 +149,11 @@ func (s *session) run(ctx context.Context) error {
 			s.queue(b.Plan.Generation, m)
 		case *coordpb.CoordinatorMessage_Evaluate:
 			s.queue(b.Evaluate.Generation, m)
+		case *coordpb.CoordinatorMessage_Heartbeat:
 		case *coordpb.CoordinatorMessage_Finish:
 			return s.stream.CloseSend()
 		default:
-			return &localError{fmt.Errorf("coordinator %s: unexpected message %T", s.Coordinator, m.Body)}
+			return &localError{fmt.Errorf("coordinator %s: unexpected message %T", s.addr, m.Body)}
 		}
 	}
 }
@@ -191,6 +219,6 @@ func (s *session) queue(generation uint64, m *coordpb.CoordinatorMessage) {
 	select {
 	case s.gen.work <- m:
 	default:
-		s.broken(&localError{fmt.Errorf("coordinator %s: more than %d messages ahead of this worker", s.Coordinator, cap(s.gen.work))})
+		s.broken(&localError{fmt.Errorf("coordinator %s: more than %d messages ahead of this worker", s.addr, cap(s.gen.work))})
 	}
 }

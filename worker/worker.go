@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -28,14 +29,14 @@ import (
 
 // Config is how a worker runs.
 type Config struct {
-	Coordinator string       // host:port
-	ID          string       // unique among the job's workers
-	Listener    net.Listener // for ring streams; the worker closes it
-	Advertise   string       // host:port under which the ring neighbour reaches Listener; "" is its own address
-	Model       string       // where the backbone lies here; "" is where the coordinator has it
-	Options     model.Options
-	Version     string
-	Logger      *slog.Logger
+	Coordinators []string     // host:port of each replica; a name with several addresses stands for all of them
+	ID           string       // unique among the job's workers
+	Listener     net.Listener // for ring streams; the worker closes it
+	Advertise    string       // host:port under which the ring neighbour reaches Listener; "" is its own address
+	Model        string       // where the backbone lies here; "" is where the coordinator has it
+	Options      model.Options
+	Version      string
+	Logger       *slog.Logger
 
 	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and the ring's next member
@@ -44,8 +45,8 @@ type Config struct {
 }
 
 const (
-	firstRetry = 250 * time.Millisecond
-	maxRetry   = 5 * time.Second
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 2 * time.Second
 	// sayAgain is how often a coordinator that stays away is mentioned.
 	sayAgain = 30 * time.Second
 )
@@ -78,11 +79,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			err = errors.Join(err, w.backbone.Close())
 		}
 	}()
+	find := &finder{addrs: w.Coordinators, logger: w.Logger}
 	retry := firstRetry
 	var said time.Time
 	for {
-		started := time.Now()
-		err := w.session(ctx)
+		joined, err := w.round(ctx, find)
 		switch {
 		case err == nil:
 			w.Logger.Info("the job is finished")
@@ -92,20 +93,37 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		case permanent(err):
 			return plain(err)
 		}
-		if time.Since(started) > maxRetry {
+		if joined {
 			retry, said = firstRetry, time.Time{}
 		}
 		if time.Since(said) > sayAgain {
 			said = time.Now()
-			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", cfg.Coordinator, "reason", reason(err))
+			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", strings.Join(w.Coordinators, ","), "reason", reason(err))
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(retry):
+		case <-time.After(retry/2 + rand.N(retry)): // workers that lost the same leader do not come all at once
 		}
 		retry = min(2*retry, maxRetry)
 	}
+}
+
+// round asks the coordinator's replicas one after another until one takes this worker, and works for that one until the
+// session ends. joined says whether one did; err is the last error.
+func (w *worker) round(ctx context.Context, find *finder) (joined bool, err error) {
+	for addr := range find.round(ctx) {
+		joined, err = w.session(ctx, addr)
+		if joined || err == nil || ctx.Err() != nil || permanent(err) {
+			return joined, err
+		}
+		w.Logger.Debug("this coordinator does not take workers now", "coordinator", addr, "reason", reason(err))
+		find.refused(addr, err)
+	}
+	if err == nil {
+		err = fmt.Errorf("coordinator %s: no address, want at least one", strings.Join(w.Coordinators, ","))
+	}
+	return false, err
 }
 
 // localError is a failure of this machine, not of the connection: trying again would fail again.

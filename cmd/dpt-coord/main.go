@@ -35,16 +35,22 @@ func main() {
 
 // options are what the flags set beside the job's settings.
 type options struct {
-	listen   string
-	insecure bool
-	local    bool
-	json     bool
+	listen     string
+	advertise  string
+	id         string
+	peers      []string
+	raftListen string
+	election   time.Duration
+	join       bool
+	insecure   bool
+	local      bool
+	json       bool
 }
 
 func run(ctx context.Context, args []string, std cli.IO) error {
 	s := coordinator.DefaultSettings()
-	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
-	o := options{listen: "127.0.0.1:7070"}
+	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
+	o := options{listen: "127.0.0.1:7070", election: coordinator.DefaultElectionTimeout}
 	log := cli.DefaultLog()
 	cmd := newCommand(&s, &cfg, &o, &log)
 	if err := cmd.Parse(args); err != nil {
@@ -68,6 +74,9 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	if !o.insecure && !cli.Loopback(o.listen) {
 		return cmd.Usagef("--listen %s: reaches beyond this machine without TLS, want a loopback address or --insecure", o.listen)
 	}
+	if err := o.replication(cmd, &cfg); err != nil {
+		return err
+	}
 	if cfg.Out == "" {
 		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
 	}
@@ -80,6 +89,14 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 		return fmt.Errorf("--listen %s: %w", o.listen, err)
 	}
 	cfg.Listener = listener
+	if r := cfg.Replication; r != nil {
+		if r.Listener, err = net.Listen("tcp", o.raftListen); err != nil {
+			listener.Close()
+			return fmt.Errorf("--raft-listen %s: %w", o.raftListen, err)
+		}
+		r.WorkerAddr = o.workerAddr(listener.Addr())
+		cfg.Logger.Info("listening for replicas", "address", r.Listener.Addr().String(), "replica", r.ID, "replicas", len(r.Peers))
+	}
 	cfg.Logger.Info("listening for workers", "address", listener.Addr().String(), "nodes", cfg.Nodes, "join", "dpt-worker --coord "+listener.Addr().String())
 	runCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -146,9 +163,18 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	g.Bool(&o.local, "local", "start the workers on this machine too")
 	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:7070, or a free port with --local")
 	g.Bool(&o.insecure, "insecure", "allow workers beyond this machine without TLS")
+	g.Int64(&cfg.CommitEvery, "commit-every", "commit every `N` steps; a failure costs at most the steps since", cli.Between(int64(1), int64(1024)))
 	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
 	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker is given up", cli.AtLeast(500*time.Millisecond))
 	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included", cli.AtLeast(time.Second))
+
+	g = cmd.Group("Replicas")
+	g.Strings(&o.peers, "peers", "the coordinator's replicas, `ID=HOST:PORT,...`, 3 or 5 of them, the same list for each", peerEntry).DefaultText("this one alone")
+	g.String(&o.id, "id", "`ID` of this replica, one of --peers", cli.NotEmpty)
+	g.String(&o.raftListen, "raft-listen", "`ADDRESS` for the other replicas", cli.HostPort).DefaultText("this replica's in --peers")
+	g.String(&o.advertise, "advertise", "`ADDRESS` under which workers reach this replica", cli.HostPort).DefaultText("--listen")
+	g.Bool(&o.join, "join", "start empty and wait to be added to running replicas: dpt coord add")
+	g.Duration(&o.election, "election-timeout", "silence after which the replicas elect another leader", cli.AtLeast(50*time.Millisecond))
 
 	g = cmd.Group("Output")
 	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").DefaultText("runs/TASK")

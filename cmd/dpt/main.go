@@ -1,5 +1,5 @@
 // Command dpt is the user's tool around training: it tokenizes, scores, evaluates, predicts and
-// exports. dpt-coord and dpt-worker train.
+// exports, and changes a running coordinator's replicas. dpt-coord and dpt-worker train.
 package main
 
 import (
@@ -25,6 +25,7 @@ func subcommands() []subcommand {
 		{"eval", "a task's metrics on a split", runEval},
 		{"predict", "greedy outputs for sources", runPredict},
 		{"export", "a prompt as an adapter for another program", runExport},
+		{"coord", "add a replica to a running coordinator, or remove one", runCoord},
 	}
 }
 

@@ -199,6 +199,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Plan
 	//	*CoordinatorMessage_Evaluate
 	//	*CoordinatorMessage_Finish
+	//	*CoordinatorMessage_Heartbeat
 	Body          isCoordinatorMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -286,6 +287,15 @@ func (x *CoordinatorMessage) GetFinish() *Finish {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Body interface {
 	isCoordinatorMessage_Body()
 }
@@ -310,6 +320,10 @@ type CoordinatorMessage_Finish struct {
 	Finish *Finish `protobuf:"bytes,5,opt,name=finish,proto3,oneof"`
 }
 
+type CoordinatorMessage_Heartbeat struct {
+	Heartbeat *Heartbeat `protobuf:"bytes,6,opt,name=heartbeat,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_StartGeneration) isCoordinatorMessage_Body() {}
@@ -319,6 +333,8 @@ func (*CoordinatorMessage_Plan) isCoordinatorMessage_Body() {}
 func (*CoordinatorMessage_Evaluate) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_Finish) isCoordinatorMessage_Body() {}
+
+func (*CoordinatorMessage_Heartbeat) isCoordinatorMessage_Body() {}
 
 // Hello opens a session.
 type Hello struct {
@@ -1401,6 +1417,7 @@ func (x *Failure) GetPeerId() string {
 	return ""
 }
 
+// Heartbeat goes both ways. A side that hears nothing for five intervals takes the other for dead.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1437,6 +1454,59 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_coord_proto_rawDescGZIP(), []int{16}
 }
 
+// Redirect says which replica of the coordinator leads.
+type Redirect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`                           // its id
+	WorkerAddr    string                 `protobuf:"bytes,2,opt,name=worker_addr,json=workerAddr,proto3" json:"worker_addr,omitempty"` // host:port where it takes workers
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_coord_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Redirect) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *Redirect) GetWorkerAddr() string {
+	if x != nil {
+		return x.WorkerAddr
+	}
+	return ""
+}
+
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1445,7 +1515,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1527,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1540,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{17}
+	return file_coord_proto_rawDescGZIP(), []int{18}
 }
 
 // Finish: the job is over; the worker exits 0.
@@ -1483,7 +1553,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1565,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1578,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{18}
+	return file_coord_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Finish) GetSteps() int64 {
@@ -1533,13 +1603,14 @@ const file_coord_proto_rawDesc = "" +
 	"\afailure\x18\x05 \x01(\v2\x15.dpt.coord.v1.FailureH\x00R\afailure\x127\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeat\x12+\n" +
 	"\x05leave\x18\a \x01(\v2\x13.dpt.coord.v1.LeaveH\x00R\x05leaveB\x06\n" +
-	"\x04body\"\xab\x02\n" +
+	"\x04body\"\xe4\x02\n" +
 	"\x12CoordinatorMessage\x121\n" +
 	"\awelcome\x18\x01 \x01(\v2\x15.dpt.coord.v1.WelcomeH\x00R\awelcome\x12J\n" +
 	"\x10start_generation\x18\x02 \x01(\v2\x1d.dpt.coord.v1.StartGenerationH\x00R\x0fstartGeneration\x12(\n" +
 	"\x04plan\x18\x03 \x01(\v2\x12.dpt.coord.v1.PlanH\x00R\x04plan\x124\n" +
 	"\bevaluate\x18\x04 \x01(\v2\x16.dpt.coord.v1.EvaluateH\x00R\bevaluate\x12.\n" +
-	"\x06finish\x18\x05 \x01(\v2\x14.dpt.coord.v1.FinishH\x00R\x06finishB\x06\n" +
+	"\x06finish\x18\x05 \x01(\v2\x14.dpt.coord.v1.FinishH\x00R\x06finish\x127\n" +
+	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
 	"\x04body\"\x8b\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
@@ -1649,7 +1720,11 @@ const file_coord_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
 	"\x05fatal\x18\x04 \x01(\bR\x05fatal\x12\x17\n" +
 	"\apeer_id\x18\x05 \x01(\tR\x06peerId\"\v\n" +
-	"\tHeartbeat\"\a\n" +
+	"\tHeartbeat\"C\n" +
+	"\bRedirect\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x1f\n" +
+	"\vworker_addr\x18\x02 \x01(\tR\n" +
+	"workerAddr\"\a\n" +
 	"\x05Leave\"\x1e\n" +
 	"\x06Finish\x12\x14\n" +
 	"\x05steps\x18\x01 \x01(\x03R\x05steps2[\n" +
@@ -1668,7 +1743,7 @@ func file_coord_proto_rawDescGZIP() []byte {
 	return file_coord_proto_rawDescData
 }
 
-var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_coord_proto_goTypes = []any{
 	(*WorkerMessage)(nil),      // 0: dpt.coord.v1.WorkerMessage
 	(*CoordinatorMessage)(nil), // 1: dpt.coord.v1.CoordinatorMessage
@@ -1687,8 +1762,9 @@ var file_coord_proto_goTypes = []any{
 	(*Output)(nil),             // 14: dpt.coord.v1.Output
 	(*Failure)(nil),            // 15: dpt.coord.v1.Failure
 	(*Heartbeat)(nil),          // 16: dpt.coord.v1.Heartbeat
-	(*Leave)(nil),              // 17: dpt.coord.v1.Leave
-	(*Finish)(nil),             // 18: dpt.coord.v1.Finish
+	(*Redirect)(nil),           // 17: dpt.coord.v1.Redirect
+	(*Leave)(nil),              // 18: dpt.coord.v1.Leave
+	(*Finish)(nil),             // 19: dpt.coord.v1.Finish
 }
 var file_coord_proto_depIdxs = []int32{
 	2,  // 0: dpt.coord.v1.WorkerMessage.hello:type_name -> dpt.coord.v1.Hello
@@ -1697,25 +1773,26 @@ var file_coord_proto_depIdxs = []int32{
 	13, // 3: dpt.coord.v1.WorkerMessage.evaluation:type_name -> dpt.coord.v1.EvaluationReport
 	15, // 4: dpt.coord.v1.WorkerMessage.failure:type_name -> dpt.coord.v1.Failure
 	16, // 5: dpt.coord.v1.WorkerMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
-	17, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
+	18, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
 	3,  // 7: dpt.coord.v1.CoordinatorMessage.welcome:type_name -> dpt.coord.v1.Welcome
 	7,  // 8: dpt.coord.v1.CoordinatorMessage.start_generation:type_name -> dpt.coord.v1.StartGeneration
 	10, // 9: dpt.coord.v1.CoordinatorMessage.plan:type_name -> dpt.coord.v1.Plan
 	12, // 10: dpt.coord.v1.CoordinatorMessage.evaluate:type_name -> dpt.coord.v1.Evaluate
-	18, // 11: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
-	4,  // 12: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
-	6,  // 13: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
-	8,  // 14: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
-	9,  // 15: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
-	8,  // 16: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
-	14, // 17: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
-	0,  // 18: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
-	1,  // 19: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	19, // 11: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
+	16, // 12: dpt.coord.v1.CoordinatorMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
+	4,  // 13: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
+	6,  // 14: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
+	8,  // 15: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
+	9,  // 16: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
+	8,  // 17: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
+	14, // 18: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
+	0,  // 19: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
+	1,  // 20: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
+	20, // [20:21] is the sub-list for method output_type
+	19, // [19:20] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_coord_proto_init() }
@@ -1738,6 +1815,7 @@ func file_coord_proto_init() {
 		(*CoordinatorMessage_Plan)(nil),
 		(*CoordinatorMessage_Evaluate)(nil),
 		(*CoordinatorMessage_Finish)(nil),
+		(*CoordinatorMessage_Heartbeat)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1745,7 +1823,7 @@ func file_coord_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coord_proto_rawDesc), len(file_coord_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,7 +35,8 @@ const (
 type CoordinatorClient interface {
 	// Session is one worker's connection. It ends with OK after Finish or Leave, with FAILED_PRECONDITION when the
 	// worker does not fit the job (the message says what differs), and with UNAVAILABLE when this coordinator
-	// cannot serve now and the worker should try again.
+	// cannot serve now and the worker should try again; where it knows who can, a Redirect is among the status's details.
+	// The first answer is a Welcome, or a Finish when the job is over.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkerMessage, CoordinatorMessage], error)
 }
 
@@ -66,7 +67,8 @@ type Coordinator_SessionClient = grpc.BidiStreamingClient[WorkerMessage, Coordin
 type CoordinatorServer interface {
 	// Session is one worker's connection. It ends with OK after Finish or Leave, with FAILED_PRECONDITION when the
 	// worker does not fit the job (the message says what differs), and with UNAVAILABLE when this coordinator
-	// cannot serve now and the worker should try again.
+	// cannot serve now and the worker should try again; where it knows who can, a Redirect is among the status's details.
+	// The first answer is a Welcome, or a Finish when the job is over.
 	Session(grpc.BidiStreamingServer[WorkerMessage, CoordinatorMessage]) error
 	mustEmbedUnimplementedCoordinatorServer()
 }

@@ -10,6 +10,11 @@
 //	StepCommitted         the next step, with the trainer state it led to
 //	EvaluationCommitted   an evaluation of the committed state
 //	JobFinished           after the last step
+//	CoordinatorJoined     where a replica takes workers
+//
+// Any other error than a rejection (an entry whose checksum does not hold, a kind or field that this build does not
+// know) says that this replica cannot follow the log any more. Its owner must stop it: to skip the entry would be
+// to hold another state than the other replicas.
 //
 // A Machine is not safe for concurrent use; its owner serializes.
 package fsm
@@ -19,8 +24,6 @@ import (
 	"fmt"
 	"math"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 )
 
@@ -29,7 +32,12 @@ const snapshotVersion = 1
 
 // RecentSteps is how many of the last steps' records a machine keeps, so that a process that was killed after a commit
 // can still write what it had to say about the step.
-const RecentSteps = 256
+//
+// A replica that was away for longer than this lacks the lines between in its metrics; it lacks nothing else.
+const RecentSteps = 4096
+
+// maxCoordinators bounds the replicas that the machine remembers.
+const maxCoordinators = 64
 
 // ErrRejected is what every rejection wraps.
 var ErrRejected = errors.New("entry rejected")
@@ -50,7 +58,8 @@ type Machine struct {
 	best        *Best
 	evaluations []Evaluation
 	epochs      []EpochStat
-	recent      []StepRecord // of the last steps, oldest first
+	recent      []StepRecord      // of the last steps, oldest first
+	replicas    map[string]string // worker-facing addresses by replica id
 	finished    bool
 }
 
@@ -97,6 +106,9 @@ func (m *Machine) Epochs() []EpochStat { return m.epochs }
 // Recent are the records of the last committed steps, oldest first, at most RecentSteps.
 func (m *Machine) Recent() []StepRecord { return m.recent }
 
+// WorkerAddr is where the replica takes workers; "" when it has not said.
+func (m *Machine) WorkerAddr(replica string) string { return m.replicas[replica] }
+
 // Finished says whether the job has ended.
 func (m *Machine) Finished() bool { return m.finished }
 
@@ -106,16 +118,19 @@ func (m *Machine) Evaluated(step Step) bool {
 	return n > 0 && m.evaluations[n-1].Step == step
 }
 
-// Apply applies one marshalled fsmpb.Entry. An error that wraps ErrRejected leaves the machine as it was; so does any other.
+// Apply applies one entry as Encode made it. An error that wraps ErrRejected leaves the machine as it was; so does
+// any other, after which no further entry may be applied.
 func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
-	e := new(fsmpb.Entry)
-	if err := proto.Unmarshal(data, e); err != nil {
-		return nil, fmt.Errorf("log entry of %d bytes: %w", len(data), err)
+	e, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := e.Body.(*fsmpb.Entry_CoordinatorJoined); ok {
+		return e, m.joinCoordinator(b.CoordinatorJoined)
 	}
 	if m.finished {
 		return e, reject("the job is finished")
 	}
-	var err error
 	switch b := e.Body.(type) {
 	case *fsmpb.Entry_JobStarted:
 		err = m.startJob(b.JobStarted)
@@ -128,9 +143,24 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 	case *fsmpb.Entry_JobFinished:
 		err = m.finish()
 	default:
-		err = reject("unknown kind of entry; was it written by a newer version?")
+		err = fmt.Errorf("log entry of %d bytes: unknown kind of entry; was it written by a newer version?", len(data))
 	}
 	return e, err
+}
+
+func (m *Machine) joinCoordinator(e *fsmpb.CoordinatorJoined) error {
+	_, known := m.replicas[e.Id]
+	switch {
+	case e.Id == "" || e.WorkerAddr == "":
+		return reject("replica %q takes workers at %q, want a name and an address", e.Id, e.WorkerAddr)
+	case !known && len(m.replicas) == maxCoordinators:
+		return reject("replica %s is one more than %d", e.Id, maxCoordinators)
+	}
+	if m.replicas == nil {
+		m.replicas = map[string]string{}
+	}
+	m.replicas[e.Id] = e.WorkerAddr
+	return nil
 }
 
 func (m *Machine) startJob(e *fsmpb.JobStarted) error {
@@ -175,43 +205,60 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 	return nil
 }
 
+// commitStep commits a step and the earlier ones that its entry carries: all of them or none.
 func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
-	switch {
-	case m.job == nil:
+	if m.job == nil {
 		return reject("step %d before any job", e.Step)
-	case Generation(e.Generation) != m.generation:
-		return reject("step %d of generation %d, current is %d", e.Step, e.Generation, m.generation)
-	case Step(e.Step) != m.step+1:
-		return reject("step %d after step %d", e.Step, m.step)
-	case Step(e.Step) > m.TotalSteps():
-		return reject("step %d of a job of %d steps", e.Step, m.TotalSteps())
-	case e.Tokens < 1 || !finite(e.LossSum):
-		return reject("step %d has loss sum %v over %d tokens", e.Step, e.LossSum, e.Tokens)
 	}
-	batch, err := DigestOf(e.BatchDigest)
-	if err != nil {
-		return reject("step %d: batch %v", e.Step, err)
+	next := m.step
+	batches := make([]Digest, 0, len(e.Earlier)+1)
+	states := make([]Digest, 0, len(e.Earlier)+1)
+	all := append(e.Earlier[:len(e.Earlier):len(e.Earlier)], e)
+	for i, s := range all {
+		switch next++; {
+		case Generation(s.Generation) != m.generation:
+			return reject("step %d of generation %d, current is %d", s.Step, s.Generation, m.generation)
+		case Step(s.Step) != next:
+			return reject("step %d after step %d", s.Step, next-1)
+		case next > m.TotalSteps():
+			return reject("step %d of a job of %d steps", s.Step, m.TotalSteps())
+		case s.Tokens < 1 || !finite(s.LossSum):
+			return reject("step %d has loss sum %v over %d tokens", s.Step, s.LossSum, s.Tokens)
+		case i < len(all)-1 && (len(s.State) > 0 || len(s.Earlier) > 0):
+			return reject("step %d carries a state or steps of its own, want that of step %d only", s.Step, e.Step)
+		}
+		batch, err := DigestOf(s.BatchDigest)
+		if err != nil {
+			return reject("step %d: batch %v", s.Step, err)
+		}
+		state, err := DigestOf(s.StateDigest)
+		if err != nil {
+			return reject("step %d: state %v", s.Step, err)
+		}
+		batches, states = append(batches, batch), append(states, state)
 	}
 	d, err := checkState(e.State, e.StateDigest)
 	if err != nil {
 		return err
 	}
-	m.step, m.state, m.stateDigest = Step(e.Step), e.State, d
-	m.history = chain(m.history, m.step, batch, d)
-	m.remember(RecordOf(e))
-	epoch := int((e.Step - 1) / m.job.StepsPerEpoch)
-	for len(m.epochs) <= epoch {
-		m.epochs = append(m.epochs, EpochStat{})
+	for i, s := range all {
+		m.history = chain(m.history, Step(s.Step), batches[i], states[i])
+		m.remember(RecordOf(s))
+		epoch := int((s.Step - 1) / m.job.StepsPerEpoch)
+		for len(m.epochs) <= epoch {
+			m.epochs = append(m.epochs, EpochStat{})
+		}
+		m.epochs[epoch].LossSum += s.LossSum
+		m.epochs[epoch].Tokens += s.Tokens
 	}
-	m.epochs[epoch].LossSum += e.LossSum
-	m.epochs[epoch].Tokens += e.Tokens
+	m.step, m.state, m.stateDigest = next, e.State, d
 	return nil
 }
 
-// remember keeps a record and drops the oldest beyond RecentSteps.
+// remember keeps a record and drops the oldest beyond RecentSteps. Records that a caller holds stay as they are.
 func (m *Machine) remember(r StepRecord) {
 	if len(m.recent) == RecentSteps {
-		m.recent = append(m.recent[:0], m.recent[1:]...)
+		m.recent = m.recent[1:]
 	}
 	m.recent = append(m.recent, r)
 }

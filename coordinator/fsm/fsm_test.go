@@ -44,6 +44,20 @@ func finish() *fsmpb.Entry {
 	return &fsmpb.Entry{Body: &fsmpb.Entry_JobFinished{JobFinished: &fsmpb.JobFinished{}}}
 }
 
+// steps puts earlier steps into last's entry.
+func steps(last *fsmpb.Entry, earlier ...*fsmpb.Entry) *fsmpb.Entry {
+	for _, e := range earlier {
+		s := e.GetStepCommitted()
+		s.State = nil
+		last.GetStepCommitted().Earlier = append(last.GetStepCommitted().Earlier, s)
+	}
+	return last
+}
+
+func coordinatorJoined(id, addr string) *fsmpb.Entry {
+	return &fsmpb.Entry{Body: &fsmpb.Entry_CoordinatorJoined{CoordinatorJoined: &fsmpb.CoordinatorJoined{Id: id, WorkerAddr: addr}}}
+}
+
 func edit[T any](e *fsmpb.Entry, body func(*fsmpb.Entry) T, change func(T)) *fsmpb.Entry {
 	change(body(e))
 	return e
@@ -52,7 +66,7 @@ func edit[T any](e *fsmpb.Entry, body func(*fsmpb.Entry) T, change func(T)) *fsm
 func apply(t *testing.T, m *Machine, entries ...*fsmpb.Entry) error {
 	t.Helper()
 	for _, e := range entries {
-		data, err := proto.Marshal(e)
+		data, err := Encode(e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +151,12 @@ func TestRejectionsChangeNothing(t *testing.T) {
 		{"evaluation twice", append(running[:3:3], evaluation(1, 1)), evaluation(1, 2), "already evaluated"},
 		{"evaluation with a NaN score", running, evaluation(1, math.NaN()), "NaN"},
 		{"finish too early", running, finish(), "step 1 of 3"},
-		{"empty entry", running, &fsmpb.Entry{}, "unknown kind"},
+		{"replica without a name", running, coordinatorJoined("", "h:1"), "want a name"},
+		{"replica without an address", running, coordinatorJoined("a", ""), "want a name"},
+		{"steps with a gap", running, steps(step(1, 3), step(1, 3)), "step 3 after step 1"},
+		{"steps of two generations", running, steps(step(1, 3), step(2, 2)), "generation 2, current is 1"},
+		{"earlier step with a state", running, edit(steps(step(1, 3), step(1, 2)), stepOf, func(s *fsmpb.StepCommitted) { s.Earlier[0].State = []byte("x") }), "want that of step 3 only"},
+		{"steps beyond the end", running, steps(step(1, 4), step(1, 2), step(1, 3)), "step 4 of a job of 3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := New()
@@ -154,9 +173,67 @@ func TestRejectionsChangeNothing(t *testing.T) {
 	}
 }
 
+// An entry that cannot be read is no rejection: the replica must stop.
+func TestUnreadableEntriesAreNotRejected(t *testing.T) {
+	encode := func(e *fsmpb.Entry) []byte {
+		b, err := Encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	good := encode(step(1, 2))
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)/2] ^= 4
+	newer := step(1, 2)
+	newer.GetStepCommitted().ProtoReflect().SetUnknown([]byte{0xf8, 0x07, 1}) // field 127, varint 1
+	for name, c := range map[string]struct {
+		data []byte
+		says string
+	}{
+		"flipped":       {flipped, "damaged"},
+		"cut":           {good[:len(good)-1], "damaged"},
+		"nothing":       {nil, "cut short"},
+		"other format":  {append([]byte{9}, good[1:]...), "format 9, this build reads 1"},
+		"unknown kind":  {encode(&fsmpb.Entry{}), "newer version"},
+		"unknown field": {encode(newer), "newer version"},
+		"not a message": {seal([]byte{0xff}), "log entry of 6 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := New()
+			mustApply(t, m, job(3, 2), generation(1, 0, "a"), step(1, 1))
+			was := snap(t, m)
+			_, err := m.Apply(c.data)
+			if err == nil || errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want one that is no rejection and says %q", err, c.says)
+			}
+			if !bytes.Equal(was, snap(t, m)) {
+				t.Error("the entry changed the machine")
+			}
+		})
+	}
+}
+
+func TestStepsTogetherAreStepsOneByOne(t *testing.T) {
+	one, three := New(), New()
+	mustApply(t, one, job(4, 2), generation(1, 0, "a"), step(1, 1), step(1, 2), step(1, 3))
+	mustApply(t, three, job(4, 2), generation(1, 0, "a"), steps(step(1, 3), step(1, 1), step(1, 2)))
+	if !bytes.Equal(snap(t, one), snap(t, three)) {
+		t.Error("three steps in one entry leave another machine than three entries")
+	}
+}
+
+func TestReplicasAreRemembered(t *testing.T) {
+	m := New()
+	mustApply(t, m, coordinatorJoined("b", "h:1"), job(1, 1), generation(1, 0, "a"), step(1, 1), finish(), coordinatorJoined("b", "h:2"), coordinatorJoined("a", "h:3"))
+	if a, b, c := m.WorkerAddr("a"), m.WorkerAddr("b"), m.WorkerAddr("c"); a != "h:3" || b != "h:2" || c != "" {
+		t.Errorf("replicas at %q, %q and %q, want h:3, h:2 and none", a, b, c)
+	}
+}
+
 func TestSnapshotRestoresEverything(t *testing.T) {
 	m := New()
-	mustApply(t, m, job(4, 2), generation(1, 0, "a", "b"), step(1, 1), evaluation(1, 5), step(1, 2))
+	mustApply(t, m, coordinatorJoined("r", "h:1"), job(4, 2), generation(1, 0, "a", "b"), step(1, 1), evaluation(1, 5), step(1, 2))
 	r := New()
 	if err := r.Restore(snap(t, m)); err != nil {
 		t.Fatal(err)
@@ -199,7 +276,7 @@ func TestRestoreRefuses(t *testing.T) {
 	good := snap(t, m)
 	change := func(f func(*fsmpb.Snapshot)) []byte {
 		s := new(fsmpb.Snapshot)
-		if err := proto.Unmarshal(good, s); err != nil {
+		if err := unseal(good, s); err != nil {
 			t.Fatal(err)
 		}
 		f(s)
@@ -207,7 +284,7 @@ func TestRestoreRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b
+		return seal(b)
 	}
 	for name, c := range map[string]struct {
 		data []byte
@@ -253,8 +330,10 @@ func FuzzApply(f *testing.F) {
 		m := New()
 		mustApply(t, m, job(3, 2), generation(1, 0, "a", "b"), step(1, 1))
 		was := snap(t, m)
-		if _, err := m.Apply(data); err != nil && !bytes.Equal(was, snap(t, m)) {
-			t.Errorf("error %v changed the machine", err)
+		for _, entry := range [][]byte{data, seal(data)} { // as it is, and past the checksum
+			if _, err := m.Apply(entry); err != nil && !bytes.Equal(was, snap(t, m)) {
+				t.Errorf("error %v changed the machine", err)
+			}
 		}
 	})
 }
@@ -263,7 +342,7 @@ func FuzzApply(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	m := New()
 	for _, e := range []*fsmpb.Entry{job(3, 2), generation(1, 0, "a"), step(1, 1), evaluation(1, 3)} {
-		b, err := proto.Marshal(e)
+		b, err := Encode(e)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -275,10 +354,10 @@ func FuzzRestore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
+	f.Add(b[sealSize:])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a, b := New(), New()
-		if a.Restore(data) != nil {
+		if a.Restore(seal(data)) != nil {
 			return
 		}
 		first := snap(t, a)

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -41,13 +43,20 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	for _, r := range m.recent {
 		s.Recent = append(s.Recent, r.proto())
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(s)
+	for _, id := range slices.Sorted(maps.Keys(m.replicas)) {
+		s.Coordinators = append(s.Coordinators, &fsmpb.CoordinatorJoined{Id: id, WorkerAddr: m.replicas[id]})
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return seal(data), nil
 }
 
 // Restore replaces the machine by a snapshot. On an error the machine is as it was.
 func (m *Machine) Restore(data []byte) error {
 	s := new(fsmpb.Snapshot)
-	if err := proto.Unmarshal(data, s); err != nil {
+	if err := unseal(data, s); err != nil {
 		return fmt.Errorf("snapshot of %d bytes: %w", len(data), err)
 	}
 	if s.Version != snapshotVersion {
@@ -81,6 +90,11 @@ func (m *Machine) Restore(data []byte) error {
 	}
 	for _, r := range s.Recent[max(0, len(s.Recent)-RecentSteps):] {
 		n.remember(RecordOf(r))
+	}
+	for _, c := range s.Coordinators {
+		if err := n.joinCoordinator(c); err != nil {
+			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
+		}
 	}
 	*m = *n
 	return nil

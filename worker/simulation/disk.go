@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 // disk keeps what a coordinator has synced. It outlives the coordinator's processes, each of which mounts it.
@@ -35,7 +36,7 @@ func newDisk() *disk { return &disk{logs: map[uint64]*raft.Log{}, stable: map[st
 // errSync is what a failing disk answers.
 var errSync = errors.New("fsync: input/output error (simulated)")
 
-var errNotFound = errors.New("not found") // raft knows it by its text
+var errNotFound = raftboltdb.ErrKeyNotFound // as the product's store answers
 
 // mount is one process's use of the disk. After the process has crashed, its writes reach nothing but its own view.
 type mount struct {
@@ -127,10 +128,14 @@ func (m *mount) GetLog(index uint64, to *raft.Log) error {
 }
 
 // FirstIndex implements raft.LogStore.
-func (m *mount) FirstIndex() (uint64, error) { return m.edge(func(a, b uint64) bool { return a < b }), nil }
+func (m *mount) FirstIndex() (uint64, error) {
+	return m.edge(func(a, b uint64) bool { return a < b }), nil
+}
 
 // LastIndex implements raft.LogStore.
-func (m *mount) LastIndex() (uint64, error) { return m.edge(func(a, b uint64) bool { return a > b }), nil }
+func (m *mount) LastIndex() (uint64, error) {
+	return m.edge(func(a, b uint64) bool { return a > b }), nil
+}
 
 func (m *mount) edge(better func(a, b uint64) bool) uint64 {
 	m.disk.mu.Lock()

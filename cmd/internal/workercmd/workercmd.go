@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
@@ -25,7 +26,7 @@ func Run(name string) cli.RunFunc {
 
 func run(ctx context.Context, name string, args []string, std cli.IO) error {
 	var (
-		coord     = "127.0.0.1:7070"
+		coord     = []string{"127.0.0.1:7070"}
 		listen    string
 		advertise string
 		id        string
@@ -39,7 +40,7 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			"A worker holds no data and no state; it may be stopped and started at any time. While the coordinator is not there it keeps trying.")
 	cmd.Engines = model.Engines()
 	g := cmd.Group("Cluster")
-	g.String(&coord, "coord", "`ADDRESS` of the coordinator", cli.HostPort)
+	g.Strings(&coord, "coord", "`ADDRESS,...` of the coordinator's replicas, or one name that stands for all of them", cli.HostPort)
 	g.String(&listen, "listen", "`ADDRESS` for the ring's streams; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:0, or every interface for a coordinator elsewhere")
 	g.String(&advertise, "advertise", "`ADDRESS` under which the other workers reach this one", cli.HostPort).DefaultText("the one listened on")
 	g.String(&id, "id", "`NAME` of this worker, unique in the job", cli.NotEmpty).DefaultText("host, process and a random number")
@@ -64,33 +65,37 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			return err
 		}
 	}
-	coordLocal := cli.Loopback(coord)
+	coordLocal := true
+	for _, addr := range coord {
+		coordLocal = coordLocal && cli.Loopback(addr)
+	}
 	if listen == "" {
 		listen = "127.0.0.1:0"
 		if !coordLocal {
 			listen = ":0"
 		}
 	}
-	for _, a := range []struct{ flag, addr string }{{"coord", coord}, {"listen", listen}} {
-		if !insecure && !cli.Loopback(a.addr) {
-			return cmd.Usagef("--%s %s: reaches beyond this machine without TLS, want a loopback address or --insecure", a.flag, a.addr)
-		}
+	if !insecure && !coordLocal {
+		return cmd.Usagef("--coord %s: reaches beyond this machine without TLS, want a loopback address or --insecure", strings.Join(coord, ","))
+	}
+	if !insecure && !cli.Loopback(listen) {
+		return cmd.Usagef("--listen %s: reaches beyond this machine without TLS, want a loopback address or --insecure", listen)
 	}
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", listen, err)
 	}
 	if advertise == "" {
-		if advertise, err = reachable(listener.Addr(), coord); err != nil {
+		if advertise, err = reachable(listener.Addr(), coord[0]); err != nil {
 			listener.Close()
 			return err
 		}
 	}
-	err = worker.Run(ctx, worker.Config{Coordinator: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
+	err = worker.Run(ctx, worker.Config{Coordinators: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
 		Options: options, Version: cli.Version(), Logger: log.Logger(std.Err)})
 	var stopped *cli.Interrupted
 	if errors.As(err, &stopped) {
-		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s", err, name, coord)
+		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s", err, name, strings.Join(coord, ","))
 	}
 	return err
 }

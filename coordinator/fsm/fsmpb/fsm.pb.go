@@ -32,6 +32,7 @@ type Entry struct {
 	//	*Entry_StepCommitted
 	//	*Entry_EvaluationCommitted
 	//	*Entry_JobFinished
+	//	*Entry_CoordinatorJoined
 	Body          isEntry_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +120,15 @@ func (x *Entry) GetJobFinished() *JobFinished {
 	return nil
 }
 
+func (x *Entry) GetCoordinatorJoined() *CoordinatorJoined {
+	if x != nil {
+		if x, ok := x.Body.(*Entry_CoordinatorJoined); ok {
+			return x.CoordinatorJoined
+		}
+	}
+	return nil
+}
+
 type isEntry_Body interface {
 	isEntry_Body()
 }
@@ -143,6 +153,10 @@ type Entry_JobFinished struct {
 	JobFinished *JobFinished `protobuf:"bytes,5,opt,name=job_finished,json=jobFinished,proto3,oneof"`
 }
 
+type Entry_CoordinatorJoined struct {
+	CoordinatorJoined *CoordinatorJoined `protobuf:"bytes,6,opt,name=coordinator_joined,json=coordinatorJoined,proto3,oneof"`
+}
+
 func (*Entry_JobStarted) isEntry_Body() {}
 
 func (*Entry_GenerationStarted) isEntry_Body() {}
@@ -152,6 +166,8 @@ func (*Entry_StepCommitted) isEntry_Body() {}
 func (*Entry_EvaluationCommitted) isEntry_Body() {}
 
 func (*Entry_JobFinished) isEntry_Body() {}
+
+func (*Entry_CoordinatorJoined) isEntry_Body() {}
 
 type JobStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -355,13 +371,14 @@ type StepCommitted struct {
 	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`                                 // from 1
 	BatchDigest   []byte                 `protobuf:"bytes,3,opt,name=batch_digest,json=batchDigest,proto3" json:"batch_digest,omitempty"` // SHA-256 over the global batch
 	StateDigest   []byte                 `protobuf:"bytes,4,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"` // SHA-256 of state
-	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
-	LossSum       float64                `protobuf:"fixed64,6,opt,name=loss_sum,json=lossSum,proto3" json:"loss_sum,omitempty"` // over the global batch's target tokens, before the update
-	Tokens        int64                  `protobuf:"varint,7,opt,name=tokens,proto3" json:"tokens,omitempty"`                   // target tokens of the global batch
+	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                // of the last step of the entry only
+	LossSum       float64                `protobuf:"fixed64,6,opt,name=loss_sum,json=lossSum,proto3" json:"loss_sum,omitempty"`           // over the global batch's target tokens, before the update
+	Tokens        int64                  `protobuf:"varint,7,opt,name=tokens,proto3" json:"tokens,omitempty"`                             // target tokens of the global batch
 	LearningRate  float64                `protobuf:"fixed64,8,opt,name=learning_rate,json=learningRate,proto3" json:"learning_rate,omitempty"`
 	GradNorm      float64                `protobuf:"fixed64,9,opt,name=grad_norm,json=gradNorm,proto3" json:"grad_norm,omitempty"`
 	Seconds       float64                `protobuf:"fixed64,10,opt,name=seconds,proto3" json:"seconds,omitempty"` // wall time since the step before, as the leader saw it
 	Workers       int32                  `protobuf:"varint,11,opt,name=workers,proto3" json:"workers,omitempty"`
+	Earlier       []*StepCommitted       `protobuf:"bytes,12,rep,name=earlier,proto3" json:"earlier,omitempty"` // the steps before this one that no entry has committed yet, in order
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +488,13 @@ func (x *StepCommitted) GetWorkers() int32 {
 		return x.Workers
 	}
 	return 0
+}
+
+func (x *StepCommitted) GetEarlier() []*StepCommitted {
+	if x != nil {
+		return x.Earlier
+	}
+	return nil
 }
 
 type EvaluationCommitted struct {
@@ -601,6 +625,59 @@ func (*JobFinished) Descriptor() ([]byte, []int) {
 	return file_fsm_proto_rawDescGZIP(), []int{6}
 }
 
+// CoordinatorJoined says where a replica takes workers. A new leader puts its own into the log first.
+type CoordinatorJoined struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	WorkerAddr    string                 `protobuf:"bytes,2,opt,name=worker_addr,json=workerAddr,proto3" json:"worker_addr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinatorJoined) Reset() {
+	*x = CoordinatorJoined{}
+	mi := &file_fsm_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinatorJoined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinatorJoined) ProtoMessage() {}
+
+func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoordinatorJoined.ProtoReflect.Descriptor instead.
+func (*CoordinatorJoined) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CoordinatorJoined) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CoordinatorJoined) GetWorkerAddr() string {
+	if x != nil {
+		return x.WorkerAddr
+	}
+	return ""
+}
+
 // EpochStat sums one epoch's training loss.
 type EpochStat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -612,7 +689,7 @@ type EpochStat struct {
 
 func (x *EpochStat) Reset() {
 	*x = EpochStat{}
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +701,7 @@ func (x *EpochStat) String() string {
 func (*EpochStat) ProtoMessage() {}
 
 func (x *EpochStat) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +714,7 @@ func (x *EpochStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochStat.ProtoReflect.Descriptor instead.
 func (*EpochStat) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{7}
+	return file_fsm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EpochStat) GetLossSum() float64 {
@@ -672,14 +749,15 @@ type Snapshot struct {
 	Epochs        []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
 	Finished      bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
 	BestLoss      float64                `protobuf:"fixed64,17,opt,name=best_loss,json=bestLoss,proto3" json:"best_loss,omitempty"`
-	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"` // the last steps, without their states
+	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
+	Coordinators  []*CoordinatorJoined   `protobuf:"bytes,18,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +769,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +782,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{8}
+	return file_fsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -826,19 +904,27 @@ func (x *Snapshot) GetRecent() []*StepCommitted {
 	return nil
 }
 
+func (x *Snapshot) GetCoordinators() []*CoordinatorJoined {
+	if x != nil {
+		return x.Coordinators
+	}
+	return nil
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
 	"\n" +
 	"\tfsm.proto\x12\n" +
-	"dpt.fsm.v1\"\xf2\x02\n" +
+	"dpt.fsm.v1\"\xc2\x03\n" +
 	"\x05Entry\x129\n" +
 	"\vjob_started\x18\x01 \x01(\v2\x16.dpt.fsm.v1.JobStartedH\x00R\n" +
 	"jobStarted\x12N\n" +
 	"\x12generation_started\x18\x02 \x01(\v2\x1d.dpt.fsm.v1.GenerationStartedH\x00R\x11generationStarted\x12B\n" +
 	"\x0estep_committed\x18\x03 \x01(\v2\x19.dpt.fsm.v1.StepCommittedH\x00R\rstepCommitted\x12T\n" +
 	"\x14evaluation_committed\x18\x04 \x01(\v2\x1f.dpt.fsm.v1.EvaluationCommittedH\x00R\x13evaluationCommitted\x12<\n" +
-	"\fjob_finished\x18\x05 \x01(\v2\x17.dpt.fsm.v1.JobFinishedH\x00R\vjobFinishedB\x06\n" +
+	"\fjob_finished\x18\x05 \x01(\v2\x17.dpt.fsm.v1.JobFinishedH\x00R\vjobFinished\x12N\n" +
+	"\x12coordinator_joined\x18\x06 \x01(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedH\x00R\x11coordinatorJoinedB\x06\n" +
 	"\x04body\"\xb9\x01\n" +
 	"\n" +
 	"JobStarted\x12\x15\n" +
@@ -858,7 +944,7 @@ const file_fsm_proto_rawDesc = "" +
 	"generation\x12,\n" +
 	"\amembers\x18\x02 \x03(\v2\x12.dpt.fsm.v1.MemberR\amembers\x12\x1f\n" +
 	"\vresume_step\x18\x03 \x01(\x03R\n" +
-	"resumeStep\"\xc8\x02\n" +
+	"resumeStep\"\xfd\x02\n" +
 	"\rStepCommitted\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -873,7 +959,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\tgrad_norm\x18\t \x01(\x01R\bgradNorm\x12\x18\n" +
 	"\aseconds\x18\n" +
 	" \x01(\x01R\aseconds\x12\x18\n" +
-	"\aworkers\x18\v \x01(\x05R\aworkers\"\xb9\x01\n" +
+	"\aworkers\x18\v \x01(\x05R\aworkers\x123\n" +
+	"\aearlier\x18\f \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\aearlier\"\xb9\x01\n" +
 	"\x13EvaluationCommitted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05split\x18\x02 \x01(\tR\x05split\x12\x12\n" +
@@ -882,10 +969,14 @@ const file_fsm_proto_rawDesc = "" +
 	"\x05score\x18\x05 \x01(\x01R\x05score\x12\x1a\n" +
 	"\bexamples\x18\x06 \x01(\x03R\bexamples\x12\x18\n" +
 	"\aseconds\x18\a \x01(\x01R\aseconds\"\r\n" +
-	"\vJobFinished\">\n" +
+	"\vJobFinished\"D\n" +
+	"\x11CoordinatorJoined\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vworker_addr\x18\x02 \x01(\tR\n" +
+	"workerAddr\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xe4\x04\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xa7\x05\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -908,7 +999,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\x06epochs\x18\x0e \x03(\v2\x15.dpt.fsm.v1.EpochStatR\x06epochs\x12\x1a\n" +
 	"\bfinished\x18\x0f \x01(\bR\bfinished\x12\x1b\n" +
 	"\tbest_loss\x18\x11 \x01(\x01R\bbestLoss\x121\n" +
-	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recentB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recent\x12A\n" +
+	"\fcoordinators\x18\x12 \x03(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedR\fcoordinatorsB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once
@@ -922,7 +1014,7 @@ func file_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_proto_rawDescData
 }
 
-var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_fsm_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: dpt.fsm.v1.Entry
 	(*JobStarted)(nil),          // 1: dpt.fsm.v1.JobStarted
@@ -931,8 +1023,9 @@ var file_fsm_proto_goTypes = []any{
 	(*StepCommitted)(nil),       // 4: dpt.fsm.v1.StepCommitted
 	(*EvaluationCommitted)(nil), // 5: dpt.fsm.v1.EvaluationCommitted
 	(*JobFinished)(nil),         // 6: dpt.fsm.v1.JobFinished
-	(*EpochStat)(nil),           // 7: dpt.fsm.v1.EpochStat
-	(*Snapshot)(nil),            // 8: dpt.fsm.v1.Snapshot
+	(*CoordinatorJoined)(nil),   // 7: dpt.fsm.v1.CoordinatorJoined
+	(*EpochStat)(nil),           // 8: dpt.fsm.v1.EpochStat
+	(*Snapshot)(nil),            // 9: dpt.fsm.v1.Snapshot
 }
 var file_fsm_proto_depIdxs = []int32{
 	1,  // 0: dpt.fsm.v1.Entry.job_started:type_name -> dpt.fsm.v1.JobStarted
@@ -940,17 +1033,20 @@ var file_fsm_proto_depIdxs = []int32{
 	4,  // 2: dpt.fsm.v1.Entry.step_committed:type_name -> dpt.fsm.v1.StepCommitted
 	5,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
 	6,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
-	2,  // 5: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
-	1,  // 6: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
-	2,  // 7: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
-	5,  // 8: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
-	7,  // 9: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
-	4,  // 10: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
+	2,  // 6: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
+	4,  // 7: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
+	1,  // 8: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
+	2,  // 9: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
+	5,  // 10: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	8,  // 11: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
+	4,  // 12: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
+	7,  // 13: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_fsm_proto_init() }
@@ -964,6 +1060,7 @@ func file_fsm_proto_init() {
 		(*Entry_StepCommitted)(nil),
 		(*Entry_EvaluationCommitted)(nil),
 		(*Entry_JobFinished)(nil),
+		(*Entry_CoordinatorJoined)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -971,7 +1068,7 @@ func file_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_proto_rawDesc), len(file_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/coordinator"
+)
+
+// peerEntry wants one replica as ID=HOST:PORT.
+func peerEntry(v string) error {
+	id, addr, ok := strings.Cut(v, "=")
+	if !ok || id == "" {
+		return errors.New("want ID=HOST:PORT")
+	}
+	return cli.HostPort(addr)
+}
+
+// replication turns the flags into the configuration of a replica; without --peers there is none.
+func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
+	if len(o.peers) == 0 {
+		for _, f := range []string{"id", "raft-listen", "advertise", "join", "election-timeout"} {
+			if cmd.Changed(f) {
+				return cmd.Usagef("--%s without --peers, want both or neither", f)
+			}
+		}
+		return nil
+	}
+	if o.id == "" {
+		return cmd.Usagef("--peers without --id, want the id of this replica among them")
+	}
+	r := &coordinator.Replication{ID: o.id, Join: o.join, ElectionTimeout: o.election}
+	own, seen := "", map[string]bool{}
+	for _, v := range o.peers {
+		id, addr, _ := strings.Cut(v, "=")
+		if seen[id] || seen[addr] {
+			return cmd.Usagef("--peers %s: %s is there twice, want every id and address once", strings.Join(o.peers, ","), v)
+		}
+		seen[id], seen[addr] = true, true
+		if id == o.id {
+			own = addr
+		}
+		if !o.insecure && !cli.Loopback(addr) {
+			return cmd.Usagef("--peers %s: reaches beyond this machine without TLS, want loopback addresses or --insecure", v)
+		}
+		r.Peers = append(r.Peers, coordinator.Peer{ID: id, Addr: addr})
+	}
+	if own == "" {
+		return cmd.Usagef("--id %s: want one of --peers %s", o.id, strings.Join(o.peers, ","))
+	}
+	if len(r.Peers)%2 == 0 && !o.join {
+		return cmd.Usagef("--peers %s: found %d replicas, want an odd number such as 3 or 5", strings.Join(o.peers, ","), len(r.Peers))
+	}
+	if o.raftListen == "" {
+		o.raftListen = own
+	}
+	if !o.insecure && !cli.Loopback(o.raftListen) {
+		return cmd.Usagef("--raft-listen %s: reaches beyond this machine without TLS, want a loopback address or --insecure", o.raftListen)
+	}
+	cfg.Replication = r
+	return nil
+}
+
+// workerAddr is the address that workers are sent to: the listener's, or where it listens on every interface, the host
+// under which the other replicas know this one.
+func (o *options) workerAddr(listening net.Addr) string {
+	if o.advertise != "" {
+		return o.advertise
+	}
+	tcp, ok := listening.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return listening.String()
+	}
+	_, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return listening.String()
+	}
+	for _, v := range o.peers {
+		id, addr, _ := strings.Cut(v, "=")
+		if host, _, err := net.SplitHostPort(addr); id == o.id && err == nil {
+			return net.JoinHostPort(host, port)
+		}
+	}
+	return listening.String()
+}

@@ -1,0 +1,245 @@
+package coordinator
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+)
+
+// errDamaged is in the chain of every error that says what is on disk cannot be trusted.
+var errDamaged = errors.New("damaged")
+
+// lockTimeout bounds the wait for another process to let go of the file.
+const lockTimeout = time.Second
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// journal is raft's log and its vote, in one bolt file. Bolt guards its file's header alone; the journal adds a checksum
+// to every entry, which covers the entry's place in the log too, and to every value, and checks it at each read.
+//
+// What it cannot read or write ends the replica: fail hears why, once, and every later write fails too, because after a
+// failed fsync nobody knows what is on disk. raft answers a failed read of the log, or a term it cannot save, by a panic
+// on a goroutine of its own; the journal ends that goroutine instead, so that the process can stop in good order.
+type journal struct {
+	path    string
+	store   LogStore
+	fail    func(error)
+	running atomic.Bool // raft's goroutines run: an error may not reach them
+
+	mu     sync.Mutex
+	broken error
+}
+
+// openBolt opens or creates the file after checking it as a whole.
+func openBolt(path string) (LogStore, error) {
+	options := &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
+	if err := checkBolt(path, options); err != nil {
+		return nil, err
+	}
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: options})
+	if err != nil {
+		return nil, fmt.Errorf("open raft log %s: %w", path, err)
+	}
+	return store, nil
+}
+
+// checkBolt walks all pages of the file, where there is one.
+func checkBolt(path string, options *bbolt.Options) (err error) {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("raft log %s: %w: %v", path, errDamaged, r)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, options)
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("raft log %s is locked by another coordinator, want it to ourselves", path)
+	} else if err != nil {
+		return fmt.Errorf("raft log %s: %w: %w", path, errDamaged, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.View(func(tx *bbolt.Tx) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("raft log %s: %w: it has %d bytes, its header says %d", path, errDamaged, info.Size(), tx.Size())
+		}
+		var first error
+		for err := range tx.Check() {
+			if first == nil {
+				first = fmt.Errorf("raft log %s: %w: %w", path, errDamaged, err)
+			}
+		}
+		return first
+	})
+}
+
+func (j *journal) close() error { return j.store.Close() }
+
+// halt reports an error from which there is no way on, and returns it, or ends the goroutine if it is raft's.
+func (j *journal) halt(err error) error {
+	j.mu.Lock()
+	if j.broken == nil {
+		j.broken = err
+	}
+	j.mu.Unlock()
+	j.fail(err)
+	if j.running.Load() {
+		runtime.Goexit()
+	}
+	return err
+}
+
+func (j *journal) state() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
+
+// read runs f, which reads bolt's pages, and makes an error of a panic in it.
+func (j *journal) read(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return f()
+}
+
+// write runs f unless a write has failed before; a failure is final.
+func (j *journal) write(what string, f func() error) error {
+	if err := j.state(); err != nil {
+		return err
+	}
+	if err := j.read(f); err != nil {
+		err = fmt.Errorf("raft log %s: write %s: %w", j.path, what, err)
+		j.mu.Lock()
+		j.broken = err
+		j.mu.Unlock()
+		j.fail(err)
+		return err
+	}
+	return nil
+}
+
+func entrySum(l *raft.Log) []byte {
+	var head [17]byte
+	binary.LittleEndian.PutUint64(head[0:], l.Index)
+	binary.LittleEndian.PutUint64(head[8:], l.Term)
+	head[16] = byte(l.Type)
+	sum := crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, l.Data)
+	return binary.LittleEndian.AppendUint32(nil, sum)
+}
+
+// FirstIndex implements raft.LogStore.
+func (j *journal) FirstIndex() (index uint64, err error) { return j.end("first", j.store.FirstIndex) }
+
+// LastIndex implements raft.LogStore.
+func (j *journal) LastIndex() (index uint64, err error) { return j.end("last", j.store.LastIndex) }
+
+func (j *journal) end(which string, f func() (uint64, error)) (index uint64, err error) {
+	if err := j.read(func() error { index, err = f(); return err }); err != nil {
+		return 0, j.halt(fmt.Errorf("raft log %s: %s entry: %w", j.path, which, err))
+	}
+	return index, nil
+}
+
+// GetLog implements raft.LogStore.
+func (j *journal) GetLog(index uint64, l *raft.Log) error {
+	err := j.read(func() error { return j.store.GetLog(index, l) })
+	switch {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return err
+	case err != nil:
+		return j.halt(fmt.Errorf("raft log %s: entry %d: %w", j.path, index, err))
+	case l.Index != index:
+		return j.halt(fmt.Errorf("raft log %s: entry %d: %w: found entry %d in its place", j.path, index, errDamaged, l.Index))
+	}
+	if want := entrySum(l); string(want) != string(l.Extensions) {
+		return j.halt(fmt.Errorf("raft log %s: entry %d: %w: checksum is %x, want %x", j.path, index, errDamaged, want, l.Extensions))
+	}
+	l.Extensions = nil
+	return nil
+}
+
+// StoreLog implements raft.LogStore.
+func (j *journal) StoreLog(l *raft.Log) error { return j.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore. The entries are on disk when it returns nil.
+func (j *journal) StoreLogs(logs []*raft.Log) error {
+	sealed := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		c := *l
+		c.Extensions = entrySum(l)
+		sealed[i] = &c
+	}
+	return j.write(fmt.Sprintf("entries %d to %d", logs[0].Index, logs[len(logs)-1].Index), func() error { return j.store.StoreLogs(sealed) })
+}
+
+// DeleteRange implements raft.LogStore.
+func (j *journal) DeleteRange(min, max uint64) error {
+	return j.write(fmt.Sprintf("the end of entries %d to %d", min, max), func() error { return j.store.DeleteRange(min, max) })
+}
+
+func valueSum(key, value []byte) []byte {
+	return binary.LittleEndian.AppendUint32(nil, crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value))
+}
+
+// Set implements raft.StableStore.
+func (j *journal) Set(key, value []byte) error {
+	sealed := append(append([]byte(nil), value...), valueSum(key, value)...)
+	if err := j.write(string(key), func() error { return j.store.Set(key, sealed) }); err != nil {
+		return j.halt(err)
+	}
+	return nil
+}
+
+// Get implements raft.StableStore.
+func (j *journal) Get(key []byte) (value []byte, err error) {
+	err = j.read(func() error { value, err = j.store.Get(key); return err })
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return nil, err
+	} else if err != nil {
+		return nil, j.halt(fmt.Errorf("raft log %s: value %s: %w", j.path, key, err))
+	}
+	n := len(value) - crc32.Size
+	if n < 0 || string(valueSum(key, value[:n])) != string(value[n:]) {
+		return nil, j.halt(fmt.Errorf("raft log %s: value %s: %w: the checksum of %d bytes does not hold", j.path, key, errDamaged, len(value)))
+	}
+	return value[:n], nil
+}
+
+// SetUint64 implements raft.StableStore.
+func (j *journal) SetUint64(key []byte, v uint64) error {
+	return j.Set(key, binary.BigEndian.AppendUint64(nil, v))
+}
+
+// GetUint64 implements raft.StableStore.
+func (j *journal) GetUint64(key []byte) (uint64, error) {
+	value, err := j.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, j.halt(fmt.Errorf("raft log %s: value %s: %w: %d bytes, want 8", j.path, key, errDamaged, len(value)))
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
