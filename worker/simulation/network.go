@@ -88,7 +88,7 @@ func (n *network) cut(a, b string) {
 	defer n.mu.Unlock()
 	for _, c := range n.conns {
 		if c.host.name == a && c.peer.host.name == b || c.host.name == b && c.peer.host.name == a {
-			c.in.chunks = nil
+			c.in.chunks, c.in.local = nil, true
 			c.in.end(reset, time.Now())
 		}
 	}
@@ -125,7 +125,7 @@ func (h *host) die(silently bool) {
 		if c.host != h {
 			continue
 		}
-		c.in.chunks = nil
+		c.in.chunks, c.in.local = nil, true
 		c.in.end(reset, now)
 		if silently {
 			c.peer.in.chunks = nil
@@ -149,6 +149,24 @@ func (h *host) revive() {
 
 type address string
 
+// addressOf is a port of a host: cN is 10.0.1.N, wN is 10.0.2.N. Addresses are numbers so that nobody looks them up.
+func addressOf(name string, port int) address {
+	net := 2
+	if name[0] == 'c' {
+		net = 1
+	}
+	return address(fmt.Sprintf("10.0.%d.%s:%d", net, name[1:], port))
+}
+
+// nameAt is the inverse of addressOf.
+func nameAt(addr string) (string, error) {
+	var net, n, port int
+	if _, err := fmt.Sscanf(addr, "10.0.%d.%d:%d", &net, &n, &port); err != nil || net < 1 || net > 2 {
+		return "", fmt.Errorf("address %q, want 10.0.1.N:port or 10.0.2.N:port", addr)
+	}
+	return fmt.Sprintf("%c%d", "cw"[net-1], n), nil
+}
+
 func (a address) Network() string { return "sim" }
 func (a address) String() string  { return string(a) }
 
@@ -162,7 +180,7 @@ type listener struct {
 }
 
 func (h *host) listen(port int) *listener {
-	l := &listener{host: h, addr: address(fmt.Sprintf("%s:%d", h.name, port)), queue: make(chan *conn, 64), done: make(chan struct{})}
+	l := &listener{host: h, addr: addressOf(h.name, port), queue: make(chan *conn, 64), done: make(chan struct{})}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.net.listeners[string(l.addr)] = l
@@ -200,7 +218,7 @@ const dialPoll = 50 * time.Millisecond
 
 // dial connects to an address, after a round trip. Over a held link it waits for as long as ctx allows.
 func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
-	name, _, err := net.SplitHostPort(addr)
+	name, err := nameAt(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +279,7 @@ type pipe struct {
 	last     time.Time // arrival of the last chunk
 	err      error     // what the reader gets after the chunks, from errAt on
 	errAt    time.Time
+	local    bool // err is known here whatever the link does
 	deadline time.Time
 	changed  chan struct{}
 }
@@ -313,7 +332,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		case len(b) == 0:
 			p.net.mu.Unlock()
 			return 0, nil
-		case p.link.blocked > 0 && p.err != reset:
+		case p.link.blocked > 0 && !p.local:
 			// Nothing arrives.
 		case len(p.chunks) > 0 && !p.chunks[0].at.After(now):
 			n := copy(b, p.chunks[0].data)
