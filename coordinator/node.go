@@ -124,7 +124,10 @@ func openNode(dir string, storage Storage, rep *Replication, stateSize int, logg
 		}
 		n.id = raft.ServerID(rep.ID)
 		stream := newRaftStream(rep.Listener, addr, rep.Dial, logger)
-		network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: log})
+		// One append at a time to each follower. raft's pipelining of them has a deadlock: the sender waits for the decoder of
+		// responses, which waits for a reader that left when a follower answered "no". Until this replica loses leadership, that
+		// follower then gets nothing more, and the replica's shutdown waits for the sender for ever.
+		network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: raftIOTimeout, Logger: log})
 		n.transport, transport = network, network
 		if !rep.Join {
 			for _, p := range rep.Peers {
