@@ -238,7 +238,11 @@ func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
 			return nil, context.Cause(ctx)
 		}
 		n.mu.Lock()
-		if there.blocked == 0 && back.blocked == 0 && !h.down {
+		if h.down {
+			n.mu.Unlock()
+			return nil, net.ErrClosed
+		}
+		if there.blocked == 0 && back.blocked == 0 {
 			break
 		}
 		n.mu.Unlock()

@@ -157,7 +157,12 @@ func (w *world) takeDown() {
 	}
 	for _, p := range lives {
 		p.host.die(false)
-		<-p.done
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+			// Its goroutines would run for ever, and the bubble with them.
+			panic(fmt.Sprintf("simulation: seed %d: %v does not end %v after it was told to; what happened before:\n%s", w.plan.Seed, p, patience, strings.Join(w.report.Trace, "\n")))
+		}
 	}
 }
 
