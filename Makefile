@@ -26,6 +26,9 @@ PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .
 BENCHTIME ?= 1s
+CHAOS ?= 5m
+# CHAOS_FLAGS=-chaos.calm times single events only; -chaos.heartbeat=5s is the programs' default.
+CHAOS_FLAGS ?=
 
 .PHONY: help
 help: ## List the targets.
@@ -75,6 +78,10 @@ fuzz: ## Run each fuzz target for FUZZTIME (5s).
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH, each for BENCHTIME.
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
+
+.PHONY: chaos
+chaos: ## Kill and stop processes of real clusters at random for CHAOS (5m), compare the bits, and print how long recovery took.
+	$(GO) test -count=1 -timeout 0 -run '^TestChaos$$' -v ./cmd/dpt-coord -chaos '$(CHAOS)' $(CHAOS_FLAGS)
 
 .PHONY: parity
 parity: build ## Compare with Transformers, PyTorch and PEFT at T5-Small's shape; PYTHON names a Python with model/parity/requirements.txt.

@@ -52,7 +52,7 @@ type controller struct {
 
 	jobID     string
 	begun     bool      // a generation has run, so MinNodes is enough
-	expected  int       // workers of the last generation of the leader before
+	expected  int       // workers of the last generation of the leader before; 0 once a generation has run here
 	patience  time.Time // until when they are waited for
 	forming   bool      // a GenerationStarted is proposed
 	notBefore time.Time // no new generation before
@@ -61,7 +61,7 @@ type controller struct {
 	lastStep  time.Time // when the step before was complete
 	finishing bool
 	done      bool
-	deposed   error // leadership is lost
+	deposed   error // leadership is lost, or this replica cannot keep the log any more
 	failed    error // the job cannot go on
 }
 
@@ -313,7 +313,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	var state []byte
 	c.node.view(func(m *fsm.Machine) { state = m.State() })
 	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{}}
-	c.begun = true
+	c.begun, c.expected = true, 0
 	list := make([]*coordpb.Member, len(members))
 	for r, s := range members {
 		list[r] = &coordpb.Member{Id: s.id, RingAddr: s.addr}
@@ -350,12 +350,13 @@ func (c *controller) propose(a *applied) {
 }
 
 func (c *controller) onApplied(a *applied) {
-	if errors.Is(a.err, errDeposed) {
-		c.deposed = a.err
+	if errors.Is(a.err, fsm.ErrRejected) {
+		c.fail("%w", a.err)
 		return
 	}
 	if a.err != nil {
-		c.fail("%w", a.err)
+		// Another replica leads, or this one's disk has failed: the job goes on elsewhere or later, and the workers with it.
+		c.deposed = a.err
 		return
 	}
 	c.cfg.mark(AfterCommit)

@@ -16,7 +16,7 @@ import (
 const (
 	// holdTime is how long a worker that asks a replica without a leader is kept waiting for one: it learns of the new
 	// leader as soon as there is one.
-	holdTime = time.Second
+	holdTime = 2 * time.Second
 	// holdPoll is how often a held worker's question is looked at again.
 	holdPoll = 20 * time.Millisecond
 	// membershipTimeout bounds a change of the replicas.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -73,6 +74,9 @@ func checkBolt(path string, options *bbolt.Options) (err error) {
 		return fmt.Errorf("raft log %s: %w: %w", path, errDamaged, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := checkHeaders(path, db.Info().PageSize); err != nil {
+		return err
+	}
 	return db.View(func(tx *bbolt.Tx) error {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -89,6 +93,30 @@ func checkBolt(path string, options *bbolt.Options) (err error) {
 		}
 		return first
 	})
+}
+
+// checkHeaders wants both of bolt's two headers to hold. Bolt writes them in turn and opens the file by the newer one
+// that holds; if that is the older one, the last write is gone, and with it what this replica has given its word for.
+// Each lies within one sector, so that a torn write is no excuse.
+func checkHeaders(path string, pageSize int) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	defer f.Close()
+	const pageHeader, body = 16, 56 // bytes before the header in its page, and under its checksum
+	for i := range 2 {
+		var raw [body + 8]byte
+		if _, err := f.ReadAt(raw[:], int64(i*pageSize)+pageHeader); err != nil {
+			return fmt.Errorf("raft log %s: %w: header %d: %w", path, errDamaged, i, err)
+		}
+		h := fnv.New64a()
+		h.Write(raw[:body])
+		if got, want := h.Sum64(), binary.NativeEndian.Uint64(raw[body:]); got != want {
+			return fmt.Errorf("raft log %s: %w: header %d has checksum %016x, want %016x", path, errDamaged, i, got, want)
+		}
+	}
+	return nil
 }
 
 func (j *journal) close() error { return j.store.Close() }

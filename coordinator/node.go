@@ -65,14 +65,15 @@ type node struct {
 	raft       *raft.Raft
 	replica    *replica
 	journal    *journal
-	transport  io.Closer    // nil when alone
-	leadership <-chan bool  // gained and lost, in turn
-	broken     <-chan error // why this replica cannot go on
+	transport  io.Closer     // nil when alone
+	fresh      time.Duration // how old the leader's last word may be for workers to be sent to it
+	leadership <-chan bool   // gained and lost, in turn
+	broken     <-chan error  // why this replica cannot go on
 }
 
 // openNode opens or creates the replica whose log and snapshots live in dir, and starts it: alone, or as one of several.
 // stateSize is the size of the trainer state that most entries carry.
-func openNode(dir string, storage Storage, rep *Replication, stateSize int, logger *slog.Logger) (n *node, err error) {
+func openNode(dir string, storage Storage, rep *Replication, stateSize int, logger *slog.Logger) (opened *node, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -90,11 +91,10 @@ func openNode(dir string, storage Storage, rep *Replication, stateSize int, logg
 		}
 	}
 	j := &journal{path: path, store: storage.Log, fail: fail}
-	n = &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
+	n := &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
-			n = nil
 		}
 	}()
 	if storage.Snapshots == nil {
@@ -141,6 +141,7 @@ func openNode(dir string, storage Storage, rep *Replication, stateSize int, logg
 			t = DefaultElectionTimeout
 		}
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, t
+		n.fresh = t / 2 // raft's heartbeats are a tenth to a fifth of it apart
 	}
 	conf.LocalID = n.id
 	if err := n.start(conf, storage.Snapshots, transport, cluster); err != nil {
@@ -174,7 +175,7 @@ func (n *node) start(conf *raft.Config, snapshots raft.SnapshotStore, transport 
 			return err
 		}
 	}
-	r, err := raft.NewRaft(conf, n.replica, logs, n.journal, snapshots, transport)
+	r, err := newRaft(conf, n.replica, logs, n.journal, snapshots, transport)
 	if err != nil {
 		// Without the damaged snapshot the log does not reach back far enough, or it would have started.
 		return fmt.Errorf("start raft: %w", errors.Join(err, bad))
@@ -182,6 +183,21 @@ func (n *node) start(conf *raft.Config, snapshots raft.SnapshotStore, transport 
 	n.raft = r
 	n.journal.running.Store(true)
 	return nil
+}
+
+// newRaft is raft.NewRaft, which answers an entry that it cannot read by a panic.
+func newRaft(conf *raft.Config, machine raft.FSM, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, transport raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r = nil
+			if cause, ok := p.(error); ok {
+				err = cause
+			} else {
+				err = fmt.Errorf("%v", p)
+			}
+		}
+	}()
+	return raft.NewRaft(conf, machine, logs, stable, snapshots, transport)
 }
 
 // close stops the replica after a snapshot, so that the next start need not replay the log, and knows at once what
@@ -212,9 +228,13 @@ func (n *node) stop() error {
 // alone says whether this is the only replica there can be.
 func (n *node) alone() bool { return n.transport == nil }
 
-// leader is the id of the replica that leads as far as this one knows, and where it takes workers; "" if unknown.
+// leader is the id of the replica that leads as far as this one knows, and where it takes workers; "" if unknown. One
+// that has missed a few heartbeats is not sent to any more: it may be gone, and its successor is not elected yet.
 func (n *node) leader() (id, workerAddr string) {
 	_, lead := n.raft.LeaderWithID()
+	if lead != n.id && time.Since(n.raft.LastContact()) > n.fresh {
+		return "", ""
+	}
 	n.view(func(m *fsm.Machine) { workerAddr = m.WorkerAddr(string(lead)) })
 	return string(lead), workerAddr
 }

@@ -2,61 +2,60 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"net"
+	"slices"
+	"sort"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
 // finder says in which order to ask the coordinator's replicas: first the one that was last said to lead, then all in
-// turn, going on after the one that was asked last.
+// turn, going on after the one that was asked last, and at the end those that did not answer when they were last asked.
 type finder struct {
 	addrs  []string
 	logger *slog.Logger
-	hint   string // what the last refusal named
+	hint   string // the leader, as a replica has just named it
 	next   int
+	silent map[string]bool
 }
 
 // round yields each replica's address once; a hint that comes on the way goes first.
 func (f *finder) round(ctx context.Context) iter.Seq[string] {
 	return func(yield func(string) bool) {
+		all := resolve(ctx, f.addrs, f.logger)
+		if len(all) > 0 {
+			f.next %= len(all)
+			all = slices.Concat(all[f.next:], all[:f.next])
+		}
+		sort.SliceStable(all, func(i, j int) bool { return !f.silent[all[i]] && f.silent[all[j]] })
 		asked := map[string]bool{}
-		ask := func(addr string) bool {
+		for {
+			addr := f.hint
+			f.hint = ""
+			for len(all) > 0 && (addr == "" || asked[addr]) {
+				addr, all = all[0], all[1:]
+			}
 			if addr == "" || asked[addr] {
-				return true
+				return
 			}
 			asked[addr] = true
-			return yield(addr)
-		}
-		all := resolve(ctx, f.addrs, f.logger)
-		for i := range all {
-			for f.hint != "" {
-				hint := f.hint
-				f.hint = ""
-				if !ask(hint) {
-					f.hint = hint // it took us: ask it first next time
-					return
-				}
-			}
-			addr := all[(f.next+i)%len(all)]
-			if !ask(addr) {
-				f.next = (f.next + i) % len(all)
+			f.next++
+			if !yield(addr) {
 				return
 			}
 		}
-		if hint := f.hint; hint != "" {
-			f.hint = ""
-			if !ask(hint) {
-				f.hint = hint
-			}
-		}
-		f.next++
 	}
 }
 
-// refused takes note of what a replica that does not lead says.
-func (f *finder) refused(addr string, err error) {
+// heard takes note of how an attempt or a session with a replica ended.
+func (f *finder) heard(addr string, err error) {
+	if f.silent == nil {
+		f.silent = map[string]bool{}
+	}
+	f.silent[addr] = errors.Is(err, errSilent)
 	if leader := coordpb.RedirectOf(err); leader != "" && leader != addr {
 		f.hint = leader
 	}

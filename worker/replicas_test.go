@@ -322,10 +322,10 @@ func (c *council) finish(prompt []byte, job coordinator.JobFile, ids ...string) 
 	}
 }
 
-// long is a job of a hundred steps.
+// long is a job of seventy-two steps.
 func long() coordinator.Settings {
 	s := settings()
-	s.Epochs, s.EvalEvery = 33, 45
+	s.Epochs, s.EvalEvery = 24, 40
 	return s
 }
 

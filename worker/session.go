@@ -26,8 +26,8 @@ const (
 	defaultHeartbeat = time.Second
 	// missedBeats is how many intervals of silence end a session.
 	missedBeats = 5
-	// welcomeTimeout bounds the wait for a coordinator's first answer: it may hold the question for a second while it has
-	// no leader.
+	// welcomeTimeout bounds the wait for a coordinator's first answer: it may hold the question for two seconds while it
+	// has no leader.
 	welcomeTimeout = 4 * time.Second
 )
 

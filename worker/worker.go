@@ -114,11 +114,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 func (w *worker) round(ctx context.Context, find *finder) (joined bool, err error) {
 	for addr := range find.round(ctx) {
 		joined, err = w.session(ctx, addr)
+		find.heard(addr, err)
 		if joined || err == nil || ctx.Err() != nil || permanent(err) {
 			return joined, err
 		}
 		w.Logger.Debug("this coordinator does not take workers now", "coordinator", addr, "reason", reason(err))
-		find.refused(addr, err)
 	}
 	if err == nil {
 		err = fmt.Errorf("coordinator %s: no address, want at least one", strings.Join(w.Coordinators, ","))

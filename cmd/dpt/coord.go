@@ -33,7 +33,7 @@ func runCoord(ctx context.Context, args []string, std cli.IO) error {
 	}
 	cmd := cli.NewCommand("dpt coord", "add|remove [flags]",
 		"Changes the replicas of a running coordinator: add makes a replica part of it, remove takes one out. The job goes on meanwhile.")
-	cmd.Examples = []cli.Example{{Command: "dpt coord add --coord trainer:7070 --id d --addr spare:7071"}, {Command: "dpt coord remove --coord trainer:7070 --id a"}}
+	cmd.Examples = []cli.Example{{Command: "dpt coord add --coord trainer:7070 --id d --addr spare:7071 --insecure"}}
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return cmd.Usagef("unknown command coord %s, want add or remove", args[0])
 	}

@@ -38,7 +38,7 @@ func (w *world) total() fsm.Step {
 	return fsm.Step(len(w.Reference.Steps))
 }
 
-// started is called when a live coordinator has read its log.
+// started is called when a live coordinator has read its log as far as it knows it to be committed.
 func (w *world) started(p *process, step fsm.Step) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -47,9 +47,6 @@ func (w *world) started(p *process, step fsm.Step) {
 	}
 	p.step = step
 	w.noteLocked("%v goes on after step %d", p, step)
-	if w.plan.Replicas == 1 && step < w.known {
-		w.faultLocked("%v goes on after step %d, but step %d was made known as committed", p, step, w.known)
-	}
 }
 
 // generation is called when a live coordinator has started a ring.
@@ -60,6 +57,13 @@ func (w *world) generation(p *process, g fsm.Generation, workers int, after fsm.
 		return
 	}
 	w.leader = p.name
+	if after < w.known {
+		w.faultLocked("%v starts generation %d after step %d, but step %d was made known as committed", p, g, after, w.known)
+	}
+	if g <= w.ring {
+		w.faultLocked("%v starts generation %d after generation %d", p, g, w.ring)
+	}
+	w.ring = g
 	w.noteLocked("%v starts generation %d of %d workers after step %d", p, g, workers, after)
 }
 

@@ -85,10 +85,12 @@ func (m *mount) fail() {
 func (m *mount) StoreLogs(logs []*raft.Log) error {
 	m.disk.mu.Lock()
 	took := between(m.rand, 50*time.Microsecond, 3*time.Millisecond)
-	for _, l := range logs {
-		c := *l
-		c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
-		m.pending = append(m.pending, &c)
+	if !m.frozen {
+		for _, l := range logs {
+			c := *l
+			c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+			m.pending = append(m.pending, &c)
+		}
 	}
 	m.disk.mu.Unlock()
 	time.Sleep(took)
@@ -98,13 +100,12 @@ func (m *mount) StoreLogs(logs []*raft.Log) error {
 		m.tearLocked()
 		return errSync
 	}
-	for _, l := range m.pending {
-		m.view.logs[l.Index], m.disk.logs[l.Index] = l, l
-	}
-	if m.frozen { // pending was dealt with by freeze
-		for _, l := range logs {
-			c := *l
-			m.view.logs[l.Index] = &c
+	for _, l := range logs {
+		c := *l
+		c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+		m.view.logs[l.Index] = &c
+		if !m.frozen { // else freeze has decided what of it is there
+			m.disk.logs[l.Index] = &c
 		}
 	}
 	m.pending = nil

@@ -69,6 +69,7 @@ type world struct {
 	leader string
 	steps  map[fsm.Step]fsm.StepRecord // as first seen
 	known  fsm.Step                    // the last step that was made known
+	ring   fsm.Generation              // the last generation that was started
 	over   bool                        // the run is being taken down
 	later  timetable
 	seq    int

@@ -1,0 +1,86 @@
+package coordinator
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"testing"
+	"time"
+)
+
+// BenchmarkCommit times the commit of a step with T5-Large's trainer state (A, B and both moments of 11,240 numbers):
+// proposal to applied, on replicas in one process that talk over loopback and share a disk. It is what --commit-window
+// hides.
+func BenchmarkCommit(b *testing.B) {
+	const stateSize = 3*11240*4 + 64
+	for _, replicas := range []int{1, 3} {
+		b.Run(fmt.Sprintf("replicas=%d", replicas), func(b *testing.B) {
+			lead := benchNodes(b, replicas, stateSize)
+			for _, e := range started(math.MaxInt32) {
+				if err := committed(lead.propose(e)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			var took []time.Duration
+			for t := int64(1); b.Loop(); t++ {
+				e := steps(t, t, stateSize)[0]
+				began := time.Now()
+				if err := committed(lead.propose(e)); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+		})
+	}
+}
+
+// benchNodes starts replicas and returns the one that leads.
+func benchNodes(b *testing.B, replicas, stateSize int) *node {
+	b.Helper()
+	if replicas == 1 {
+		n, err := openNode(b.TempDir(), Storage{}, nil, stateSize, quiet())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = n.stop() })
+		for !<-n.leadership {
+		}
+		return n
+	}
+	var peers []Peer
+	var listeners []net.Listener
+	for i := range replicas {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		listeners = append(listeners, l)
+		peers = append(peers, Peer{ID: fmt.Sprint(i), Addr: l.Addr().String()})
+	}
+	leads := make(chan *node, replicas)
+	for i, p := range peers {
+		n, err := openNode(b.TempDir(), Storage{}, &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, quiet())
+		if err != nil {
+			b.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case lead := <-n.leadership:
+					if lead {
+						leads <- n
+					}
+				case <-done:
+					return
+				}
+			}
+		}()
+		b.Cleanup(func() { _ = n.stop(); close(done) })
+	}
+	return <-leads
+}
