@@ -77,6 +77,10 @@ func PlanOf(seed uint64) Plan {
 	joined := 0
 	for range 1 + r.IntN(8) {
 		f := p.fault(r)
+		if n := len(p.Faults); n > 0 && r.IntN(2) == 0 {
+			// Soon after another: recovery is where faults hurt most.
+			f.At = p.Faults[n-1].At + between(r, 0, 600*time.Millisecond)
+		}
 		if f.Kind == Join {
 			joined++
 			f.Host, f.For = fmt.Sprintf("w%d", p.Workers+joined), 0
