@@ -42,7 +42,7 @@ func BenchmarkCommit(b *testing.B) {
 func benchNodes(b *testing.B, replicas, stateSize int) *node {
 	b.Helper()
 	if replicas == 1 {
-		n, err := openNode(b.TempDir(), nil, stateSize, quiet)
+		n, err := openNode(b.TempDir(), Storage{}, nil, stateSize, quiet())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func benchNodes(b *testing.B, replicas, stateSize int) *node {
 	}
 	leads := make(chan *node, replicas)
 	for i, p := range peers {
-		n, err := openNode(b.TempDir(), &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, quiet)
+		n, err := openNode(b.TempDir(), Storage{}, &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, quiet())
 		if err != nil {
 			b.Fatal(err)
 		}

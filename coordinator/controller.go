@@ -59,7 +59,7 @@ type controller struct {
 	lastStep  time.Time // when the step before was complete
 	finishing bool
 	done      bool
-	deposed   error // leadership is lost
+	deposed   error // leadership is lost, or this replica cannot keep the log any more
 	failed    error // the job cannot go on
 }
 
@@ -227,6 +227,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: &coordpb.StartGeneration{
 			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state,
 		}}})
+		c.cfg.markHalf(HalfGeneration, r, len(members))
 	}
 	c.lastStep = time.Now()
 	c.logger.Info("generation started", "generation", e.Generation, "workers", len(members), "after_step", e.ResumeStep)
@@ -247,19 +248,23 @@ func (g *generation) rank(s *session) int {
 // propose sends an entry to the log; onApplied hears of it, in the order of the calls.
 func (c *controller) propose(a *applied) {
 	c.inFlight++
+	c.cfg.mark(BeforePropose)
 	a.future = c.node.propose(a.entry)
+	c.cfg.mark(AfterPropose)
 	c.waits <- a
 }
 
 func (c *controller) onApplied(a *applied) {
-	if errors.Is(a.err, errDeposed) {
-		c.deposed = a.err
-		return
-	}
-	if a.err != nil {
+	if errors.Is(a.err, fsm.ErrRejected) {
 		c.fail("%w", a.err)
 		return
 	}
+	if a.err != nil {
+		// Another replica leads, or this one's disk has failed: the job goes on elsewhere or later, and the workers with it.
+		c.deposed = a.err
+		return
+	}
+	c.cfg.mark(AfterCommit)
 	switch b := a.entry.Body.(type) {
 	case *fsmpb.Entry_GenerationStarted:
 		c.onGeneration(b.GenerationStarted, a.form)

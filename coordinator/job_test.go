@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"bytes"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,8 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/tiny"
 )
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // tinyDir is the embedded model as a directory, with one file changed.
 func tinyDir(t *testing.T, file string, change func([]byte) []byte) string {
@@ -69,7 +73,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := DefaultSettings()
 			c.change(&s)
-			_, err := LoadJob(s, quiet)
+			_, err := LoadJob(s, quiet())
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -92,7 +96,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 	}
 	s := DefaultSettings()
 	s.Data = data
-	job, err := LoadJob(s, quiet)
+	job, err := LoadJob(s, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 		}
 	}
 	s.EvalSplit = "train"
-	if job, err = LoadJob(s, quiet); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
+	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
 		t.Errorf("--eval-split train: %v", err)
 	}
 }
@@ -139,7 +143,7 @@ func TestEvalDue(t *testing.T) {
 }
 
 func TestMetricsFileFollowsTheLog(t *testing.T) {
-	job, err := LoadJob(DefaultSettings(), quiet)
+	job, err := LoadJob(DefaultSettings(), quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // on a goroutine of its own; the journal ends that goroutine instead, so that the process can stop in good order.
 type journal struct {
 	path    string
-	store   *raftboltdb.BoltStore
+	store   LogStore
 	fail    func(error)
 	running atomic.Bool // raft's goroutines run: an error may not reach them
 
@@ -43,8 +43,8 @@ type journal struct {
 	broken error
 }
 
-// openJournal opens or creates the file after checking it as a whole.
-func openJournal(path string, fail func(error)) (*journal, error) {
+// openBolt opens or creates the file after checking it as a whole.
+func openBolt(path string) (LogStore, error) {
 	options := &bbolt.Options{Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
 	if err := checkBolt(path, options); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func openJournal(path string, fail func(error)) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft log %s: %w", path, err)
 	}
-	return &journal{path: path, store: store, fail: fail}, nil
+	return store, nil
 }
 
 // checkBolt walks all pages of the file, where there is one.

@@ -103,7 +103,11 @@ func (p *process) tell(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(p.cfg.Replication.credentials()))
+	options := []grpc.DialOption{grpc.WithTransportCredentials(p.cfg.Replication.credentials())}
+	if p.cfg.Dial != nil {
+		options = append(options, grpc.WithContextDialer(p.cfg.Dial))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, options...)
 	if err != nil {
 		p.cfg.Logger.Debug("leader not told that this replica has finished", "leader", addr, "reason", err)
 		return false

@@ -84,7 +84,7 @@ type node struct {
 
 // openNode opens or creates the replica whose log and snapshots live in dir, and starts it: alone, or as one of several.
 // stateSize is the size of the trainer state that most entries carry.
-func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) (opened *node, err error) {
+func openNode(dir string, storage Storage, rep *Replication, stateSize int, logger *slog.Logger) (opened *node, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -95,19 +95,23 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 		default: // the first one tells
 		}
 	}
-	j, err := openJournal(filepath.Join(dir, "raft.db"), fail)
-	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	path := filepath.Join(dir, "raft.db")
+	if storage.Log == nil {
+		if storage.Log, err = openBolt(path); err != nil {
+			return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		}
 	}
+	j := &journal{path: path, store: storage.Log, fail: fail}
 	n := &node{id: aloneID, replica: newReplica(fail), journal: j, broken: broken}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
 		}
 	}()
-	snapshots, err := openSnapshots(filepath.Join(dir, "snapshots"), logger)
-	if err != nil {
-		return nil, err
+	if storage.Snapshots == nil {
+		if storage.Snapshots, err = openSnapshots(filepath.Join(dir, "snapshots"), logger); err != nil {
+			return nil, err
+		}
 	}
 	log := hclogTo(logger)
 	leadership := make(chan bool, 8)
@@ -131,7 +135,10 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 		}
 		n.id = raft.ServerID(rep.ID)
 		stream := newRaftStream(rep.Listener, addr, rep.Dial, logger)
-		network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream, MaxPool: 3, Timeout: raftIOTimeout, Logger: log})
+		// One append at a time to each follower. raft's pipelining of them has a deadlock: the sender waits for the decoder of
+		// responses, which waits for a reader that left when a follower answered "no". Until this replica loses leadership, that
+		// follower then gets nothing more, and the replica's shutdown waits for the sender for ever.
+		network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: raftIOTimeout, Logger: log})
 		n.transport, transport = network, network
 		if !rep.Join {
 			for _, p := range rep.Peers {
@@ -148,7 +155,7 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 		n.fresh = t / 2 // raft's heartbeats are a tenth to a fifth of it apart
 	}
 	conf.LocalID = n.id
-	if err := n.start(conf, snapshots, transport, cluster); err != nil {
+	if err := n.start(conf, storage.Snapshots, transport, cluster); err != nil {
 		if rep != nil && errors.Is(err, errDamaged) {
 			err = fmt.Errorf("%w; with the other replicas running: dpt coord remove --id %s, delete %s, dpt coord add, and start it again with --join", err, rep.ID, dir)
 		}
@@ -158,7 +165,7 @@ func openNode(dir string, rep *Replication, stateSize int, logger *slog.Logger) 
 }
 
 // start bootstraps a new replica and starts raft.
-func (n *node) start(conf *raft.Config, snapshots *snapshotDir, transport raft.Transport, cluster raft.Configuration) error {
+func (n *node) start(conf *raft.Config, snapshots raft.SnapshotStore, transport raft.Transport, cluster raft.Configuration) error {
 	existing, err := raft.HasExistingState(n.journal, n.journal, snapshots)
 	if err != nil {
 		return fmt.Errorf("read raft's state: %w", err)
@@ -173,9 +180,11 @@ func (n *node) start(conf *raft.Config, snapshots *snapshotDir, transport raft.T
 	if err != nil {
 		return fmt.Errorf("raft log: %w", err)
 	}
-	_, bad, err := snapshots.all()
-	if err != nil {
-		return err
+	var bad error
+	if dir, ok := snapshots.(*snapshotDir); ok {
+		if _, bad, err = dir.all(); err != nil {
+			return err
+		}
 	}
 	r, err := newRaft(conf, n.replica, logs, n.journal, snapshots, transport)
 	if err != nil {

@@ -108,11 +108,14 @@ func (r *recorder) sync() (done bool, err error) {
 	if !r.already {
 		r.cfg.Progress.Stop()
 	}
+	r.cfg.mark(BeforePrompts)
 	r.node.view(func(m *fsm.Machine) { err = r.out.prompts(m) })
 	if err != nil {
 		return false, err
 	}
-	return true, r.describe()
+	err = r.describe()
+	r.cfg.mark(AfterPrompts)
+	return true, err
 }
 
 // steps appends the records that metrics.jsonl lacks, and reports them if they are new.
@@ -125,9 +128,11 @@ func (r *recorder) steps(recent []fsm.StepRecord, report bool) error {
 			r.cfg.Logger.Warn("this replica was away for long: metrics.jsonl lacks steps; other replicas have them", "from", r.out.last+1, "to", rec.Step-1)
 		}
 		p := r.job.Plan(rec.Step)
+		r.cfg.mark(BeforeOutput)
 		if err := r.out.step(rec, p); err != nil {
 			return err
 		}
+		r.cfg.mark(AfterOutput)
 		if report {
 			r.cfg.Progress.Step(rec, p.Epoch, float64(p.Tokens)/max(rec.Seconds, 1e-9))
 		}

@@ -38,6 +38,11 @@ type Config struct {
 	Version  string
 	Logger   *slog.Logger
 	Progress Reporter
+
+	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
+	Storage Storage            // files in DataDir
+	Dial    DialFunc           // TCP, to the leader's port for workers
+	Mark    func(point string) // called at the points that Marks names
 }
 
 // maxMessage bounds one message: a trainer state of five million parameters fits.
@@ -99,7 +104,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("initial state: %w", err)
 	}
-	n, err := openNode(cfg.DataDir, cfg.Replication, len(state), cfg.Logger)
+	n, err := openNode(cfg.DataDir, cfg.Storage, cfg.Replication, len(state), cfg.Logger)
 	if err != nil {
 		return nil, err
 	}

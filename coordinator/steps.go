@@ -79,6 +79,7 @@ func (c *controller) sendPlan(t fsm.Step) {
 			m.Shard = append(m.Shard, p.Micro[i])
 		}
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Plan{Plan: m}})
+		c.cfg.markHalf(HalfPlan, r, len(c.gen.ranks))
 	}
 	c.gen.reports[t] = &stepReports{got: make([]*coordpb.Report, len(c.gen.ranks))}
 }
@@ -114,7 +115,7 @@ func (c *controller) onFailure(s *session, f *coordpb.Failure) {
 
 // onReport files a report and commits every step that is now complete.
 func (c *controller) onReport(s *session, r *coordpb.Report) {
-	if c.gen == nil || uint64(c.gen.number) != r.Generation {
+	if c.gen == nil || uint64(c.gen.number) != r.Generation && !plantedStaleReport {
 		return // of an ended generation
 	}
 	rank := c.gen.rank(s)
@@ -177,7 +178,7 @@ func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
 	for _, r := range reports.got {
 		votes[string(r.StateDigest)]++
 	}
-	if len(votes) == 1 {
+	if len(votes) == 1 || plantedNoAgreement {
 		return true
 	}
 	for digest, n := range votes {

@@ -62,6 +62,7 @@ func (g *generation) loop(ctx context.Context) error {
 		return err
 	}
 	defer ring.Close()
+	g.s.mark(AfterJoin)
 	g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.t.state.Step)
 	for {
 		select {
@@ -75,6 +76,7 @@ func (g *generation) loop(ctx context.Context) error {
 			if err := g.s.send(reply); err != nil {
 				return err
 			}
+			g.s.mark(AfterReport)
 		}
 	}
 }

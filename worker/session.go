@@ -46,9 +46,9 @@ type session struct {
 // session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish; joined says
 // whether the coordinator took this worker.
 func (w *worker) session(ctx context.Context, addr string) (joined bool, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(w.Credentials.Coordinator),
+	conn, err := grpc.NewClient("passthrough:///"+addr, append(w.dialOptions(), grpc.WithTransportCredentials(w.Credentials.Coordinator),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))...)
 	if err != nil {
 		return false, &localError{fmt.Errorf("coordinator %s: %w", addr, err)}
 	}
@@ -114,7 +114,7 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	if err := s.load(welcome.ModelName, want); err != nil {
 		return &localError{err}
 	}
-	job, err := newTrainer(s.backbone, welcome)
+	job, err := newTrainer(s.worker, welcome)
 	if err != nil {
 		return &localError{err}
 	}

@@ -17,7 +17,9 @@ import (
 // trainer holds what a step needs: the backbone, the prompt's graph, the trainer state and the accumulator.
 type trainer struct {
 	job         string
-	backbone    *model.Backbone
+	backbone    Backbone
+	id          string // of this worker
+	mark        func(point string)
 	conf        prompt.Config
 	graph       *prompt.Graph
 	adam        optim.AdamW
@@ -25,9 +27,10 @@ type trainer struct {
 	maxNorm     float64
 	stepTimeout time.Duration
 
-	state optim.State
-	acc   *allreduce.Accumulator // the gradient, then the loss sum and the token count
-	grad  []float32
+	state   optim.State
+	resumed int64                  // the step that the generation started after
+	acc     *allreduce.Accumulator // the gradient, then the loss sum and the token count
+	grad    []float32
 }
 
 // DataError is a failure that the examples cause on any machine.
@@ -36,8 +39,8 @@ type DataError struct{ err error }
 func (e *DataError) Error() string { return e.err.Error() }
 func (e *DataError) Unwrap() error { return e.err }
 
-func newTrainer(b *model.Backbone, w *coordpb.Welcome) (*trainer, error) {
-	spec := w.Train
+func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
+	b, spec := own.backbone, w.Train
 	if spec == nil {
 		return nil, errors.New("welcome without a training specification")
 	}
@@ -54,7 +57,7 @@ func newTrainer(b *model.Backbone, w *coordpb.Welcome) (*trainer, error) {
 	}
 	n := conf.Size()
 	return &trainer{
-		job: w.JobId, backbone: b, conf: conf, graph: graph,
+		job: w.JobId, backbone: b, id: own.ID, mark: own.mark, conf: conf, graph: graph,
 		adam:     optim.AdamW{LR: spec.LearningRate, Beta1: spec.Beta1, Beta2: spec.Beta2, Eps: spec.Epsilon, WeightDecay: spec.WeightDecay},
 		schedule: optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps}, maxNorm: spec.MaxGradNorm,
 		stepTimeout: time.Duration(w.StepTimeoutMs) * time.Millisecond,
@@ -71,7 +74,10 @@ func (t *trainer) restore(data []byte, step int64) error {
 	if s.Step != step || len(s.Params) != t.conf.Size() {
 		return fmt.Errorf("state after step %d with %d parameters, want step %d and %d", s.Step, len(s.Params), step, t.conf.Size())
 	}
-	t.state = s
+	if plantedRestore != nil {
+		s = plantedRestore(t.state, s)
+	}
+	t.state, t.resumed = s, step
 	return nil
 }
 
@@ -101,13 +107,19 @@ func (t *trainer) step(ctx context.Context, ring *allreduce.Ring, p *coordpb.Pla
 	took := time.Since(began)
 	reduceCtx, cancel := context.WithTimeout(ctx, t.stepTimeout)
 	defer cancel()
+	t.mark(BeforeReduce)
 	if err := ring.AllReduce(reduceCtx, allreduce.Step(p.Step), t.acc); err != nil {
 		return nil, err
 	}
+	t.mark(AfterReduce)
 	r := &coordpb.Report{Generation: p.Generation, Step: p.Step, GradientNs: took.Nanoseconds(), GradientCost: cost}
 	if err := t.update(r); err != nil {
 		return nil, &DataError{fmt.Errorf("step %d: %w", p.Step, err)}
 	}
+	if plantedUpdate != nil {
+		plantedUpdate(t.id, t.state.Step == t.resumed+1, &t.state, func() error { return t.update(r) })
+	}
+	t.mark(AfterUpdate)
 	state, err := t.state.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("step %d: %w", p.Step, err)

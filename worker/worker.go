@@ -42,6 +42,11 @@ type Config struct {
 	Logger       *slog.Logger
 
 	Credentials Credentials
+
+	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and the ring's next member
+	Open func(dir string, options model.Options) (backbone Backbone, err error) // model.Open
+	Mark func(point string)                                                     // called at the points that Marks names
 }
 
 // Credentials secure a worker's connections; where one is nil, they are in plain text.
@@ -70,7 +75,7 @@ type worker struct {
 	Config
 	host     string
 	ring     *allreduce.Node
-	backbone *model.Backbone
+	backbone Backbone
 	path     string // of backbone
 	welcome  bool   // a coordinator has taken this worker before
 }
@@ -89,7 +94,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger,
 		ServerOptions: []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
-		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(w.Credentials.RingClient)},
+		DialOptions:   append(cfg.dialOptions(), grpc.WithTransportCredentials(w.Credentials.RingClient)),
 		Refusal:       func(addr string) error { return refusal(w.Credentials.RingClient, addr) }}); err != nil {
 		return err
 	}
@@ -216,7 +221,7 @@ func (w *worker) load(name string, want fsm.Digest) error {
 	}
 	if w.backbone == nil {
 		began := time.Now()
-		b, err := model.Open(path, w.Options)
+		b, err := w.open(path)
 		if err != nil {
 			if w.Model == "" && path != "" && errors.Is(err, os.ErrNotExist) {
 				err = fmt.Errorf("%w (the coordinator has the model there; --model says where it lies on this machine)", err)

@@ -1,0 +1,262 @@
+package simulation
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+)
+
+// disk keeps what a coordinator has synced. It outlives the coordinator's processes, each of which mounts it.
+type disk struct {
+	mu        sync.Mutex
+	logs      map[uint64]*raft.Log
+	stable    map[string][]byte
+	snapshots []snapshot // oldest first
+}
+
+type snapshot struct {
+	meta raft.SnapshotMeta
+	data []byte
+}
+
+// keptSnapshots is as many as the product keeps.
+const keptSnapshots = 2
+
+func newDisk() *disk { return &disk{logs: map[uint64]*raft.Log{}, stable: map[string][]byte{}} }
+
+// errSync is what a failing disk answers.
+var errSync = errors.New("fsync: input/output error (simulated)")
+
+var errNotFound = raftboltdb.ErrKeyNotFound // as the product's store answers
+
+// mount is one process's use of the disk. After the process has crashed, its writes reach nothing but its own view.
+type mount struct {
+	disk *disk
+	rand *rand.Rand
+
+	// guarded by disk.mu
+	view    *disk
+	frozen  bool
+	failing bool        // the next append fails, and from then on all
+	pending []*raft.Log // an append that is being synced
+}
+
+// mount opens the disk for a process.
+func (d *disk) mount(r *rand.Rand) *mount {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &mount{disk: d, rand: r, view: &disk{logs: maps.Clone(d.logs), stable: maps.Clone(d.stable), snapshots: slices.Clone(d.snapshots)}}
+}
+
+// freeze is the crash: what is synced stays, an append under way may be there, in part or as a whole, or not.
+func (m *mount) freeze() {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	if !m.frozen {
+		m.frozen = true
+		m.tearLocked()
+	}
+}
+
+func (m *mount) tearLocked() {
+	for _, l := range m.pending[:m.rand.IntN(len(m.pending)+1)] {
+		m.disk.logs[l.Index] = l
+	}
+	m.pending = nil
+}
+
+// fail makes the next append fail.
+func (m *mount) fail() {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	m.failing = true
+}
+
+// StoreLogs implements raft.LogStore. It takes a disk's time.
+func (m *mount) StoreLogs(logs []*raft.Log) error {
+	m.disk.mu.Lock()
+	took := between(m.rand, 50*time.Microsecond, 3*time.Millisecond)
+	if !m.frozen {
+		for _, l := range logs {
+			c := *l
+			c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+			m.pending = append(m.pending, &c)
+		}
+	}
+	m.disk.mu.Unlock()
+	time.Sleep(took)
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	if m.failing && !m.frozen {
+		m.tearLocked()
+		return errSync
+	}
+	for _, l := range logs {
+		c := *l
+		c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+		m.view.logs[l.Index] = &c
+		if !m.frozen { // else freeze has decided what of it is there
+			m.disk.logs[l.Index] = &c
+		}
+	}
+	m.pending = nil
+	return nil
+}
+
+// StoreLog implements raft.LogStore.
+func (m *mount) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
+
+// GetLog implements raft.LogStore.
+func (m *mount) GetLog(index uint64, to *raft.Log) error {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	l, ok := m.view.logs[index]
+	if !ok {
+		return raft.ErrLogNotFound
+	}
+	*to = *l
+	to.Data, to.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+	return nil
+}
+
+// FirstIndex implements raft.LogStore.
+func (m *mount) FirstIndex() (uint64, error) {
+	return m.edge(func(a, b uint64) bool { return a < b }), nil
+}
+
+// LastIndex implements raft.LogStore.
+func (m *mount) LastIndex() (uint64, error) {
+	return m.edge(func(a, b uint64) bool { return a > b }), nil
+}
+
+func (m *mount) edge(better func(a, b uint64) bool) uint64 {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	var at uint64
+	for i := range m.view.logs {
+		if at == 0 || better(i, at) {
+			at = i
+		}
+	}
+	return at
+}
+
+// DeleteRange implements raft.LogStore.
+func (m *mount) DeleteRange(lo, hi uint64) error {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	inside := func(i uint64, _ *raft.Log) bool { return i >= lo && i <= hi }
+	maps.DeleteFunc(m.view.logs, inside)
+	if !m.frozen {
+		maps.DeleteFunc(m.disk.logs, inside)
+	}
+	return nil
+}
+
+// Set implements raft.StableStore.
+func (m *mount) Set(key, value []byte) error {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	m.view.stable[string(key)] = bytes.Clone(value)
+	if !m.frozen {
+		m.disk.stable[string(key)] = bytes.Clone(value)
+	}
+	return nil
+}
+
+// Get implements raft.StableStore.
+func (m *mount) Get(key []byte) ([]byte, error) {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	v, ok := m.view.stable[string(key)]
+	if !ok {
+		return nil, errNotFound
+	}
+	return bytes.Clone(v), nil
+}
+
+// SetUint64 implements raft.StableStore.
+func (m *mount) SetUint64(key []byte, v uint64) error { return m.Set(key, fmt.Appendf(nil, "%d", v)) }
+
+// GetUint64 implements raft.StableStore.
+func (m *mount) GetUint64(key []byte) (v uint64, err error) {
+	b, err := m.Get(key)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Sscan(string(b), &v)
+	return v, err
+}
+
+// Close implements io.Closer.
+func (m *mount) Close() error { return nil }
+
+// snapshotStore is the disk's snapshots as raft sees them.
+type snapshotStore struct{ *mount }
+
+// Create implements raft.SnapshotStore.
+func (s snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	return &sink{mount: s.mount, snap: snapshot{meta: raft.SnapshotMeta{Version: version, ID: fmt.Sprintf("%d-%d", term, index),
+		Index: index, Term: term, Configuration: c, ConfigurationIndex: at}}}, nil
+}
+
+// List implements raft.SnapshotStore: newest first.
+func (s snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	var list []*raft.SnapshotMeta
+	for _, snap := range slices.Backward(s.view.snapshots) {
+		list = append(list, &snap.meta)
+	}
+	return list, nil
+}
+
+// Open implements raft.SnapshotStore.
+func (s snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	for _, snap := range slices.Backward(s.view.snapshots) {
+		if snap.meta.ID == id {
+			return &snap.meta, io.NopCloser(bytes.NewReader(snap.data)), nil
+		}
+	}
+	return nil, nil, fmt.Errorf("snapshot %s: %w", id, errNotFound)
+}
+
+// sink writes one snapshot, which exists from its Close on.
+type sink struct {
+	*mount
+	snap snapshot
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	s.snap.data = append(s.snap.data, b...)
+	return len(b), nil
+}
+
+func (s *sink) Close() error {
+	s.snap.meta.Size = int64(len(s.snap.data))
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	add := func(to *disk) {
+		to.snapshots = append(slices.Clone(to.snapshots), s.snap)
+		to.snapshots = to.snapshots[max(0, len(to.snapshots)-keptSnapshots):]
+	}
+	add(s.view)
+	if !s.frozen {
+		add(s.disk)
+	}
+	return nil
+}
+
+func (s *sink) ID() string    { return s.snap.meta.ID }
+func (s *sink) Cancel() error { return nil }

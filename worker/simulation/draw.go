@@ -1,0 +1,27 @@
+package simulation
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/rand/v2"
+	"time"
+)
+
+// draw is the source of random numbers for what the names say, under a seed.
+func draw(seed uint64, names ...string) *rand.Rand {
+	h := sha256.New()
+	h.Write(binary.LittleEndian.AppendUint64(nil, seed))
+	for _, n := range names {
+		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(n))))
+		h.Write([]byte(n))
+	}
+	return rand.New(rand.NewChaCha8([32]byte(h.Sum(nil))))
+}
+
+// between draws a time in [lo, hi).
+func between(r *rand.Rand, lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(r.Int64N(int64(hi-lo)))
+}
+
+// pick draws one of a list.
+func pick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))] }

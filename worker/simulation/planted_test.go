@@ -1,0 +1,89 @@
+package simulation
+
+import (
+	"testing"
+	_ "unsafe" // for linkname
+
+	"github.com/dptune/dpt/model/optim"
+)
+
+// The places where bugs are planted are unexported variables of the product's, which nothing but this test sets.
+
+//go:linkname plantedNoAgreement github.com/dptune/dpt/coordinator.plantedNoAgreement
+var plantedNoAgreement bool
+
+//go:linkname plantedStaleReport github.com/dptune/dpt/coordinator.plantedStaleReport
+var plantedStaleReport bool
+
+//go:linkname plantedUpdate github.com/dptune/dpt/worker.plantedUpdate
+var plantedUpdate func(id string, first bool, state *optim.State, again func() error)
+
+//go:linkname plantedRestore github.com/dptune/dpt/worker.plantedRestore
+var plantedRestore func(have, sent optim.State) optim.State
+
+// bugs plant themselves in this process.
+var bugs = map[string]func(){
+	// A worker's memory is bad; the leader commits on the reports of a step without comparing their digests.
+	"digests not compared": func() {
+		plantedNoAgreement = true
+		plantedUpdate = func(id string, _ bool, s *optim.State, _ func() error) {
+			if id == "w2" && s.Step == 4 {
+				s.Params[0]++
+			}
+		}
+	},
+	// A worker that ran ahead of the commit keeps its state when a generation resumes behind it.
+	"stale state kept": func() {
+		plantedRestore = func(have, sent optim.State) optim.State {
+			if have.Step <= sent.Step {
+				return sent
+			}
+			have.Step = sent.Step
+			return have
+		}
+	},
+	// The leader takes a report of a generation that has ended for one of the present generation.
+	"stale report counted": func() { plantedStaleReport = true },
+	// After a regroup the first step is applied twice.
+	"step applied twice": func() {
+		plantedUpdate = func(_ string, first bool, s *optim.State, again func() error) {
+			if first && s.Step > 1 {
+				s.Step--
+				_ = again() // cannot fail where it has just worked
+			}
+		}
+	},
+}
+
+func plant(t *testing.T, bug string) {
+	t.Helper()
+	if bug == "" {
+		return
+	}
+	do := bugs[bug]
+	if do == nil {
+		t.Fatalf("no bug is called %q", bug)
+	}
+	do()
+}
+
+// TestPlantedBugs plants bugs of the protocol, one at a time; the checker must find each within 1,000 seeds.
+func TestPlantedBugs(t *testing.T) {
+	for bug := range bugs {
+		t.Run(bug, func(t *testing.T) {
+			found := false
+			err := child(t, span{1, 1001, 1}, bug, func(o outcome) bool {
+				if found = len(o.Violations) > 0; found {
+					t.Logf("found by seed %d: %s", o.Seed, o.Violations[0])
+				}
+				return !found
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if !found {
+				t.Error("not found within 1,000 seeds")
+			}
+		})
+	}
+}
