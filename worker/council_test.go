@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,12 +166,15 @@ func (c *council) reserve(id string) *seat {
 	return s
 }
 
+var portsTried atomic.Int64
+
 // freeAddr is an address that a stopped replica can have again: below the ports that the system gives to those who ask for
 // any.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))); err == nil {
+		port := 10000 + (101*os.Getpid()+int(portsTried.Add(1)))%22000 // other than in a test process beside this one
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			l.Close()
 			return l.Addr().String()
 		}
