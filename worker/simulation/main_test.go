@@ -105,6 +105,7 @@ func TestChild(t *testing.T) {
 	for seed := s.from; seed < s.to; seed += s.stride {
 		fmt.Printf("\n@start %d\n", seed)
 		plan := PlanOf(seed)
+		fix(seed)
 		rep := play(t, plan, Options{Reference: refs[plan.Evaluate]})
 		o := outcome{Seed: seed, Digest: fmt.Sprintf("%x", rep.Digest()), Violations: rep.Violations, Took: rep.Took.Seconds(), Commits: rep.Commits, Lives: rep.Lives, Crashed: rep.Crashed}
 		if len(rep.Violations) > 0 || os.Getenv("SIM_TRACE") != "" {

@@ -68,7 +68,7 @@ func (f Fault) String() string {
 }
 
 // faultWindow is the time in which faults begin.
-const faultWindow = 8 * time.Second
+const faultWindow = 4 * time.Second
 
 // PlanOf is the plan of a seed.
 func PlanOf(seed uint64) Plan {
@@ -103,11 +103,14 @@ func (p *Plan) fault(r *rand.Rand) Fault {
 	f := Fault{At: between(r, 0, faultWindow), For: between(r, 50*time.Millisecond, 4*time.Second), Host: any}
 	switch f.Kind = pick(r, []Kind{Crash, Crash, PowerLoss, CrashAt, CrashAt, CrashAt, Stop, Hang, Slow, SlowLink, Part, PartWay, Cut, BadDisk, Join}); f.Kind {
 	case CrashAt:
-		f.Count = 1 + r.IntN(4)
+		f.Count = 1 + r.IntN(3)
 		if points := worker.Marks(); any == w {
 			f.Point = pick(r, points)
 		} else {
 			f.Point = pick(r, coordinator.Marks())
+		}
+		if f.Point == coordinator.BeforePrompts || f.Point == coordinator.AfterPrompts {
+			f.Count = 1 // met once
 		}
 	case Slow:
 		f.Host, f.Count = w, 2+r.IntN(6)
@@ -116,7 +119,12 @@ func (p *Plan) fault(r *rand.Rand) Fault {
 		f.Other = p.other(r, any)
 	case Cut:
 		f.Other = p.other(r, any)
-	case Part, PartWay:
+	case PartWay:
+		f.Host, f.Other = w, c // the worker hears, and is not heard
+		if r.IntN(2) == 0 {
+			f.Host, f.Other = c, w
+		}
+	case Part:
 		if r.IntN(2) == 0 {
 			f.Other = p.other(r, any)
 		}

@@ -219,7 +219,12 @@ func (w *world) inflict(f Fault) {
 			f.Host = "c1"
 		}
 	}
-	if f.Other == Leader || f.Other == f.Host {
+	if f.Other == Leader {
+		if f.Other = w.leader; f.Other == "" {
+			f.Other = "c1"
+		}
+	}
+	if f.Other == f.Host {
 		f.Other = ""
 	}
 	p := w.procs[f.Host]
@@ -234,7 +239,7 @@ func (w *world) inflict(f Fault) {
 		w.mu.Lock()
 		w.armed[f.Host] = append(w.armed[f.Host], &f)
 		w.mu.Unlock()
-		remedy(func() { w.disarm(&f) })
+		w.at(w.plan.end(), func() { w.disarm(&f) })
 		return
 	case Slow:
 		w.slow(f.Host).Store(int64(f.Count))

@@ -1,0 +1,120 @@
+// Command replay builds the simulation's test program on a Go runtime that draws its random numbers from a seed, so that
+// one thread plays a seed the same way every time:
+//
+//	go run ./worker/simulation/replay -o bin/simulation.test
+//
+// The runtime draws numbers of its own when a select has several cases ready, when a map is walked, when timers fall on one
+// instant, and for math/rand; it also takes a goroutine off its thread after 10 ms. The overlay changes copies
+// of two files of the runtime, and nothing in the Go installation.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// edit replaces one text that must be there exactly once.
+type edit struct{ from, to string }
+
+var edits = map[string][]edit{
+	"rand.go": {
+		{"func rand() uint64 {\n", `func rand() uint64 {
+	if simulated != 0 {
+		return simulatedRand()
+	}
+`},
+		{"func cheaprand() uint32 {\n\tmp := getg().m\n", `func cheaprand() uint32 {
+	if simulated != 0 {
+		return uint32(simulatedRand() >> 32)
+	}
+	mp := getg().m
+`},
+		{"\tglobalRand.state.Init(*seed)\n", "\tclear(seed[:])\n\tglobalRand.state.Init(*seed)\n"},
+		{"func allZero(b []byte) bool {\n", `// simulated is the state of the one source of random numbers of a simulation; 0 is the real thing.
+//
+//go:linkname simulated
+var simulated uint64
+
+//go:nosplit
+func simulatedRand() uint64 {
+	simulated += 0x9e3779b97f4a7c15
+	if simulated == 0 {
+		simulated++
+	}
+	z := simulated
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func allZero(b []byte) bool {
+`},
+	},
+	"proc.go": {
+		{"\nfunc retake(now int64) uint32 {\n", "\nfunc retake(now int64) uint32 {\n\tif simulated != 0 {\n\t\treturn 0\n\t}\n"},
+	},
+}
+
+func main() {
+	out := flag.String("o", "bin/simulation.test", "where to put the program")
+	flag.Parse()
+	if err := build(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "replay:", err)
+		os.Exit(1)
+	}
+}
+
+func build(out string) error {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
+	dir := filepath.Join(filepath.Dir(out), "simulation.overlay")
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = map[string]string{}
+	for name, list := range edits {
+		path := filepath.Join(strings.TrimSpace(string(root)), "src", "runtime", name)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		text := string(data)
+		for _, e := range list {
+			if n := strings.Count(text, e.from); n != 1 {
+				return fmt.Errorf("%s: found %q %d times, want once: this version of Go needs other edits", path, e.from, n)
+			}
+			text = strings.Replace(text, e.from, e.to, 1)
+		}
+		overlay.Replace[path] = filepath.Join(dir, name)
+		if err := os.WriteFile(overlay.Replace[path], []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(overlay)
+	if err != nil {
+		return err
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, data, 0o644); err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "test", "-c", "-tags", "replay", "-overlay", list, "-o", out, "./worker/simulation")
+	// Addresses of the heap order maps that are keyed by pointers.
+	cmd.Env = append(os.Environ(), "GOEXPERIMENT=norandomizedheapbase64")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build the simulation: %w", err)
+	}
+	return nil
+}
