@@ -6,6 +6,7 @@ package model
 import (
 	"fmt"
 	"math"
+	"runtime/debug"
 
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/engine"
@@ -97,6 +98,9 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 }
 
 // newBackbone loads w into a new engine.
+// loadGCPercent is the garbage collector's pace while weights are loaded.
+const loadGCPercent = 10
+
 func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt Options) (*Backbone, error) {
 	how, err := opt.t5()
 	if err != nil {
@@ -110,6 +114,10 @@ func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt 
 	if opt.Wrap != nil {
 		eng = opt.Wrap(eng)
 	}
+	// Tensors that are converted on their way to the engine are garbage at once. Collected at the usual pace they would leave a heap
+	// of the model's size behind, which the kernel's huge pages keep resident after it was given back.
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(loadGCPercent))
 	m, err := t5.New(eng, cfg, w, how)
 	if err != nil {
 		eng.Close()

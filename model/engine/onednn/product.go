@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -252,7 +253,8 @@ func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
 	if err := errors.Join(t.errs...); err != nil {
 		return nil, err
 	}
-	return &linear{out: out, in: in, forward: t.weights[:1], backward: t.weights[1:]}, nil
+	// Clones: a slice of t's own would keep t and with it the unpacked weights alive.
+	return &linear{out: out, in: in, forward: slices.Clone(t.weights[:1]), backward: slices.Clone(t.weights[1:])}, nil
 }
 
 // gemm is one whose layout part j of orientation i has.
