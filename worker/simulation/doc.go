@@ -37,6 +37,8 @@
 //
 // # Replay
 //
-// Everything drawn is drawn from the seed, by name and not by the order of events, so that one goroutine's luck does not
-// change another's. See [Trace] for how exactly a seed replays.
+// Everything the simulation draws is drawn from the seed, by name and not by the order of events, so that one goroutine's luck does not
+// change another's. What Go itself draws is not: which ready case a select takes, in what order a map is walked, and the numbers of math/rand,
+// by which raft times its elections. An ordinary build therefore plays the same cluster and the same script of faults under
+// a seed, but not the same interleaving. Command replay builds the test program on a runtime that draws these from the seed too.
 package simulation
