@@ -1,0 +1,122 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// The controller's workers: how they come and go.
+
+func (c *controller) onHello(s *session) {
+	for _, o := range c.sessions {
+		switch {
+		case o.id == s.id && o.host == s.host && o.addr == s.addr:
+			// The same process again: its old stream is dead and we have not noticed yet.
+			c.drop(o, errors.New("it connected again"))
+			o.close(codes.Aborted, "worker %s connected again", o.id)
+		case o.id == s.id:
+			s.close(codes.FailedPrecondition, "the worker id %s of %s is taken by %s; every worker needs an id of its own", s.id, s, o)
+			return
+		case o.addr == s.addr:
+			s.close(codes.FailedPrecondition, "the ring address %s of worker %s is taken by %s; every worker needs an address of its own", s.addr, s.id, o)
+			return
+		}
+	}
+	c.sessions[s.id] = s
+	d := c.job.ModelDigest
+	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: &coordpb.Welcome{
+		JobId: c.jobID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
+		HeartbeatIntervalMs: c.cfg.beat().Milliseconds(), StepTimeoutMs: c.cfg.StepTimeout.Milliseconds(),
+	}}})
+}
+
+func (c *controller) onReady(s *session, r *coordpb.Ready) {
+	got, err := fsm.DigestOf(r.ModelDigest)
+	if err != nil {
+		s.close(codes.InvalidArgument, "%s: model %v", s, err)
+		return
+	}
+	if got != c.job.ModelDigest {
+		c.logger.Error("worker refused: it holds another model", "worker", s.id, "host", s.host, "model", r.ModelName, "digest", got, "want", c.job.ModelDigest)
+		s.close(codes.FailedPrecondition, "worker %s has model %q with digest %s, the job's model %q has digest %s",
+			s.id, modelName(r.ModelName), got.Short(), modelName(c.job.Spec.Model), c.job.ModelDigest.Short())
+		return
+	}
+	if s.ready {
+		return
+	}
+	s.ready, s.engine = true, r.Engine
+	c.logger.Info("worker joined", "worker", s.id, "host", s.host, "ring", s.addr, "engine", s.engine, "ready", len(c.ready()), "want", c.cfg.Nodes)
+	if c.gen != nil {
+		c.gen.regroup = true
+	}
+}
+
+// onLeft: the session is over, whatever the reason.
+func (c *controller) onLeft(s *session, why error) {
+	if why == nil {
+		why = errors.New("its session ended")
+	}
+	c.drop(s, why)
+}
+
+// drop forgets the session and ends the generation it was part of.
+func (c *controller) drop(s *session, why error) {
+	if c.sessions[s.id] == s {
+		delete(c.sessions, s.id)
+	}
+	if s.ready {
+		c.logger.Warn("worker left", "worker", s.id, "host", s.host, "reason", why, "ready", len(c.ready()))
+	} else {
+		c.logger.Debug("session ended before the worker was ready", "worker", s.id, "reason", why)
+	}
+	if c.gen != nil && c.gen.rank(s) >= 0 {
+		c.endGeneration(fmt.Errorf("%s left: %w", s, why))
+	}
+}
+
+// expireSilent ends sessions that have not been heard for the heartbeat timeout.
+func (c *controller) expireSilent() {
+	limit := time.Now().Add(-c.cfg.HeartbeatTimeout).UnixNano()
+	for _, s := range c.sessions {
+		if s.seen.Load() < limit {
+			s.close(codes.Unavailable, "%s was not heard for %v", s, c.cfg.HeartbeatTimeout)
+			c.drop(s, fmt.Errorf("not heard for %v", c.cfg.HeartbeatTimeout))
+		}
+	}
+}
+
+// ready are the sessions that can take part, ordered by id.
+func (c *controller) ready() []*session {
+	var list []*session
+	for _, s := range c.sessions {
+		if s.ready {
+			list = append(list, s)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].id < list[j].id })
+	return list
+}
+
+// dismiss tells every worker how this replica's leading ended: the job finished, it failed, or the worker may look for the next leader.
+func (c *controller) dismiss(err error) {
+	var step fsm.Step
+	c.node.view(func(m *fsm.Machine) { step = m.Step() })
+	for _, s := range c.sessions {
+		switch {
+		case err == nil:
+			s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: &coordpb.Finish{Steps: int64(step)}}})
+		case c.failed != nil:
+			s.close(codes.Aborted, "the job failed: %v", err)
+		default:
+			s.close(codes.Unavailable, "%s does not lead any more, after step %d", c.node.id, step)
+		}
+	}
+}
