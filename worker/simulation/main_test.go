@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 )
 
@@ -55,6 +56,7 @@ func scratch() string {
 func play(t *testing.T, plan Plan, options Options) (rep *Report) {
 	t.Helper()
 	options.Scratch = scratch()
+	cryptotest.SetGlobalRandom(t, plan.Seed) // it names jobs
 	synctest.Test(t, func(t *testing.T) {
 		var err error
 		if rep, err = Run(plan, options); err != nil {

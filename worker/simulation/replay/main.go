@@ -4,7 +4,8 @@
 //	go run ./worker/simulation/replay -o bin/simulation.test
 //
 // The runtime draws numbers of its own when a select has several cases ready, when a map is walked, when timers fall on one
-// instant, and for math/rand; it also takes a goroutine off its thread after 10 ms. The overlay changes copies
+// instant, and for math/rand; it takes a goroutine off its thread after 10 ms, and looks at the queue of those that yielded
+// every 61st time, counted from the start of the process. The overlay changes copies
 // of some files of the runtime, and nothing in the Go installation.
 package main
 
@@ -67,6 +68,7 @@ func allZero(b []byte) bool {
 `},
 	},
 	"proc.go": {
+		{"if pp.schedtick%61 == 0 && ", "if simulated[0] == 0 && pp.schedtick%61 == 0 && "},
 		{"\nfunc retake(now int64) uint32 {\n", "\nfunc retake(now int64) uint32 {\n\tif simulated[0] != 0 {\n\t\treturn 0\n\t}\n"},
 	},
 }
@@ -85,7 +87,7 @@ func build(out string) error {
 	if err != nil {
 		return fmt.Errorf("go env GOROOT: %w", err)
 	}
-	dir := filepath.Join(filepath.Dir(out), "simulation.overlay")
+	dir := filepath.Join(filepath.Dir(out), ".simulation.overlay")
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
