@@ -3,7 +3,6 @@ package simulation
 import (
 	"encoding/binary"
 	"hash/fnv"
-	"math/rand/v2"
 	"time"
 
 	"github.com/dptune/dpt/model"
@@ -14,7 +13,6 @@ import (
 type backbone struct {
 	dim    int
 	digest [32]byte
-	rand   *rand.Rand
 	pace   func() time.Duration // of one pair
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 //go:linkname simulated runtime.simulated
-var simulated uint64
+var simulated [4]uint64
 
 // exact says whether the runtime draws its numbers from the seed: see package replay.
 const exact = true
@@ -18,6 +18,8 @@ const exact = true
 func fix(seed uint64) {
 	debug.SetGCPercent(-1)
 	runtime.GC()
-	simulated = seed<<1 | 1
+	for i := range simulated {
+		simulated[i] = (seed*4+uint64(i))<<1 | 1
+	}
 
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 )
 
@@ -55,6 +56,7 @@ func scratch() string {
 func play(t *testing.T, plan Plan, options Options) (rep *Report) {
 	t.Helper()
 	options.Scratch = scratch()
+	cryptotest.SetGlobalRandom(t, plan.Seed) // it names jobs
 	synctest.Test(t, func(t *testing.T) {
 		var err error
 		if rep, err = Run(plan, options); err != nil {
@@ -130,6 +132,9 @@ func child(t *testing.T, s span, bug string, tell func(outcome) (more bool)) err
 	}
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run", "^TestChild$", "-test.timeout", "20m")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d:%d:%d", childSpan, s.from, s.to, s.stride), childPlan+"="+bug, "GOMAXPROCS=1")
+	if exact {
+		cmd.Env = append(cmd.Env, "GOGC=off") // where things lie on the heap orders maps that are keyed by pointers
+	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -178,6 +183,18 @@ func tail(text string) string {
 	return text
 }
 
+// spans cuts seeds into what one child plays: all of them, or, where a seed is to replay exactly, each on its own, because
+// what was played before leaves its trace in caches and pools.
+func spans(from, to, stride uint64) (list []span) {
+	if !exact {
+		return []span{{from, to, stride}}
+	}
+	for seed := from; seed < to; seed += stride {
+		list = append(list, span{seed, seed + 1, 1})
+	}
+	return list
+}
+
 // sweep plays seeds on all cores and collects what came of each.
 func sweep(t *testing.T, from, n uint64, bug string, tell func(outcome) (more bool)) {
 	t.Helper()
@@ -186,12 +203,14 @@ func sweep(t *testing.T, from, n uint64, bug string, tell func(outcome) (more bo
 	var wg sync.WaitGroup
 	for i := range children {
 		wg.Go(func() {
-			if err := child(t, span{from + i, from + n, children}, bug, func(o outcome) bool {
-				mu.Lock()
-				defer mu.Unlock()
-				return tell(o)
-			}); err != nil {
-				t.Error(err)
+			for _, s := range spans(from+i, from+n, children) {
+				if err := child(t, s, bug, func(o outcome) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return tell(o)
+				}); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,14 +12,18 @@ import (
 
 // TestSimulation plays 1,000 seeds, or SIM_SEEDS seeds from SIM_FROM. With one seed its trace is printed.
 func TestSimulation(t *testing.T) {
-	from, n := number(t, "SIM_FROM", 1), number(t, "SIM_SEEDS", 1000)
-	if testing.Short() {
-		n = min(n, 50)
+	usual := uint64(1000)
+	if testing.Short() || raced {
+		usual = 50
 	}
+	from, n := number(t, "SIM_FROM", 1), number(t, "SIM_SEEDS", usual)
 	began := time.Now()
 	var seeds, commits, lives int
 	var took float64
 	crashed := map[string]int{}
+	if n == 1 {
+		t.Setenv("SIM_TRACE", "1")
+	}
 	sweep(t, from, n, "", func(o outcome) bool {
 		seeds++
 		commits, lives, took = commits+o.Commits, lives+o.Lives, took+o.Took
@@ -50,13 +53,16 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// TestReplay plays seeds twice, in processes of their own, and compares the traces.
+// TestReplay plays seeds twice, in processes of their own, and compares the traces: same events at the same instants. It says
+// how many differ, which is no failure as long as the runtime still has sources of order that are not fixed.
 func TestReplay(t *testing.T) {
+	if !exact {
+		t.Skip("Go draws from its own sources in this build; make simulate builds one in which most of that is drawn from the seed")
+	}
 	n := number(t, "SIM_REPLAYS", 20)
 	digests := map[uint64]string{}
 	traces := map[uint64][]string{}
-	os.Setenv("SIM_TRACE", "1")
-	defer os.Unsetenv("SIM_TRACE")
+	t.Setenv("SIM_TRACE", "1")
 	sweep(t, 1, n, "", func(o outcome) bool { digests[o.Seed], traces[o.Seed] = o.Digest, o.Trace; return true })
 	differ := 0
 	for seed := uint64(1); seed <= n; seed++ {
@@ -78,4 +84,7 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d seeds played differently", differ, n)
+	if differ == int(n) {
+		t.Error("no seed plays the same way twice: does the runtime draw from the seed?")
+	}
 }

@@ -334,7 +334,7 @@ func (w *world) note(format string, args ...any) {
 }
 
 func (w *world) noteLocked(format string, args ...any) {
-	line := fmt.Sprintf("%v ", w.now()) + fmt.Sprintf(format, args...)
+	line := fmt.Sprintf("%v ", w.now()) + strings.ReplaceAll(fmt.Sprintf(format, args...), w.dir+"/", "")
 	if !w.over {
 		w.report.Trace = append(w.report.Trace, line)
 	}

@@ -4,8 +4,9 @@
 //	go run ./worker/simulation/replay -o bin/simulation.test
 //
 // The runtime draws numbers of its own when a select has several cases ready, when a map is walked, when timers fall on one
-// instant, and for math/rand; it also takes a goroutine off its thread after 10 ms. The overlay changes copies
-// of two files of the runtime, and nothing in the Go installation.
+// instant, and for math/rand; it takes a goroutine off its thread after 10 ms, and looks at the queue of those that yielded
+// every 61st time, counted from the start of the process. The overlay changes copies
+// of some files of the runtime, and nothing in the Go installation.
 package main
 
 import (
@@ -24,29 +25,26 @@ type edit struct{ from, to string }
 var edits = map[string][]edit{
 	"rand.go": {
 		{"func rand() uint64 {\n", `func rand() uint64 {
-	if simulated != 0 {
-		return simulatedRand()
+	if simulated[0] != 0 {
+		return simulatedRand(0)
 	}
 `},
-		{"func cheaprand() uint32 {\n\tmp := getg().m\n", `func cheaprand() uint32 {
-	if simulated != 0 {
-		return uint32(simulatedRand() >> 32)
+		{"func maps_rand() uint64 {\n", `func maps_rand() uint64 {
+	if simulated[0] != 0 {
+		return simulatedRand(1)
 	}
-	mp := getg().m
 `},
 		{"\tglobalRand.state.Init(*seed)\n", "\tclear(seed[:])\n\tglobalRand.state.Init(*seed)\n"},
-		{"func allZero(b []byte) bool {\n", `// simulated is the state of the one source of random numbers of a simulation; 0 is the real thing.
+		{"func allZero(b []byte) bool {\n", `// simulated are the states of a simulation's sources of random numbers: of the program, maps, selects and timers. Each has its
+// own, so that a draw more of the one changes nothing in the others. 0 is the real thing.
 //
 //go:linkname simulated
-var simulated uint64
+var simulated [4]uint64
 
 //go:nosplit
-func simulatedRand() uint64 {
-	simulated += 0x9e3779b97f4a7c15
-	if simulated == 0 {
-		simulated++
-	}
-	z := simulated
+func simulatedRand(of int) uint64 {
+	simulated[of] += 0x9e3779b97f4a7c15
+	z := simulated[of] | 1
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
@@ -55,8 +53,23 @@ func simulatedRand() uint64 {
 func allZero(b []byte) bool {
 `},
 	},
+	"select.go": {
+		{"j := cheaprandn(uint32(norder + 1))\n", `j := cheaprandn(uint32(norder + 1))
+		if simulated[0] != 0 {
+			j = uint32(simulatedRand(2)>>32) % uint32(norder+1)
+		}
+`},
+	},
+	"time.go": {
+		{"\t\t\tt.rand = cheaprand()\n", `			t.rand = cheaprand()
+			if simulated[0] != 0 {
+				t.rand = uint32(simulatedRand(3))
+			}
+`},
+	},
 	"proc.go": {
-		{"\nfunc retake(now int64) uint32 {\n", "\nfunc retake(now int64) uint32 {\n\tif simulated != 0 {\n\t\treturn 0\n\t}\n"},
+		{"if pp.schedtick%61 == 0 && ", "if simulated[0] == 0 && pp.schedtick%61 == 0 && "},
+		{"\nfunc retake(now int64) uint32 {\n", "\nfunc retake(now int64) uint32 {\n\tif simulated[0] != 0 {\n\t\treturn 0\n\t}\n"},
 	},
 }
 
@@ -74,7 +87,7 @@ func build(out string) error {
 	if err != nil {
 		return fmt.Errorf("go env GOROOT: %w", err)
 	}
-	dir := filepath.Join(filepath.Dir(out), "simulation.overlay")
+	dir := filepath.Join(filepath.Dir(out), ".simulation.overlay")
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
