@@ -97,6 +97,6 @@ func (e *Engine) attention(op string, args C.dpt_attn, out, lse, q, k, v engine.
 	t.args = C.dpt_attn{}
 }
 
-func (t *attentionTask) do(part, worker int) {
+func (t *attentionTask) Do(part, worker int) {
 	C.dpt_attention_run(t.e.kernels, &t.args, C.long(part), t.e.scratch[worker].p)
 }

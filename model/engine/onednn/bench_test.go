@@ -55,7 +55,7 @@ type plainTask struct {
 	x, y []*tensor
 }
 
-func (t *plainTask) do(_, worker int) {
+func (t *plainTask) Do(_, worker int) {
 	if err := t.e.multiply(t.p.gemms[0], worker, t.x[worker].p, t.w.parts[0], t.y[worker].p); err != nil {
 		panic(err)
 	}
@@ -65,7 +65,7 @@ func (t *plainTask) do(_, worker int) {
 func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
 	l := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)}})).(*linear)
 	t := &plainTask{e: e, w: l.forward[0], p: must(e.product(productKey{in, out, e.source(), f32}))}
-	for range e.pool.workers {
+	for range e.pool.Workers() {
 		x := ws.Tensor(engine.Narrow, blockRows[0], in).(*tensor)
 		e.Upload(x, normal(rand.New(rand.NewPCG(1, 2)), blockRows[0]*in))
 		t.x, t.y = append(t.x, x), append(t.y, ws.Tensor(engine.Wide, blockRows[0], out).(*tensor))
@@ -73,7 +73,7 @@ func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
 	parts := int(flops/(2*float64(blockRows[0]*in*out)) + 0.5)
 	return func() {
 		e.reserve(t.p.scratch)
-		e.pool.run(parts, t)
+		e.pool.Run(parts, t)
 	}
 }
 

@@ -102,7 +102,7 @@ func (t *linearTask) plan() {
 		if last {
 			n = (rows + size - 1) / size
 		} else if i == 0 && len(t.w[0].parts)*len(t.w) == 1 {
-			n -= n % t.e.pool.workers
+			n -= n % t.e.pool.Workers()
 		}
 		t.counts[i] = n
 		t.blocks += n
@@ -127,7 +127,7 @@ func (t *linearTask) block(b int) (row, size int) {
 	panic("onednn: no such block")
 }
 
-func (t *linearTask) do(part, worker int) {
+func (t *linearTask) Do(part, worker int) {
 	first, size := t.block(part % t.blocks)
 	part /= t.blocks
 	member, part := part/len(t.w[0].parts), part%len(t.w[0].parts)

@@ -145,7 +145,7 @@ func (e *Engine) EmbedBackward(dprompt, dx engine.Tensor, ids engine.Index) {
 	t.args = C.dpt_embed_backward{}
 }
 
-func (t *embedBackwardTask) do(part, worker int) {
+func (t *embedBackwardTask) Do(part, worker int) {
 	from := part * embedCols
 	C.dpt_embed_backward_run(t.e.kernels, &t.args, C.long(from), C.long(min(t.cols, from+embedCols)), t.e.scratch[worker].p)
 }

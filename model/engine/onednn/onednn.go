@@ -21,6 +21,7 @@ import (
 	"unsafe"
 
 	"github.com/dptune/dpt/model/engine"
+	"github.com/dptune/dpt/model/engine/internal/pool"
 )
 
 // Options of New.
@@ -37,7 +38,7 @@ type Engine struct {
 	lib     *C.dpt_dnnl
 	kernels *C.dpt_kernels
 	bf16    bool
-	pool    *pool
+	pool    *pool.Pool
 	scratch []scratch // per worker
 
 	products map[productKey]*product
@@ -79,7 +80,7 @@ func open(opt Options) (*Engine, error) {
 		lib:      lib,
 		kernels:  C.dpt_kernels_get(C.int(opt.kernels)),
 		bf16:     opt.BF16,
-		pool:     newPool(threads),
+		pool:     pool.New(threads),
 		scratch:  make([]scratch, threads),
 		products: map[productKey]*product{},
 		probes:   fnv.New64a(),
@@ -102,7 +103,7 @@ func Version() string { return C.GoString(C.dpt_dnnl_version()) }
 
 // Name is "onednn 2.6.3/bf16/avx512/2 threads" or the like.
 func (e *Engine) Name() string {
-	return fmt.Sprintf("onednn %s/%s/%s/%d threads", Version(), e.dtype(), e.isa(), e.pool.workers)
+	return fmt.Sprintf("onednn %s/%s/%s/%d threads", Version(), e.dtype(), e.isa(), e.pool.Workers())
 }
 
 // Numerics identifies what decides the bits of results: engines of one build with equal Numerics, that hold weights of equal shapes, compute the
@@ -132,7 +133,7 @@ func (e *Engine) isa() string {
 
 // Close ends the worker goroutines and frees all memory, that of tensors and weights included.
 func (e *Engine) Close() error {
-	e.pool.close()
+	e.pool.Close()
 	for _, p := range e.packed {
 		C.dpt_packed_free(p)
 	}
@@ -191,13 +192,13 @@ func (e *Engine) reserve(n int) {
 const serialWork = 1 << 19
 
 // run spreads the parts of t over the workers, or runs them here if the whole work is too small for that.
-func (e *Engine) run(parts, work int, t task) {
+func (e *Engine) run(parts, work int, t pool.Task) {
 	if work >= serialWork {
-		e.pool.run(parts, t)
+		e.pool.Run(parts, t)
 		return
 	}
 	for i := range parts {
-		t.do(i, 0)
+		t.Do(i, 0)
 	}
 }
 

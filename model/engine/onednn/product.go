@@ -242,7 +242,7 @@ func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
 		}
 	}
 	t.errs = make([]error, len(t.memories))
-	e.pool.run(len(t.memories), t)
+	e.pool.Run(len(t.memories), t)
 	for _, p := range t.weights {
 		for _, part := range p.parts {
 			if part != nil {
@@ -264,7 +264,7 @@ func (t *packTask) gemm(i, j int) *C.dpt_gemm {
 	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[0]
 }
 
-func (t *packTask) do(part, worker int) {
+func (t *packTask) Do(part, worker int) {
 	i, j := 0, part
 	if n := len(t.weights[0].parts); part >= n {
 		i, j = 1, part-n

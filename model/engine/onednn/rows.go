@@ -36,7 +36,7 @@ func (e *Engine) each(rows, cost int, args C.dpt_rows) {
 	t.args = C.dpt_rows{}
 }
 
-func (t *rowsTask) do(part, _ int) {
+func (t *rowsTask) Do(part, _ int) {
 	from := part * rowsPerPart
 	C.dpt_rows_run(t.e.kernels, &t.args, C.long(from), C.long(min(t.rows, from+rowsPerPart)))
 }

@@ -90,7 +90,7 @@ func (e *Engine[F]) attention(op string, t attentionTask[F], seg engine.Segments
 	e.attn = attentionTask[F]{}
 }
 
-func (t *attentionTask[F]) do(part, worker int) {
+func (t *attentionTask[F]) Do(part, worker int) {
 	s, h := part/t.heads, part%t.heads
 	q, kv, pos := t.seg.spec.Q[s], t.seg.spec.KV[s], t.seg.spec.Offset[s]
 	if t.backward && !t.accumulate {

@@ -77,7 +77,7 @@ func (t *gemmTask[F]) cols() int {
 	return axpyCols
 }
 
-func (t *gemmTask[F]) do(part, _ int) {
+func (t *gemmTask[F]) Do(part, _ int) {
 	cols := t.cols()
 	i, j := part/t.colBlocks*blockRows, part%t.colBlocks*cols
 	m, n := min(blockRows, t.m-i), min(cols, t.n-j)

@@ -56,7 +56,7 @@ func (e *Engine[F]) perHead(op string, t headsTask[F]) {
 	e.heads = headsTask[F]{}
 }
 
-func (t *headsTask[F]) do(part, _ int) {
+func (t *headsTask[F]) Do(part, _ int) {
 	h, first := part/t.blocks, part%t.blocks*blockRows
 	rows := min(blockRows, t.narrow.rows-first)
 	w := t.w.w.data[h*t.w.d*t.w.w.ld:]

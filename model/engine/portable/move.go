@@ -108,7 +108,7 @@ func (e *Engine[F]) EmbedBackward(dprompt, dx engine.Tensor, ids engine.Index) {
 	e.embed = embedBackwardTask[F]{}
 }
 
-func (t *embedBackwardTask[F]) do(part, _ int) {
+func (t *embedBackwardTask[F]) Do(part, _ int) {
 	from, to := part*embedCols, min((part+1)*embedCols, t.dx.cols)
 	for i, id := range t.ids {
 		if id >= 0 {

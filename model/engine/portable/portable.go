@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/dptune/dpt/model/engine"
+	"github.com/dptune/dpt/model/engine/internal/pool"
 )
 
 // Float is the type of an engine's numbers.
@@ -15,7 +16,7 @@ type Float interface{ float32 | float64 }
 
 // Engine implements engine.Engine in F. Narrow and Wide tensors are the same to it.
 type Engine[F Float] struct {
-	pool    *pool
+	pool    *pool.Pool
 	scratch [][]F // per worker, grown on demand
 
 	// One of each task, so that running an op allocates nothing.
@@ -33,28 +34,28 @@ func New[F Float](threads int) *Engine[F] {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Engine[F]{pool: newPool(threads), scratch: make([][]F, threads)}
+	return &Engine[F]{pool: pool.New(threads), scratch: make([][]F, threads)}
 }
 
 // Name is "portable/float32/2 threads" or the like.
 func (e *Engine[F]) Name() string {
-	return fmt.Sprintf("portable/float%d/%d threads", 8*unsafe.Sizeof(F(0)), e.pool.workers)
+	return fmt.Sprintf("portable/float%d/%d threads", 8*unsafe.Sizeof(F(0)), e.pool.Workers())
 }
 
 // Close ends the worker goroutines.
 func (e *Engine[F]) Close() error {
-	e.pool.close()
+	e.pool.Close()
 	return nil
 }
 
 // run spreads the parts of t over the workers, or runs them here if the whole work is too small for that.
-func (e *Engine[F]) run(parts, flops int, t task) {
+func (e *Engine[F]) run(parts, flops int, t pool.Task) {
 	if flops >= serialFlops {
-		e.pool.run(parts, t)
+		e.pool.Run(parts, t)
 		return
 	}
 	for i := range parts {
-		t.do(i, 0)
+		t.Do(i, 0)
 	}
 }
 

@@ -47,7 +47,7 @@ func (e *Engine[F]) each(rows, cost int, t rowsTask[F]) {
 	e.rows = rowsTask[F]{}
 }
 
-func (t *rowsTask[F]) do(part, _ int) {
+func (t *rowsTask[F]) Do(part, _ int) {
 	for i := part * blockRows; i < min(t.rows, (part+1)*blockRows); i++ {
 		switch t.op {
 		case opNorm:
