@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -150,8 +151,8 @@ func (b *Bar) Stop() {
 }
 
 func round(v float64, digits int) float64 {
-	var r float64
-	if _, err := fmt.Sscanf(fmt.Sprintf("%.*f", digits, v), "%g", &r); err != nil {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'f', digits, 64), 64)
+	if err != nil {
 		return v
 	}
 	return r
@@ -162,5 +163,6 @@ func remaining(since time.Time, done, left fsm.Step) time.Duration {
 	if done <= 0 {
 		return 0
 	}
-	return (time.Since(since) * time.Duration(left) / time.Duration(done)).Round(time.Second)
+	// In floating point: hours in nanoseconds times a million steps do not fit an int64.
+	return time.Duration(float64(time.Since(since)) / float64(done) * float64(left)).Round(time.Second)
 }

@@ -133,7 +133,7 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	case err != nil:
 		return err
 	}
-	return summarize(std.Out, res, o.json)
+	return summarize(std.Out, s, res, o.json)
 }
 
 func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) *cli.Command {

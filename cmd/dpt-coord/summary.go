@@ -2,13 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/dataset"
 )
 
 // summary is what --log-format json prints at the end.
@@ -26,7 +29,7 @@ type summary struct {
 }
 
 // summarize says how the job ended: losses and metrics before and after, and where the prompt is.
-func summarize(w io.Writer, res *coordinator.Result, asJSON bool) error {
+func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJSON bool) error {
 	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
 	sum := summary{Steps: int64(res.Steps), TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
 		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
@@ -52,33 +55,33 @@ func summarize(w io.Writer, res *coordinator.Result, asJSON bool) error {
 	if before != nil {
 		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best prompt (step %d):\n", before.Examples, before.Split, res.PromptStep)
 		fmt.Fprintf(&b, "  loss             %.4f -> %.4f\n", before.Loss, after.Loss)
-		from, to := values(before.Metrics), values(after.Metrics)
-		for _, name := range names(before.Metrics) {
-			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f\n", name, from[name], to[name])
+		var from, to dataset.Metrics
+		if err := errors.Join(json.Unmarshal(before.Metrics, &from), json.Unmarshal(after.Metrics, &to)); err != nil {
+			return fmt.Errorf("read the committed metrics: %w", err)
+		}
+		for _, m := range from {
+			now, _ := to.Get(m.Name)
+			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f\n", m.Name, m.Value, now)
 		}
 	}
 	fmt.Fprintf(&b, "Prompt:  %s\nAdapter: %s (for Hugging Face PEFT)\nDetails: %s\n", sum.Prompt, sum.Adapter, filepath.Join(res.Out, "{job.json,metrics.jsonl,eval.jsonl}"))
+	fmt.Fprintf(&b, "Next:    %s\n", nextCommand(s, sum))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// values reads a metrics object; names keeps its order, which a map does not.
-func values(metrics []byte) map[string]float64 {
-	m := map[string]float64{}
-	_ = json.Unmarshal(metrics, &m) // it was marshalled from numbers
-	return m
-}
-
-func names(metrics []byte) []string {
-	var list []string
-	dec := json.NewDecoder(strings.NewReader(string(metrics)))
-	for {
-		t, err := dec.Token()
-		if err != nil {
-			return list
-		}
-		if s, ok := t.(string); ok {
-			list = append(list, s)
-		}
+// nextCommand scores the prompt again with dpt, which lies beside this program.
+func nextCommand(s coordinator.Settings, sum summary) string {
+	command := []string{filepath.Join(filepath.Dir(os.Args[0]), "dpt"), "eval"}
+	if s.Model != "" {
+		command = append(command, "--model", s.Model)
 	}
+	if s.Data != "" {
+		command = append(command, "--data", s.Data)
+	}
+	split := sum.EvalSplit
+	if split == "" {
+		split = "train"
+	}
+	return strings.Join(append(command, "--prompt", sum.Prompt, "--split", split), " ")
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
@@ -97,14 +96,7 @@ func openTokenizer(spec string) (tokenizer.Tokenizer, error) {
 	if spec == "byte" {
 		return tokenizer.NewByteLevel(byteExtraIDs), nil
 	}
-	info, err := os.Stat(spec)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return tokenizer.Open(spec)
-	}
-	return tokenizer.OpenFile(spec)
+	return tokenizer.OpenPath(spec)
 }
 
 // encode returns the ids of a text with </s> last, at most max of them; max 0 is no limit.
