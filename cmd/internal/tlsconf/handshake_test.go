@@ -100,8 +100,8 @@ func checkMeeting(t *testing.T, server, client side, serverReason, clientSays st
 	if server.plain {
 		return
 	}
-	if log := serverLog.String(); !strings.Contains(log, `level=WARN msg="connection refused" port_for=workers remote=127.0.0.1:`) || !strings.Contains(log, serverReason) {
-		t.Errorf("the server logs %s, want %q", log, serverReason)
+	if !serverLog.await(`level=WARN msg="connection refused" port_for=workers remote=127.0.0.1:`, serverReason) {
+		t.Errorf("the server logs %s, want %q", &serverLog, serverReason)
 	}
 }
 
@@ -149,7 +149,7 @@ func TestClientWithoutACertificateIsRefused(t *testing.T) {
 	if m.client == nil || refused == nil || !strings.Contains(refused.Error(), "it wants a certificate and was given none (tls: certificate required)") {
 		t.Errorf("the client says %v", m.client)
 	}
-	if !strings.Contains(log.String(), `reason="it presented no certificate"`) {
+	if !log.await(`reason="it presented no certificate"`) {
 		t.Errorf("the server logs %s", &log)
 	}
 }

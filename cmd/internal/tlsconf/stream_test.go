@@ -58,7 +58,7 @@ func TestStreams(t *testing.T) {
 	if _, err := foreign.Dial(t.Context(), addr, "dpt-test"); !errors.As(err, &refused) || !strings.Contains(err.Error(), "it does not know the CA") {
 		t.Errorf("foreign client: %v, want a refusal that says so", err)
 	}
-	if !strings.Contains(log.String(), `msg="connection refused" port_for=replicas`) || !strings.Contains(log.String(), "unknown authority") {
+	if !log.await(`msg="connection refused" port_for=replicas`, "unknown authority") {
 		t.Errorf("the server logs %s", &log)
 	}
 	if _, err := client.Dial(t.Context(), addr, "another"); !errors.As(err, &refused) || !strings.Contains(err.Error(), "it serves another protocol there") {

@@ -108,6 +108,22 @@ func (r *record) String() string {
 	return r.lines.String()
 }
 
+// await waits until all texts are logged: what the other side is told may reach it before the line about it is written.
+// It says whether they were within a minute.
+func (r *record) await(texts ...string) bool {
+	for range 6000 {
+		log, all := r.String(), true
+		for _, text := range texts {
+			all = all && strings.Contains(log, text)
+		}
+		if all {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
+}
+
 func (r *record) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
