@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -60,7 +61,8 @@ type controller struct {
 	finishing bool
 	done      bool
 	deposed   error // leadership is lost, or this replica cannot keep the log any more
-	failed    error // the job cannot go on
+	failing   bool  // a JobFailed is proposed
+	failed    error // the job cannot go on here and now
 }
 
 // generation is a fixed ring at work.
@@ -101,7 +103,7 @@ func newController(cfg *Config, job *Job, n *node) *controller {
 	return c
 }
 
-// loop runs the job to its end. It returns nil when the job is finished, ctx's error when it was stopped, an
+// loop runs the job to its end. It returns nil when the job is finished or has failed for good, ctx's error when it was stopped, an
 // errDeposed when another replica is to go on, and otherwise why the job cannot go on.
 func (c *controller) loop(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
@@ -130,7 +132,7 @@ func (c *controller) loop(ctx context.Context) error {
 		case <-ticker.C:
 			c.handle(event{tick: true})
 		}
-		if c.failed == nil && c.deposed == nil && !c.done {
+		if c.failed == nil && c.deposed == nil && !c.done && !c.failing {
 			c.advance()
 		}
 		if c.failed != nil || c.deposed != nil || c.done {
@@ -157,10 +159,27 @@ func (c *controller) handle(e event) {
 	}
 }
 
+// fail ends this leader's work for a reason that another start may not meet.
 func (c *controller) fail(format string, args ...any) {
 	if c.failed == nil {
 		c.failed = fmt.Errorf(format, args...)
 	}
+}
+
+// failJob ends the job for good: its data fails on every machine. It goes into the log, so that nobody has to find out again.
+func (c *controller) failJob(at fsm.Step, reason string) {
+	if c.failing {
+		return
+	}
+	c.failing, c.gen = true, nil
+	var step, total fsm.Step
+	c.node.view(func(m *fsm.Machine) { step, total = m.Step(), m.TotalSteps() })
+	at = min(max(at, step), total)
+	if len(reason) > fsm.MaxFailureLength {
+		reason = strings.ToValidUTF8(reason[:fsm.MaxFailureLength], "")
+	}
+	c.logger.Error("the job cannot go on", "step", at, "reason", reason)
+	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobFailed{JobFailed: &fsmpb.JobFailed{Step: int64(at), Error: reason}}}})
 }
 
 // ---- generations ----
@@ -272,7 +291,7 @@ func (c *controller) onApplied(a *applied) {
 		c.barren = 0
 	case *fsmpb.Entry_EvaluationCommitted:
 		c.onEvaluated()
-	case *fsmpb.Entry_JobFinished:
+	case *fsmpb.Entry_JobFinished, *fsmpb.Entry_JobFailed:
 		c.done = true
 	}
 }

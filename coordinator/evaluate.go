@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -111,7 +112,7 @@ func (c *controller) commitEvaluation(e *evaluation) {
 	}
 	metrics, err := c.job.EvalSplit.Score(texts)
 	if err != nil {
-		c.fail("evaluate step %d on %s: %w", e.step, c.job.Spec.EvalSplit, err)
+		c.failJob(e.step, fmt.Sprintf("evaluate step %d on %s: %v", e.step, c.job.Spec.EvalSplit, err))
 		return
 	}
 	data, err := json.Marshal(metrics)

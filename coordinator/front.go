@@ -58,7 +58,11 @@ func (f *front) Session(stream coordpb.Coordinator_SessionServer) error {
 		}
 		var step fsm.Step
 		var over bool
-		f.node.view(func(m *fsm.Machine) { step, over = m.Step(), m.Finished() })
+		var failure *fsm.Failure
+		f.node.view(func(m *fsm.Machine) { step, over, failure = m.Step(), m.Finished(), m.Failure() })
+		if failure != nil {
+			return refuseFailed(failure)
+		}
 		if over {
 			return stream.Send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: &coordpb.Finish{Steps: int64(step)}}})
 		}
@@ -74,6 +78,11 @@ func (f *front) Session(stream coordpb.Coordinator_SessionServer) error {
 			return context.Cause(stream.Context())
 		}
 	}
+}
+
+// refuseFailed ends a worker's session because the job has failed.
+func refuseFailed(f *fsm.Failure) error {
+	return status.Errorf(codes.Aborted, "the job failed at step %d: %s", f.Step, f.Reason)
 }
 
 // elsewhere refuses a request that only the leader can answer, and says who that is.

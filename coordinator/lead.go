@@ -38,9 +38,9 @@ func (p *process) reign(ctx context.Context) error {
 	if err := committed(n.propose(&fsmpb.Entry{Body: &fsmpb.Entry_CoordinatorJoined{CoordinatorJoined: joined}})); err != nil {
 		return err
 	}
-	var started, finished bool
-	n.view(func(m *fsm.Machine) { started, finished = m.Started(), m.Finished() })
-	if finished {
+	var started, over bool
+	n.view(func(m *fsm.Machine) { started, over = m.Started(), m.Finished() || m.Failure() != nil })
+	if over {
 		return nil
 	}
 	if !started {

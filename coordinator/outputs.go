@@ -67,6 +67,7 @@ type JobFile struct {
 	Version       string  `json:"version"`
 	Settings      Spec    `json:"settings"`
 	Finished      bool    `json:"finished"`
+	Failure       string  `json:"failure,omitempty"` // why it has failed for good
 	Step          int64   `json:"step"`
 	StateDigest   string  `json:"state_digest"`
 	HistoryDigest string  `json:"history_digest"`
@@ -154,6 +155,9 @@ func (o *outputs) describe(m *fsm.Machine, version string) error {
 		StateDigest: m.StateDigest().String(), HistoryDigest: m.History().String(), PromptStep: int64(m.Step())}
 	if b := m.Best(); b != nil {
 		f.PromptStep, f.BestScore = int64(b.Step), b.Score
+	}
+	if e := m.Failure(); e != nil {
+		f.Failure = fmt.Sprintf("step %d: %s", e.Step, e.Reason)
 	}
 	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {

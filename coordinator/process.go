@@ -90,13 +90,15 @@ func (p *process) run(ctx context.Context) error {
 	return err
 }
 
-// watch is the replica's main loop. It returns nil when the job is finished and this replica may go.
+// watch is the replica's main loop. It returns nil when the job is finished and this replica may go, and a *FailedError when the
+// job has failed and it may go.
 func (p *process) watch(ctx context.Context, serving, recording *task) (err error) {
 	var now *term                 // nil while this replica does not lead
 	var over <-chan struct{}      // the term's end, until it is seen
 	recorded := recording.done    // until it is seen
 	var patience <-chan time.Time // of a finished replica with the others
 	var told bool                 // the leader knows that this replica has finished
+	var failed *FailedError       // the job has, for good
 	defer func() { p.endTerm(now, ctx.Err() != nil, err) }()
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -119,7 +121,7 @@ func (p *process) watch(ctx context.Context, serving, recording *task) (err erro
 				return now.err
 			}
 		case <-recorded:
-			if recorded = nil; recording.err != nil {
+			if recorded = nil; recording.err != nil && !errors.As(recording.err, &failed) {
 				return recording.err
 			}
 			patience = time.After(lingerTimeout)
@@ -136,15 +138,23 @@ func (p *process) watch(ctx context.Context, serving, recording *task) (err erro
 				told = p.tell(ctx)
 			}
 		case <-patience:
-			p.cfg.Logger.Warn("the job is finished; other replicas have not said that they have its outputs; started again, they get them from this one", "waited", lingerTimeout)
-			return nil
+			p.cfg.Logger.Warn("the job is over; other replicas have not said that they have its outputs; started again, they get them from this one", "waited", lingerTimeout)
+			return verdict(failed)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		if recorded == nil && over == nil && (told || p.lastOne()) {
-			return nil
+			return verdict(failed)
 		}
 	}
+}
+
+// verdict is how a job that is over has ended.
+func verdict(failed *FailedError) error {
+	if failed != nil {
+		return failed
+	}
+	return nil
 }
 
 // fatal says whether a term's end is the end of this process.

@@ -16,7 +16,7 @@ type recorder struct {
 	job     *Job
 	node    *node
 	ready   chan struct{} // closed once the job is in the log, is this replica's, and progress has been told
-	already bool          // the job was finished when this replica started; valid after ready
+	already bool          // the job was over when this replica started; valid after ready
 
 	out         *outputs
 	evaluations int
@@ -26,7 +26,7 @@ func newRecorder(cfg *Config, job *Job, n *node) *recorder {
 	return &recorder{cfg: cfg, job: job, node: n, ready: make(chan struct{})}
 }
 
-// run returns nil when the job is finished and all its outputs are written, ctx's error when it was stopped, and
+// run returns nil when the job is finished and all its outputs are written, a *FailedError when it has failed for good, ctx's error when it was stopped, and
 // otherwise why this replica cannot record the job.
 func (r *recorder) run(ctx context.Context) (err error) {
 	defer func() {
@@ -52,12 +52,13 @@ func (r *recorder) run(ctx context.Context) (err error) {
 // sync writes whatever the machine holds and the outputs do not.
 func (r *recorder) sync() (done bool, err error) {
 	var started, finished bool
+	var failure *fsm.Failure
 	var step, total fsm.Step
 	var recent []fsm.StepRecord
 	var evaluations []fsm.Evaluation
 	var best fsm.Step
 	r.node.view(func(m *fsm.Machine) {
-		started, finished, step, total = m.Started(), m.Finished(), m.Step(), m.TotalSteps()
+		started, finished, failure, step, total = m.Started(), m.Finished(), m.Failure(), m.Step(), m.TotalSteps()
 		recent, evaluations = m.Recent(), slices.Clone(m.Evaluations())
 		if b := m.Best(); b != nil {
 			best = b.Step
@@ -76,10 +77,10 @@ func (r *recorder) sync() (done bool, err error) {
 		if err := r.describe(); err != nil {
 			return false, err
 		}
-		if step > 0 && !finished {
+		if step > 0 && !finished && failure == nil {
 			r.cfg.Logger.Info("job goes on from its committed step", "step", step, "of", total, "data_dir", r.cfg.DataDir)
 		}
-		if r.already = finished; !finished {
+		if r.already = finished || failure != nil; !r.already {
 			r.cfg.Progress.Start(r.job.Spec, step, total)
 		}
 		r.evaluations = -1 // eval.jsonl may be behind the log
@@ -102,11 +103,17 @@ func (r *recorder) sync() (done bool, err error) {
 		}
 		r.evaluations = n
 	}
-	if !finished {
+	if !finished && failure == nil {
 		return false, nil
 	}
 	if !r.already {
 		r.cfg.Progress.Stop()
+	}
+	if failure != nil {
+		if err := r.describe(); err != nil {
+			return false, err
+		}
+		return false, &FailedError{Failure: *failure, Committed: step, Total: total, DataDir: r.cfg.DataDir}
 	}
 	r.cfg.mark(BeforePrompts)
 	r.node.view(func(m *fsm.Machine) { err = r.out.prompts(m) })
@@ -149,12 +156,16 @@ func (r *recorder) describe() (err error) {
 func checkJob(n *node, job *Job, dir string) error {
 	var diff string
 	var err error
-	n.view(func(m *fsm.Machine) { diff, err = diffSpec(m.Spec(), job.Spec) })
+	var failure *fsm.Failure
+	n.view(func(m *fsm.Machine) { diff, err = diffSpec(m.Spec(), job.Spec); failure = m.Failure() })
 	switch {
 	case err != nil:
 		return fmt.Errorf("data directory %s: %w", dir, err)
 	case diff == "":
 		return nil
+	case n.alone() && failure != nil:
+		return fmt.Errorf("data directory %s holds a job that failed at step %d (%s), and this is another one: %s; start it with another --out or --data-dir, or delete %s",
+			dir, failure.Step, failure.Reason, diff, dir)
 	case n.alone():
 		return fmt.Errorf("data directory %s holds another job: %s; use another --out or --data-dir, or the settings it was started with", dir, diff)
 	}

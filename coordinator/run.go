@@ -75,8 +75,20 @@ func (e *StoppedError) Error() string {
 
 func (e *StoppedError) Unwrap() error { return e.Cause }
 
-// Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), this replica cannot go on or, where
-// it leads, the job cannot. It closes the listeners.
+// FailedError says that the job has failed for good, because of its data, and that the log says so.
+type FailedError struct {
+	fsm.Failure
+	Committed, Total fsm.Step
+	DataDir          string
+}
+
+func (e *FailedError) Error() string {
+	return fmt.Sprintf("the job failed at step %d of %d: %s; the same data would fail again: correct it and start the job with another --out or --data-dir (steps 1 to %d are committed and kept in %s)",
+		e.Step, e.Total, e.Reason, e.Committed, e.DataDir)
+}
+
+// Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed for good (a *FailedError), this
+// replica cannot go on or, where it leads, the job cannot. It closes the listeners.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	defer cfg.Listener.Close()
 	if r := cfg.Replication; r != nil {
@@ -127,9 +139,12 @@ func (p *process) result(ctx context.Context, err error) (*Result, error) {
 		}
 		total = m.TotalSteps()
 	})
+	var failed *FailedError
 	switch {
 	case err == nil:
 		return res, nil
+	case errors.As(err, &failed):
+		return nil, err
 	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
 		return nil, &StoppedError{Step: res.Steps, Total: total, DataDir: p.cfg.DataDir, Cause: err}
 	case total == 0:

@@ -104,7 +104,7 @@ func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
 
 func (c *controller) onFailure(s *session, f *coordpb.Failure) {
 	if f.Fatal {
-		c.fail("%s: %s", s, f.Error)
+		c.failJob(fsm.Step(f.Step), fmt.Sprintf("%s (found by worker %s)", f.Error, s.id))
 		return
 	}
 	if c.gen == nil || uint64(c.gen.number) != f.Generation || c.gen.rank(s) < 0 {

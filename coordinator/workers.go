@@ -127,9 +127,12 @@ func (c *controller) ready() []*session {
 // dismiss tells every worker how this replica's leading ended: the job finished, it failed, or the worker may look for the next leader.
 func (c *controller) dismiss(err error) {
 	var step fsm.Step
-	c.node.view(func(m *fsm.Machine) { step = m.Step() })
+	var failure *fsm.Failure
+	c.node.view(func(m *fsm.Machine) { step, failure = m.Step(), m.Failure() })
 	for _, s := range c.sessions {
 		switch {
+		case err == nil && failure != nil:
+			s.end(refuseFailed(failure))
 		case err == nil:
 			s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: &coordpb.Finish{Steps: int64(step)}}})
 		case c.failed != nil:

@@ -39,6 +39,8 @@ type WorkerMessage struct {
 	//	*WorkerMessage_Failure
 	//	*WorkerMessage_Heartbeat
 	//	*WorkerMessage_Leave
+	//	*WorkerMessage_Progress
+	//	*WorkerMessage_Standby
 	Body          isWorkerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -144,6 +146,24 @@ func (x *WorkerMessage) GetLeave() *Leave {
 	return nil
 }
 
+func (x *WorkerMessage) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *WorkerMessage) GetStandby() *Standby {
+	if x != nil {
+		if x, ok := x.Body.(*WorkerMessage_Standby); ok {
+			return x.Standby
+		}
+	}
+	return nil
+}
+
 type isWorkerMessage_Body interface {
 	isWorkerMessage_Body()
 }
@@ -176,6 +196,14 @@ type WorkerMessage_Leave struct {
 	Leave *Leave `protobuf:"bytes,7,opt,name=leave,proto3,oneof"`
 }
 
+type WorkerMessage_Progress struct {
+	Progress *Progress `protobuf:"bytes,8,opt,name=progress,proto3,oneof"`
+}
+
+type WorkerMessage_Standby struct {
+	Standby *Standby `protobuf:"bytes,9,opt,name=standby,proto3,oneof"`
+}
+
 func (*WorkerMessage_Hello) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Ready) isWorkerMessage_Body() {}
@@ -190,6 +218,10 @@ func (*WorkerMessage_Heartbeat) isWorkerMessage_Body() {}
 
 func (*WorkerMessage_Leave) isWorkerMessage_Body() {}
 
+func (*WorkerMessage_Progress) isWorkerMessage_Body() {}
+
+func (*WorkerMessage_Standby) isWorkerMessage_Body() {}
+
 type CoordinatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Body:
@@ -200,6 +232,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Evaluate
 	//	*CoordinatorMessage_Finish
 	//	*CoordinatorMessage_Heartbeat
+	//	*CoordinatorMessage_StandDown
 	Body          isCoordinatorMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -296,6 +329,15 @@ func (x *CoordinatorMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetStandDown() *StandDown {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_StandDown); ok {
+			return x.StandDown
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Body interface {
 	isCoordinatorMessage_Body()
 }
@@ -324,6 +366,10 @@ type CoordinatorMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,6,opt,name=heartbeat,proto3,oneof"`
 }
 
+type CoordinatorMessage_StandDown struct {
+	StandDown *StandDown `protobuf:"bytes,7,opt,name=stand_down,json=standDown,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_StartGeneration) isCoordinatorMessage_Body() {}
@@ -335,6 +381,8 @@ func (*CoordinatorMessage_Evaluate) isCoordinatorMessage_Body() {}
 func (*CoordinatorMessage_Finish) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_Heartbeat) isCoordinatorMessage_Body() {}
+
+func (*CoordinatorMessage_StandDown) isCoordinatorMessage_Body() {}
 
 // Hello opens a session.
 type Hello struct {
@@ -957,6 +1005,9 @@ type Plan struct {
 	MicroBatches  int32                  `protobuf:"varint,3,opt,name=micro_batches,json=microBatches,proto3" json:"micro_batches,omitempty"` // in the whole global batch
 	Shard         []*MicroBatch          `protobuf:"bytes,4,rep,name=shard,proto3" json:"shard,omitempty"`
 	AttachState   bool                   `protobuf:"varint,5,opt,name=attach_state,json=attachState,proto3" json:"attach_state,omitempty"` // this rank attaches the new state to its report
+	Audit         []*MicroBatch          `protobuf:"bytes,6,rep,name=audit,proto3" json:"audit,omitempty"`                                 // of other ranks' shards: computed here to be compared, not to be summed
+	Compare       []int32                `protobuf:"varint,7,rep,packed,name=compare,proto3" json:"compare,omitempty"`                     // micro-batches of the shard whose digest the report is to hold
+	Committed     int64                  `protobuf:"varint,8,opt,name=committed,proto3" json:"committed,omitempty"`                        // steps in the log: what was kept for them can go
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1026,6 +1077,27 @@ func (x *Plan) GetAttachState() bool {
 	return false
 }
 
+func (x *Plan) GetAudit() []*MicroBatch {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
+func (x *Plan) GetCompare() []int32 {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+func (x *Plan) GetCommitted() int64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
 // Report follows every applied update.
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1039,6 +1111,7 @@ type Report struct {
 	GradientNs    int64                  `protobuf:"varint,8,opt,name=gradient_ns,json=gradientNs,proto3" json:"gradient_ns,omitempty"`       // this rank's time for its shard
 	GradientCost  int64                  `protobuf:"varint,9,opt,name=gradient_cost,json=gradientCost,proto3" json:"gradient_cost,omitempty"` // rows of its shard: source, prompt and target tokens
 	State         []byte                 `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`                                   // when asked for
+	Contributions []*Contribution        `protobuf:"bytes,11,rep,name=contributions,proto3" json:"contributions,omitempty"`                   // of Plan.compare and Plan.audit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1143,6 +1216,234 @@ func (x *Report) GetState() []byte {
 	return nil
 }
 
+func (x *Report) GetContributions() []*Contribution {
+	if x != nil {
+		return x.Contributions
+	}
+	return nil
+}
+
+// Contribution identifies what one micro-batch adds to the step's sums: SHA-256 over its gradient's bits, loss and token count.
+type Contribution struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MicroBatch    int32                  `protobuf:"varint,1,opt,name=micro_batch,json=microBatch,proto3" json:"micro_batch,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contribution) Reset() {
+	*x = Contribution{}
+	mi := &file_coord_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contribution) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contribution) ProtoMessage() {}
+
+func (x *Contribution) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contribution.ProtoReflect.Descriptor instead.
+func (*Contribution) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Contribution) GetMicroBatch() int32 {
+	if x != nil {
+		return x.MicroBatch
+	}
+	return 0
+}
+
+func (x *Contribution) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// Progress says how much of its plan a worker has computed. It comes while the worker computes, not more than a few times a
+// second, and once more when all is computed and the worker waits for the others.
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Done          int32                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"` // micro-batches of Plan.shard and then Plan.audit, in their order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_coord_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Progress) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Progress) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Progress) GetDone() int32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+// StandDown takes a worker out of its generation: the others go on without it. It abandons what it does, and says so with a Standby.
+type StandDown struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandDown) Reset() {
+	*x = StandDown{}
+	mi := &file_coord_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandDown) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandDown) ProtoMessage() {}
+
+func (x *StandDown) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandDown.ProtoReflect.Descriptor instead.
+func (*StandDown) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StandDown) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// Standby says that the worker has left the generation and is free to take part in another.
+type Standby struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	GradientNs    int64                  `protobuf:"varint,2,opt,name=gradient_ns,json=gradientNs,proto3" json:"gradient_ns,omitempty"`       // of what it computed in the step that it abandoned
+	GradientCost  int64                  `protobuf:"varint,3,opt,name=gradient_cost,json=gradientCost,proto3" json:"gradient_cost,omitempty"` // rows of that
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standby) Reset() {
+	*x = Standby{}
+	mi := &file_coord_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standby) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standby) ProtoMessage() {}
+
+func (x *Standby) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standby.ProtoReflect.Descriptor instead.
+func (*Standby) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Standby) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Standby) GetGradientNs() int64 {
+	if x != nil {
+		return x.GradientNs
+	}
+	return 0
+}
+
+func (x *Standby) GetGradientCost() int64 {
+	if x != nil {
+		return x.GradientCost
+	}
+	return 0
+}
+
 // Evaluate asks for the greedy output and the loss of some evaluation examples under the state after `step` steps.
 type Evaluate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1157,7 +1458,7 @@ type Evaluate struct {
 
 func (x *Evaluate) Reset() {
 	*x = Evaluate{}
-	mi := &file_coord_proto_msgTypes[12]
+	mi := &file_coord_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1470,7 @@ func (x *Evaluate) String() string {
 func (*Evaluate) ProtoMessage() {}
 
 func (x *Evaluate) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[12]
+	mi := &file_coord_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1483,7 @@ func (x *Evaluate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluate.ProtoReflect.Descriptor instead.
 func (*Evaluate) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{12}
+	return file_coord_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Evaluate) GetGeneration() uint64 {
@@ -1232,7 +1533,7 @@ type EvaluationReport struct {
 
 func (x *EvaluationReport) Reset() {
 	*x = EvaluationReport{}
-	mi := &file_coord_proto_msgTypes[13]
+	mi := &file_coord_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1545,7 @@ func (x *EvaluationReport) String() string {
 func (*EvaluationReport) ProtoMessage() {}
 
 func (x *EvaluationReport) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[13]
+	mi := &file_coord_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1558,7 @@ func (x *EvaluationReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluationReport.ProtoReflect.Descriptor instead.
 func (*EvaluationReport) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{13}
+	return file_coord_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EvaluationReport) GetGeneration() uint64 {
@@ -1299,7 +1600,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_coord_proto_msgTypes[14]
+	mi := &file_coord_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1612,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[14]
+	mi := &file_coord_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1625,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{14}
+	return file_coord_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Output) GetTokens() []int32 {
@@ -1355,14 +1656,15 @@ type Failure struct {
 	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	Fatal         bool                   `protobuf:"varint,4,opt,name=fatal,proto3" json:"fatal,omitempty"`
-	PeerId        string                 `protobuf:"bytes,5,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"` // the ring neighbour held responsible, if any
+	PeerId        string                 `protobuf:"bytes,5,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`              // the ring neighbour held responsible, if any
+	MicroBatch    int32                  `protobuf:"varint,6,opt,name=micro_batch,json=microBatch,proto3" json:"micro_batch,omitempty"` // of a fatal one: 1 + the index of the micro-batch that fails; 0: what all ranks do alike
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_coord_proto_msgTypes[15]
+	mi := &file_coord_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1676,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[15]
+	mi := &file_coord_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1689,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{15}
+	return file_coord_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetGeneration() uint64 {
@@ -1425,6 +1727,13 @@ func (x *Failure) GetPeerId() string {
 	return ""
 }
 
+func (x *Failure) GetMicroBatch() int32 {
+	if x != nil {
+		return x.MicroBatch
+	}
+	return 0
+}
+
 // Heartbeat goes both ways. A side that hears nothing for five intervals takes the other for dead.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1434,7 +1743,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_coord_proto_msgTypes[16]
+	mi := &file_coord_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1755,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[16]
+	mi := &file_coord_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1768,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{16}
+	return file_coord_proto_rawDescGZIP(), []int{20}
 }
 
 // Redirect says which replica of the coordinator leads.
@@ -1473,7 +1782,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1794,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1807,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{17}
+	return file_coord_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1523,7 +1832,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1844,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1857,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{18}
+	return file_coord_proto_rawDescGZIP(), []int{22}
 }
 
 // Finish: the job is over; the worker exits 0.
@@ -1561,7 +1870,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_coord_proto_msgTypes[19]
+	mi := &file_coord_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1882,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[19]
+	mi := &file_coord_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1895,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{19}
+	return file_coord_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Finish) GetSteps() int64 {
@@ -1600,7 +1909,7 @@ var File_coord_proto protoreflect.FileDescriptor
 
 const file_coord_proto_rawDesc = "" +
 	"\n" +
-	"\vcoord.proto\x12\fdpt.coord.v1\"\xfc\x02\n" +
+	"\vcoord.proto\x12\fdpt.coord.v1\"\xe5\x03\n" +
 	"\rWorkerMessage\x12+\n" +
 	"\x05hello\x18\x01 \x01(\v2\x13.dpt.coord.v1.HelloH\x00R\x05hello\x12+\n" +
 	"\x05ready\x18\x02 \x01(\v2\x13.dpt.coord.v1.ReadyH\x00R\x05ready\x12.\n" +
@@ -1610,15 +1919,19 @@ const file_coord_proto_rawDesc = "" +
 	"evaluation\x121\n" +
 	"\afailure\x18\x05 \x01(\v2\x15.dpt.coord.v1.FailureH\x00R\afailure\x127\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeat\x12+\n" +
-	"\x05leave\x18\a \x01(\v2\x13.dpt.coord.v1.LeaveH\x00R\x05leaveB\x06\n" +
-	"\x04body\"\xe4\x02\n" +
+	"\x05leave\x18\a \x01(\v2\x13.dpt.coord.v1.LeaveH\x00R\x05leave\x124\n" +
+	"\bprogress\x18\b \x01(\v2\x16.dpt.coord.v1.ProgressH\x00R\bprogress\x121\n" +
+	"\astandby\x18\t \x01(\v2\x15.dpt.coord.v1.StandbyH\x00R\astandbyB\x06\n" +
+	"\x04body\"\x9e\x03\n" +
 	"\x12CoordinatorMessage\x121\n" +
 	"\awelcome\x18\x01 \x01(\v2\x15.dpt.coord.v1.WelcomeH\x00R\awelcome\x12J\n" +
 	"\x10start_generation\x18\x02 \x01(\v2\x1d.dpt.coord.v1.StartGenerationH\x00R\x0fstartGeneration\x12(\n" +
 	"\x04plan\x18\x03 \x01(\v2\x12.dpt.coord.v1.PlanH\x00R\x04plan\x124\n" +
 	"\bevaluate\x18\x04 \x01(\v2\x16.dpt.coord.v1.EvaluateH\x00R\bevaluate\x12.\n" +
 	"\x06finish\x18\x05 \x01(\v2\x14.dpt.coord.v1.FinishH\x00R\x06finish\x127\n" +
-	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
+	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeat\x128\n" +
+	"\n" +
+	"stand_down\x18\a \x01(\v2\x17.dpt.coord.v1.StandDownH\x00R\tstandDownB\x06\n" +
 	"\x04body\"\x8b\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
@@ -1677,7 +1990,7 @@ const file_coord_proto_rawDesc = "" +
 	"\n" +
 	"MicroBatch\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
-	"\bexamples\x18\x02 \x03(\v2\x15.dpt.coord.v1.ExampleR\bexamples\"\xb2\x01\n" +
+	"\bexamples\x18\x02 \x03(\v2\x15.dpt.coord.v1.ExampleR\bexamples\"\x9a\x02\n" +
 	"\x04Plan\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1685,7 +1998,10 @@ const file_coord_proto_rawDesc = "" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12#\n" +
 	"\rmicro_batches\x18\x03 \x01(\x05R\fmicroBatches\x12.\n" +
 	"\x05shard\x18\x04 \x03(\v2\x18.dpt.coord.v1.MicroBatchR\x05shard\x12!\n" +
-	"\fattach_state\x18\x05 \x01(\bR\vattachState\"\xb0\x02\n" +
+	"\fattach_state\x18\x05 \x01(\bR\vattachState\x12.\n" +
+	"\x05audit\x18\x06 \x03(\v2\x18.dpt.coord.v1.MicroBatchR\x05audit\x12\x18\n" +
+	"\acompare\x18\a \x03(\x05R\acompare\x12\x1c\n" +
+	"\tcommitted\x18\b \x01(\x03R\tcommitted\"\xf2\x02\n" +
 	"\x06Report\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1700,7 +2016,29 @@ const file_coord_proto_rawDesc = "" +
 	"gradientNs\x12#\n" +
 	"\rgradient_cost\x18\t \x01(\x03R\fgradientCost\x12\x14\n" +
 	"\x05state\x18\n" +
-	" \x01(\fR\x05state\"\xad\x01\n" +
+	" \x01(\fR\x05state\x12@\n" +
+	"\rcontributions\x18\v \x03(\v2\x1a.dpt.coord.v1.ContributionR\rcontributions\"G\n" +
+	"\fContribution\x12\x1f\n" +
+	"\vmicro_batch\x18\x01 \x01(\x05R\n" +
+	"microBatch\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"R\n" +
+	"\bProgress\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\x05R\x04done\"+\n" +
+	"\tStandDown\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"o\n" +
+	"\aStandby\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x1f\n" +
+	"\vgradient_ns\x18\x02 \x01(\x03R\n" +
+	"gradientNs\x12#\n" +
+	"\rgradient_cost\x18\x03 \x01(\x03R\fgradientCost\"\xad\x01\n" +
 	"\bEvaluate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1720,7 +2058,7 @@ const file_coord_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\x05R\x06tokens\x12\x19\n" +
 	"\bloss_sum\x18\x02 \x01(\x01R\alossSum\x12\x1f\n" +
 	"\vloss_tokens\x18\x03 \x01(\x03R\n" +
-	"lossTokens\"\x82\x01\n" +
+	"lossTokens\"\xa3\x01\n" +
 	"\aFailure\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1728,7 +2066,9 @@ const file_coord_proto_rawDesc = "" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
 	"\x05fatal\x18\x04 \x01(\bR\x05fatal\x12\x17\n" +
-	"\apeer_id\x18\x05 \x01(\tR\x06peerId\"\v\n" +
+	"\apeer_id\x18\x05 \x01(\tR\x06peerId\x12\x1f\n" +
+	"\vmicro_batch\x18\x06 \x01(\x05R\n" +
+	"microBatch\"\v\n" +
 	"\tHeartbeat\"C\n" +
 	"\bRedirect\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x1f\n" +
@@ -1752,7 +2092,7 @@ func file_coord_proto_rawDescGZIP() []byte {
 	return file_coord_proto_rawDescData
 }
 
-var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_coord_proto_goTypes = []any{
 	(*WorkerMessage)(nil),      // 0: dpt.coord.v1.WorkerMessage
 	(*CoordinatorMessage)(nil), // 1: dpt.coord.v1.CoordinatorMessage
@@ -1766,42 +2106,51 @@ var file_coord_proto_goTypes = []any{
 	(*MicroBatch)(nil),         // 9: dpt.coord.v1.MicroBatch
 	(*Plan)(nil),               // 10: dpt.coord.v1.Plan
 	(*Report)(nil),             // 11: dpt.coord.v1.Report
-	(*Evaluate)(nil),           // 12: dpt.coord.v1.Evaluate
-	(*EvaluationReport)(nil),   // 13: dpt.coord.v1.EvaluationReport
-	(*Output)(nil),             // 14: dpt.coord.v1.Output
-	(*Failure)(nil),            // 15: dpt.coord.v1.Failure
-	(*Heartbeat)(nil),          // 16: dpt.coord.v1.Heartbeat
-	(*Redirect)(nil),           // 17: dpt.coord.v1.Redirect
-	(*Leave)(nil),              // 18: dpt.coord.v1.Leave
-	(*Finish)(nil),             // 19: dpt.coord.v1.Finish
+	(*Contribution)(nil),       // 12: dpt.coord.v1.Contribution
+	(*Progress)(nil),           // 13: dpt.coord.v1.Progress
+	(*StandDown)(nil),          // 14: dpt.coord.v1.StandDown
+	(*Standby)(nil),            // 15: dpt.coord.v1.Standby
+	(*Evaluate)(nil),           // 16: dpt.coord.v1.Evaluate
+	(*EvaluationReport)(nil),   // 17: dpt.coord.v1.EvaluationReport
+	(*Output)(nil),             // 18: dpt.coord.v1.Output
+	(*Failure)(nil),            // 19: dpt.coord.v1.Failure
+	(*Heartbeat)(nil),          // 20: dpt.coord.v1.Heartbeat
+	(*Redirect)(nil),           // 21: dpt.coord.v1.Redirect
+	(*Leave)(nil),              // 22: dpt.coord.v1.Leave
+	(*Finish)(nil),             // 23: dpt.coord.v1.Finish
 }
 var file_coord_proto_depIdxs = []int32{
 	2,  // 0: dpt.coord.v1.WorkerMessage.hello:type_name -> dpt.coord.v1.Hello
 	5,  // 1: dpt.coord.v1.WorkerMessage.ready:type_name -> dpt.coord.v1.Ready
 	11, // 2: dpt.coord.v1.WorkerMessage.report:type_name -> dpt.coord.v1.Report
-	13, // 3: dpt.coord.v1.WorkerMessage.evaluation:type_name -> dpt.coord.v1.EvaluationReport
-	15, // 4: dpt.coord.v1.WorkerMessage.failure:type_name -> dpt.coord.v1.Failure
-	16, // 5: dpt.coord.v1.WorkerMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
-	18, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
-	3,  // 7: dpt.coord.v1.CoordinatorMessage.welcome:type_name -> dpt.coord.v1.Welcome
-	7,  // 8: dpt.coord.v1.CoordinatorMessage.start_generation:type_name -> dpt.coord.v1.StartGeneration
-	10, // 9: dpt.coord.v1.CoordinatorMessage.plan:type_name -> dpt.coord.v1.Plan
-	12, // 10: dpt.coord.v1.CoordinatorMessage.evaluate:type_name -> dpt.coord.v1.Evaluate
-	19, // 11: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
-	16, // 12: dpt.coord.v1.CoordinatorMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
-	4,  // 13: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
-	6,  // 14: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
-	8,  // 15: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
-	9,  // 16: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
-	8,  // 17: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
-	14, // 18: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
-	0,  // 19: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
-	1,  // 20: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	17, // 3: dpt.coord.v1.WorkerMessage.evaluation:type_name -> dpt.coord.v1.EvaluationReport
+	19, // 4: dpt.coord.v1.WorkerMessage.failure:type_name -> dpt.coord.v1.Failure
+	20, // 5: dpt.coord.v1.WorkerMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
+	22, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
+	13, // 7: dpt.coord.v1.WorkerMessage.progress:type_name -> dpt.coord.v1.Progress
+	15, // 8: dpt.coord.v1.WorkerMessage.standby:type_name -> dpt.coord.v1.Standby
+	3,  // 9: dpt.coord.v1.CoordinatorMessage.welcome:type_name -> dpt.coord.v1.Welcome
+	7,  // 10: dpt.coord.v1.CoordinatorMessage.start_generation:type_name -> dpt.coord.v1.StartGeneration
+	10, // 11: dpt.coord.v1.CoordinatorMessage.plan:type_name -> dpt.coord.v1.Plan
+	16, // 12: dpt.coord.v1.CoordinatorMessage.evaluate:type_name -> dpt.coord.v1.Evaluate
+	23, // 13: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
+	20, // 14: dpt.coord.v1.CoordinatorMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
+	14, // 15: dpt.coord.v1.CoordinatorMessage.stand_down:type_name -> dpt.coord.v1.StandDown
+	4,  // 16: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
+	6,  // 17: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
+	8,  // 18: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
+	9,  // 19: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
+	9,  // 20: dpt.coord.v1.Plan.audit:type_name -> dpt.coord.v1.MicroBatch
+	12, // 21: dpt.coord.v1.Report.contributions:type_name -> dpt.coord.v1.Contribution
+	8,  // 22: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
+	18, // 23: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
+	0,  // 24: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
+	1,  // 25: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
+	25, // [25:26] is the sub-list for method output_type
+	24, // [24:25] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_coord_proto_init() }
@@ -1817,6 +2166,8 @@ func file_coord_proto_init() {
 		(*WorkerMessage_Failure)(nil),
 		(*WorkerMessage_Heartbeat)(nil),
 		(*WorkerMessage_Leave)(nil),
+		(*WorkerMessage_Progress)(nil),
+		(*WorkerMessage_Standby)(nil),
 	}
 	file_coord_proto_msgTypes[1].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
@@ -1825,6 +2176,7 @@ func file_coord_proto_init() {
 		(*CoordinatorMessage_Evaluate)(nil),
 		(*CoordinatorMessage_Finish)(nil),
 		(*CoordinatorMessage_Heartbeat)(nil),
+		(*CoordinatorMessage_StandDown)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1832,7 +2184,7 @@ func file_coord_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coord_proto_rawDesc), len(file_coord_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

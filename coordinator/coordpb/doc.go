@@ -5,4 +5,4 @@ package coordpb
 
 // ProtocolVersion changes whenever an older peer would misread a message. A coordinator refuses a worker of
 // another version and names both.
-const ProtocolVersion = 1
+const ProtocolVersion = 2

@@ -10,6 +10,7 @@
 //	StepCommitted         the next step, with the trainer state it led to
 //	EvaluationCommitted   an evaluation of the committed state
 //	JobFinished           after the last step
+//	JobFailed             the data cannot be trained on; nothing follows
 //	CoordinatorJoined     where a replica takes workers
 //
 // Any other error than a rejection (an entry whose checksum does not hold, a kind or field that this build does not
@@ -35,6 +36,9 @@ const snapshotVersion = 1
 //
 // A replica that was away for longer than this lacks the lines between in its metrics; it lacks nothing else.
 const RecentSteps = 4096
+
+// MaxFailureLength bounds the reason of a failure, in bytes.
+const MaxFailureLength = 4096
 
 // maxCoordinators bounds the replicas that the machine remembers.
 const maxCoordinators = 64
@@ -62,6 +66,7 @@ type Machine struct {
 	recent      []StepRecord      // of the last steps, oldest first
 	replicas    map[string]string // worker-facing addresses by replica id
 	finished    bool
+	failure     *Failure // nil unless the job has failed
 }
 
 // New returns the machine before any entry.
@@ -113,8 +118,11 @@ func (m *Machine) Recent() []StepRecord { return m.recent }
 // WorkerAddr is where the replica takes workers; "" when it has not said.
 func (m *Machine) WorkerAddr(replica string) string { return m.replicas[replica] }
 
-// Finished says whether the job has ended.
+// Finished says whether the job has done all its steps and ended.
 func (m *Machine) Finished() bool { return m.finished }
+
+// Failure is why the job has ended without an end; nil if it has not.
+func (m *Machine) Failure() *Failure { return m.failure }
 
 // Evaluated says whether the state after step has been evaluated.
 func (m *Machine) Evaluated(step Step) bool {
@@ -135,6 +143,9 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 	if m.finished {
 		return e, reject("the job is finished")
 	}
+	if m.failure != nil {
+		return e, reject("the job has failed at step %d", m.failure.Step)
+	}
 	switch b := e.Body.(type) {
 	case *fsmpb.Entry_JobStarted:
 		err = m.startJob(b.JobStarted)
@@ -146,6 +157,8 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 		err = m.commitEvaluation(b.EvaluationCommitted)
 	case *fsmpb.Entry_JobFinished:
 		err = m.finish()
+	case *fsmpb.Entry_JobFailed:
+		err = m.failJob(b.JobFailed)
 	default:
 		err = fmt.Errorf("log entry of %d bytes: unknown kind of entry; was it written by a newer version?", len(data))
 	}
@@ -296,6 +309,19 @@ func (m *Machine) finish() error {
 		return reject("finish at step %d of %d", m.step, m.TotalSteps())
 	}
 	m.finished = true
+	return nil
+}
+
+func (m *Machine) failJob(e *fsmpb.JobFailed) error {
+	switch {
+	case m.job == nil:
+		return reject("failure before any job")
+	case e.Error == "" || len(e.Error) > MaxFailureLength:
+		return reject("failure at step %d with a reason of %d bytes, want 1 to %d", e.Step, len(e.Error), MaxFailureLength)
+	case Step(e.Step) < m.step || Step(e.Step) > m.TotalSteps():
+		return reject("failure at step %d, want %d to %d", e.Step, m.step, m.TotalSteps())
+	}
+	m.failure = &Failure{Step: Step(e.Step), Reason: e.Error}
 	return nil
 }
 

@@ -321,7 +321,7 @@ func TestHistoryTellsBatchesApart(t *testing.T) {
 
 // FuzzApply feeds arbitrary bytes to a running machine: never a panic, and an error changes nothing.
 func FuzzApply(f *testing.F) {
-	for _, e := range []*fsmpb.Entry{job(3, 2), generation(2, 1, "a"), step(1, 2), evaluation(1, 3), finish()} {
+	for _, e := range []*fsmpb.Entry{job(3, 2), generation(2, 1, "a"), step(1, 2), evaluation(1, 3), finish(), failure(2, "why")} {
 		b, err := proto.Marshal(e)
 		if err != nil {
 			f.Fatal(err)
@@ -370,4 +370,44 @@ func FuzzRestore(f *testing.F) {
 			t.Error("snapshot of a restored snapshot differs")
 		}
 	})
+}
+
+func failure(t int64, text string) *fsmpb.Entry {
+	return &fsmpb.Entry{Body: &fsmpb.Entry_JobFailed{JobFailed: &fsmpb.JobFailed{Step: t, Error: text}}}
+}
+
+func TestFailedJobTakesNothingMore(t *testing.T) {
+	m := New()
+	if err := apply(t, m, failure(1, "why")); !errors.Is(err, ErrRejected) {
+		t.Errorf("failure before any job: %v", err)
+	}
+	mustApply(t, m, job(4, 2), generation(1, 0, "a"), step(1, 1))
+	for name, e := range map[string]*fsmpb.Entry{
+		"no reason": failure(2, ""), "a long reason": failure(2, strings.Repeat("x", MaxFailureLength+1)), "a step of the past": failure(0, "why"), "no step of the job": failure(5, "why"),
+	} {
+		if err := apply(t, m, e); !errors.Is(err, ErrRejected) || m.Failure() != nil {
+			t.Errorf("%s: %v, failure %v", name, err, m.Failure())
+		}
+	}
+	mustApply(t, m, failure(2, "example 7"))
+	if f := m.Failure(); f == nil || *f != (Failure{Step: 2, Reason: "example 7"}) || m.Finished() {
+		t.Errorf("failure %v, finished %v", f, m.Finished())
+	}
+	before := snap(t, m)
+	for _, e := range []*fsmpb.Entry{step(1, 2), generation(2, 1, "a"), evaluation(1, 1), finish(), failure(3, "again")} {
+		if err := apply(t, m, e); !errors.Is(err, ErrRejected) {
+			t.Errorf("%T after the failure: %v", e.Body, err)
+		}
+	}
+	if !bytes.Equal(before, snap(t, m)) {
+		t.Error("a rejected entry changed the machine")
+	}
+	n := New()
+	if err := n.Restore(before); err != nil {
+		t.Fatal(err)
+	}
+	if f := n.Failure(); f == nil || *f != *m.Failure() || !bytes.Equal(before, snap(t, n)) {
+		t.Errorf("restored: failure %v, want %v", f, m.Failure())
+	}
+	mustApply(t, m, coordinatorJoined("b", "b:1")) // replicas still come and go
 }

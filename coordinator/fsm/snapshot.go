@@ -46,6 +46,9 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	for _, id := range slices.Sorted(maps.Keys(m.replicas)) {
 		s.Coordinators = append(s.Coordinators, &fsmpb.CoordinatorJoined{Id: id, WorkerAddr: m.replicas[id]})
 	}
+	if m.failure != nil {
+		s.Failed = &fsmpb.JobFailed{Step: int64(m.failure.Step), Error: m.failure.Reason}
+	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -93,6 +96,11 @@ func (m *Machine) Restore(data []byte) error {
 	}
 	for _, c := range s.Coordinators {
 		if err := n.joinCoordinator(c); err != nil {
+			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
+		}
+	}
+	if s.Failed != nil {
+		if err := n.failJob(s.Failed); err != nil {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
 	}

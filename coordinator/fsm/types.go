@@ -51,6 +51,12 @@ type Evaluation struct {
 	Seconds  float64
 }
 
+// Failure is why a job cannot go on: something in its data that fails on every machine.
+type Failure struct {
+	Step   Step
+	Reason string
+}
+
 // EpochStat sums the training loss of one epoch: each example counted once, under the state it met.
 type EpochStat struct {
 	LossSum float64

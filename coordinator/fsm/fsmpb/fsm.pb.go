@@ -33,6 +33,7 @@ type Entry struct {
 	//	*Entry_EvaluationCommitted
 	//	*Entry_JobFinished
 	//	*Entry_CoordinatorJoined
+	//	*Entry_JobFailed
 	Body          isEntry_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -129,6 +130,15 @@ func (x *Entry) GetCoordinatorJoined() *CoordinatorJoined {
 	return nil
 }
 
+func (x *Entry) GetJobFailed() *JobFailed {
+	if x != nil {
+		if x, ok := x.Body.(*Entry_JobFailed); ok {
+			return x.JobFailed
+		}
+	}
+	return nil
+}
+
 type isEntry_Body interface {
 	isEntry_Body()
 }
@@ -157,6 +167,10 @@ type Entry_CoordinatorJoined struct {
 	CoordinatorJoined *CoordinatorJoined `protobuf:"bytes,6,opt,name=coordinator_joined,json=coordinatorJoined,proto3,oneof"`
 }
 
+type Entry_JobFailed struct {
+	JobFailed *JobFailed `protobuf:"bytes,7,opt,name=job_failed,json=jobFailed,proto3,oneof"`
+}
+
 func (*Entry_JobStarted) isEntry_Body() {}
 
 func (*Entry_GenerationStarted) isEntry_Body() {}
@@ -168,6 +182,8 @@ func (*Entry_EvaluationCommitted) isEntry_Body() {}
 func (*Entry_JobFinished) isEntry_Body() {}
 
 func (*Entry_CoordinatorJoined) isEntry_Body() {}
+
+func (*Entry_JobFailed) isEntry_Body() {}
 
 type JobStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -633,6 +649,59 @@ func (*JobFinished) Descriptor() ([]byte, []int) {
 	return file_fsm_proto_rawDescGZIP(), []int{6}
 }
 
+// JobFailed ends the job for good: the same data would fail again anywhere.
+type JobFailed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          int64                  `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`  // the step that cannot be done, or the evaluated one
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // what is wrong with the data
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobFailed) Reset() {
+	*x = JobFailed{}
+	mi := &file_fsm_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobFailed) ProtoMessage() {}
+
+func (x *JobFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobFailed.ProtoReflect.Descriptor instead.
+func (*JobFailed) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *JobFailed) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *JobFailed) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // CoordinatorJoined says where a replica takes workers. A new leader puts its own into the log first.
 type CoordinatorJoined struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -644,7 +713,7 @@ type CoordinatorJoined struct {
 
 func (x *CoordinatorJoined) Reset() {
 	*x = CoordinatorJoined{}
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +725,7 @@ func (x *CoordinatorJoined) String() string {
 func (*CoordinatorJoined) ProtoMessage() {}
 
 func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +738,7 @@ func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorJoined.ProtoReflect.Descriptor instead.
 func (*CoordinatorJoined) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{7}
+	return file_fsm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CoordinatorJoined) GetId() string {
@@ -697,7 +766,7 @@ type EpochStat struct {
 
 func (x *EpochStat) Reset() {
 	*x = EpochStat{}
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +778,7 @@ func (x *EpochStat) String() string {
 func (*EpochStat) ProtoMessage() {}
 
 func (x *EpochStat) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +791,7 @@ func (x *EpochStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochStat.ProtoReflect.Descriptor instead.
 func (*EpochStat) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{8}
+	return file_fsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EpochStat) GetLossSum() float64 {
@@ -760,13 +829,14 @@ type Snapshot struct {
 	Numerics      string                 `protobuf:"bytes,19,opt,name=numerics,proto3" json:"numerics,omitempty"`
 	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
 	Coordinators  []*CoordinatorJoined   `protobuf:"bytes,17,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
+	Failed        *JobFailed             `protobuf:"bytes,20,opt,name=failed,proto3" json:"failed,omitempty"`             // absent unless the job has failed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +848,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +861,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{9}
+	return file_fsm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -927,12 +997,19 @@ func (x *Snapshot) GetCoordinators() []*CoordinatorJoined {
 	return nil
 }
 
+func (x *Snapshot) GetFailed() *JobFailed {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
 	"\n" +
 	"\tfsm.proto\x12\n" +
-	"dpt.fsm.v1\"\xc2\x03\n" +
+	"dpt.fsm.v1\"\xfa\x03\n" +
 	"\x05Entry\x129\n" +
 	"\vjob_started\x18\x01 \x01(\v2\x16.dpt.fsm.v1.JobStartedH\x00R\n" +
 	"jobStarted\x12N\n" +
@@ -940,7 +1017,9 @@ const file_fsm_proto_rawDesc = "" +
 	"\x0estep_committed\x18\x03 \x01(\v2\x19.dpt.fsm.v1.StepCommittedH\x00R\rstepCommitted\x12T\n" +
 	"\x14evaluation_committed\x18\x04 \x01(\v2\x1f.dpt.fsm.v1.EvaluationCommittedH\x00R\x13evaluationCommitted\x12<\n" +
 	"\fjob_finished\x18\x05 \x01(\v2\x17.dpt.fsm.v1.JobFinishedH\x00R\vjobFinished\x12N\n" +
-	"\x12coordinator_joined\x18\x06 \x01(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedH\x00R\x11coordinatorJoinedB\x06\n" +
+	"\x12coordinator_joined\x18\x06 \x01(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedH\x00R\x11coordinatorJoined\x126\n" +
+	"\n" +
+	"job_failed\x18\a \x01(\v2\x15.dpt.fsm.v1.JobFailedH\x00R\tjobFailedB\x06\n" +
 	"\x04body\"\xb9\x01\n" +
 	"\n" +
 	"JobStarted\x12\x15\n" +
@@ -986,14 +1065,17 @@ const file_fsm_proto_rawDesc = "" +
 	"\x05score\x18\x05 \x01(\x01R\x05score\x12\x1a\n" +
 	"\bexamples\x18\x06 \x01(\x03R\bexamples\x12\x18\n" +
 	"\aseconds\x18\a \x01(\x01R\aseconds\"\r\n" +
-	"\vJobFinished\"D\n" +
+	"\vJobFinished\"5\n" +
+	"\tJobFailed\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"D\n" +
 	"\x11CoordinatorJoined\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vworker_addr\x18\x02 \x01(\tR\n" +
 	"workerAddr\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xc3\x05\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xf2\x05\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -1018,7 +1100,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\tbest_loss\x18\x12 \x01(\x01R\bbestLoss\x12\x1a\n" +
 	"\bnumerics\x18\x13 \x01(\tR\bnumerics\x121\n" +
 	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recent\x12A\n" +
-	"\fcoordinators\x18\x11 \x03(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedR\fcoordinatorsB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\fcoordinators\x18\x11 \x03(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedR\fcoordinators\x12-\n" +
+	"\x06failed\x18\x14 \x01(\v2\x15.dpt.fsm.v1.JobFailedR\x06failedB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once
@@ -1032,7 +1115,7 @@ func file_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_proto_rawDescData
 }
 
-var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_fsm_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: dpt.fsm.v1.Entry
 	(*JobStarted)(nil),          // 1: dpt.fsm.v1.JobStarted
@@ -1041,9 +1124,10 @@ var file_fsm_proto_goTypes = []any{
 	(*StepCommitted)(nil),       // 4: dpt.fsm.v1.StepCommitted
 	(*EvaluationCommitted)(nil), // 5: dpt.fsm.v1.EvaluationCommitted
 	(*JobFinished)(nil),         // 6: dpt.fsm.v1.JobFinished
-	(*CoordinatorJoined)(nil),   // 7: dpt.fsm.v1.CoordinatorJoined
-	(*EpochStat)(nil),           // 8: dpt.fsm.v1.EpochStat
-	(*Snapshot)(nil),            // 9: dpt.fsm.v1.Snapshot
+	(*JobFailed)(nil),           // 7: dpt.fsm.v1.JobFailed
+	(*CoordinatorJoined)(nil),   // 8: dpt.fsm.v1.CoordinatorJoined
+	(*EpochStat)(nil),           // 9: dpt.fsm.v1.EpochStat
+	(*Snapshot)(nil),            // 10: dpt.fsm.v1.Snapshot
 }
 var file_fsm_proto_depIdxs = []int32{
 	1,  // 0: dpt.fsm.v1.Entry.job_started:type_name -> dpt.fsm.v1.JobStarted
@@ -1051,20 +1135,22 @@ var file_fsm_proto_depIdxs = []int32{
 	4,  // 2: dpt.fsm.v1.Entry.step_committed:type_name -> dpt.fsm.v1.StepCommitted
 	5,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
 	6,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
-	7,  // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
-	2,  // 6: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
-	4,  // 7: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
-	1,  // 8: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
-	2,  // 9: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
-	5,  // 10: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
-	8,  // 11: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
-	4,  // 12: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
-	7,  // 13: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
+	7,  // 6: dpt.fsm.v1.Entry.job_failed:type_name -> dpt.fsm.v1.JobFailed
+	2,  // 7: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
+	4,  // 8: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
+	1,  // 9: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
+	2,  // 10: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
+	5,  // 11: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	9,  // 12: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
+	4,  // 13: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
+	8,  // 14: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
+	7,  // 15: dpt.fsm.v1.Snapshot.failed:type_name -> dpt.fsm.v1.JobFailed
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_fsm_proto_init() }
@@ -1079,6 +1165,7 @@ func file_fsm_proto_init() {
 		(*Entry_EvaluationCommitted)(nil),
 		(*Entry_JobFinished)(nil),
 		(*Entry_CoordinatorJoined)(nil),
+		(*Entry_JobFailed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1086,7 +1173,7 @@ func file_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_proto_rawDesc), len(file_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
