@@ -12,7 +12,7 @@
 //
 // # Memory
 //
-// Tensors, Views, Indexes and Segments come from a Workspace and live until it is released or reset, so that a
+// Tensors, Views, Masks, Indexes and Segments come from a Workspace and live until it is released or reset, so that a
 // step that was run before runs again without allocating. The contents of a fresh Tensor are undefined.
 //
 // # Bits
@@ -48,6 +48,12 @@ type Tensor interface {
 // Index is a vector of int32 in an engine's memory: token ids or row numbers.
 type Index interface {
 	Len() int
+}
+
+// Mask is a matrix of bits in an engine's memory.
+type Mask interface {
+	Rows() int
+	Cols() int
 }
 
 // Segments tells attention which rows belong together.
@@ -115,6 +121,8 @@ type Workspace interface {
 	Tensor(p Precision, rows, cols int) Tensor
 	// View returns the rows×cols block of t whose first element is (row, col). It shares t's memory.
 	View(t Tensor, row, rows, col, cols int) Tensor
+	// Mask returns a rows × cols matrix of bits with undefined contents.
+	Mask(rows, cols int) Mask
 	// Index copies ids into the engine's memory.
 	Index(ids []int32) Index
 	// Segments prepares spec, which is copied, for any number of attention calls. Spans are checked against the tensors there.
@@ -201,10 +209,10 @@ type Engine interface {
 	// SharedAttentionBackward: dq from dout [nq, m]; dkv += the gradient of kv in both its parts.
 	SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv Tensor, seg Segments)
 
-	// ReLUForward: y = max(x, 0). y may be x. Backward needs y.
-	ReLUForward(y, x Tensor)
-	// ReLUBackward: dx = dy where y > 0, else 0. dx may be dy.
-	ReLUBackward(dx, dy, y Tensor)
+	// ReLUForward: y = max(x, 0). y may be x. positive, unless it is nil, becomes the mask of x > 0, which is all that backward needs.
+	ReLUForward(y, x Tensor, positive Mask)
+	// ReLUBackward: dx = dy where positive, else 0. dx may be dy.
+	ReLUBackward(dx, dy Tensor, positive Mask)
 	// GatedGELUForward: y [n,f] = gelu(x[:, :f]) ∘ x[:, f:] for x [n,2f], with the tanh form of GELU. Backward needs x.
 	GatedGELUForward(y, x Tensor)
 	// GatedGELUBackward: dx [n,2f] from dy [n,f].

@@ -9,8 +9,8 @@ func (m *Model) PairElems(c int, p Pair, train bool) int {
 	if m.absorbs(source, max(target, 1)) {
 		perTarget, perSource = perTarget+cfg.NumHeads*(2*cfg.DModel+1), 0
 	}
-	encoder := 2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.hidden()
-	decoder := 3*cfg.DModel + 4*cfg.Inner() + 2*cfg.NumHeads + 3 + cfg.hidden() + perTarget
+	encoder := 2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.savedHidden()
+	decoder := 3*cfg.DModel + 4*cfg.Inner() + 2*cfg.NumHeads + 3 + cfg.savedHidden() + perTarget
 	encoderLayers, decoderLayers := cfg.NumLayers, cfg.NumDecoderLayers
 	if !train {
 		encoderLayers, decoderLayers = 2, 2 // at a time
@@ -23,7 +23,7 @@ func (m *Model) PairElems(c int, p Pair, train bool) int {
 func (m *Model) sourceElems(c, source, maxNew int) int {
 	cfg := m.cfg
 	rows := c + source
-	encoder := 2 * (2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.hidden())
+	encoder := 2 * (2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.savedHidden())
 	caches := maxNew * cfg.NumDecoderLayers * 2 * cfg.Inner()
 	if maxNew > m.absorbSteps() {
 		caches += rows * cfg.NumDecoderLayers * 2 * cfg.Inner()
@@ -34,17 +34,17 @@ func (m *Model) sourceElems(c, source, maxNew int) int {
 // scratchElems is what a row needs beside what its layers save: the embeddings, the stack's output and its norm's input, a sublayer's pending
 // output, two gradients, and the current sublayer's operands.
 func (m *Model) scratchElems() int {
-	act := m.cfg.hidden() // of the feed-forward layer in backward
+	act := m.cfg.DFF // of the feed-forward layer in backward
 	if m.cfg.GatedGELU {
-		act += m.cfg.DFF
+		act *= 3
 	}
 	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.Inner())
 }
 
-// hidden is the width of the feed-forward layer's input projection.
-func (c Config) hidden() int {
+// savedHidden is what a row of the feed-forward layer keeps of its activation: with ReLU a bit for each of its inputs.
+func (c Config) savedHidden() int {
 	if c.GatedGELU {
 		return 2 * c.DFF
 	}
-	return c.DFF
+	return (c.DFF + 31) / 32
 }

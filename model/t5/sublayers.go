@@ -97,23 +97,27 @@ func (m *Model) selfAttentionBackward(w *selfAttention, s *attentionSaved, dx en
 	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
 }
 
-// feedForwardSaved: hidden is the activation [n, d_ff] with ReLU, its input [n, 2·d_ff] with gated GELU.
+// feedForwardSaved holds of the activation: with ReLU where its input [n, d_ff] was positive, with gated GELU the input [n, 2·d_ff].
 type feedForwardSaved struct {
-	norm   normSaved
-	hidden engine.Tensor
+	norm     normSaved
+	positive engine.Mask
+	hidden   engine.Tensor
 }
 
 // feedForwardForward: the stream with wo(act(wi(norm(x)))) pending.
 func (m *Model) feedForwardForward(ws engine.Workspace, w *feedForward, s stream) (stream, feedForwardSaved) {
 	m.tmp.Reset()
 	y, norm := m.norm(ws, s, w.norm)
-	saved := feedForwardSaved{norm: norm, hidden: m.linear(ws, engine.Narrow, y, w.wi)}
-	act := saved.hidden
+	saved := feedForwardSaved{norm: norm}
+	var act engine.Tensor
 	if m.cfg.GatedGELU {
-		act = m.tmp.Tensor(engine.Narrow, act.Rows(), m.cfg.DFF)
+		saved.hidden = m.linear(ws, engine.Narrow, y, w.wi)
+		act = m.tmp.Tensor(engine.Narrow, y.Rows(), m.cfg.DFF)
 		m.eng.GatedGELUForward(act, saved.hidden)
 	} else {
-		m.eng.ReLUForward(act, act)
+		act = m.linear(m.tmp, engine.Narrow, y, w.wi)
+		saved.positive = ws.Mask(act.Rows(), act.Cols())
+		m.eng.ReLUForward(act, act, saved.positive)
 	}
 	return stream{norm.x, m.pend(act, w.wo)}, saved
 }
@@ -127,7 +131,7 @@ func (m *Model) feedForwardBackward(w *feedForward, s *feedForwardSaved, dx engi
 		dhidden = m.tmp.Tensor(engine.Narrow, s.hidden.Rows(), s.hidden.Cols())
 		m.eng.GatedGELUBackward(dhidden, dact, s.hidden)
 	} else {
-		m.eng.ReLUBackward(dhidden, dact, s.hidden)
+		m.eng.ReLUBackward(dhidden, dact, s.positive)
 	}
 	dy := m.linearBackward(engine.Wide, dhidden, w.wi)
 	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)

@@ -59,13 +59,18 @@ func rowOps(r *rand.Rand) []rowOp {
 		{name: "ReLU", in: []operand{narrow(f), narrow(f)}, make: func(e engine.Engine, r *rand.Rand) op {
 			return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
 				x, dy := in[0], in[1]
-				y := ws.Tensor(engine.Narrow, x.Rows(), f)
-				e.ReLUForward(y, x)
-				e.ReLUForward(x, x)
-				dx := ws.Tensor(engine.Narrow, x.Rows(), f)
-				e.ReLUBackward(dx, dy, y)
-				e.ReLUBackward(dy, dy, x)
-				return []engine.Tensor{y, x, dx, dy}
+				n := x.Rows()
+				y, y2, dx := ws.Tensor(engine.Narrow, n, f), ws.Tensor(engine.Narrow, n, f), ws.Tensor(engine.Narrow, n, f)
+				e.ReLUForward(y2, x, nil)
+				positive, again := ws.Mask(n, f), ws.Mask(n, f)
+				if positive.Rows() != n || positive.Cols() != f {
+					panic(fmt.Sprintf("enginetest: mask is %d×%d, want %d×%d", positive.Rows(), positive.Cols(), n, f))
+				}
+				e.ReLUForward(y, x, positive)
+				e.ReLUForward(x, x, again)
+				e.ReLUBackward(dx, dy, positive)
+				e.ReLUBackward(dy, dy, again)
+				return []engine.Tensor{y, y2, x, dx, dy}
 			}
 		}},
 		{name: "GatedGELU", in: []operand{narrow(2 * f), narrow(f)}, make: func(e engine.Engine, r *rand.Rand) op {
@@ -137,7 +142,7 @@ func rowOps(r *rand.Rand) []rowOp {
 				return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
 					x, dy, acc, dyWide := in[0], in[1], in[2], in[3]
 					if sparse {
-						e.ReLUForward(x, x)
+						e.ReLUForward(x, x, nil)
 					}
 					y, dx := ws.Tensor(engine.Narrow, x.Rows(), out), ws.Tensor(engine.Wide, x.Rows(), d)
 					e.LinearForward(y, x, w)

@@ -123,15 +123,15 @@ func (m *Engine) SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv engine.T
 	m.note(Attention, 5*2*m.work[seg]*float64(q.Cols()), began)
 }
 
-func (m *Engine) ReLUForward(y, x engine.Tensor) {
+func (m *Engine) ReLUForward(y, x engine.Tensor, positive engine.Mask) {
 	began := time.Now()
-	m.Engine.ReLUForward(y, x)
+	m.Engine.ReLUForward(y, x, positive)
 	m.note(Other, 0, began)
 }
 
-func (m *Engine) ReLUBackward(dx, dy, y engine.Tensor) {
+func (m *Engine) ReLUBackward(dx, dy engine.Tensor, positive engine.Mask) {
 	began := time.Now()
-	m.Engine.ReLUBackward(dx, dy, y)
+	m.Engine.ReLUBackward(dx, dy, positive)
 	m.note(Other, 0, began)
 }
 

@@ -28,6 +28,12 @@ func (w *workspace) Tensor(p engine.Precision, rows, cols int) engine.Tensor {
 	return t
 }
 
+// Mask counts the numbers that would take as much memory.
+func (w *workspace) Mask(rows, cols int) engine.Mask {
+	w.set(w.used + rows*((cols+31)/32))
+	return w.Workspace.Mask(rows, cols)
+}
+
 func (w *workspace) View(t engine.Tensor, row, rows, col, cols int) engine.Tensor {
 	v := w.Workspace.View(t, row, rows, col, cols)
 	w.m.precision[v] = w.m.precision[t]

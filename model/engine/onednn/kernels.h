@@ -16,6 +16,12 @@ typedef struct {
 	int dt;
 } dpt_mat;
 
+// dpt_bits is a matrix of bits whose row i is the ld bytes from p + i*ld on, the first column in the lowest bit of the first byte.
+typedef struct {
+	uint8_t *p;
+	long ld;
+} dpt_bits;
+
 enum {
 	DPT_COPY, // y = x
 	DPT_ADD, // y += x
@@ -42,6 +48,7 @@ typedef struct {
 	long cols;
 	dpt_mat y, y2, x, x2;
 	dpt_mat r; // [rows, 1], float32
+	dpt_bits bits; // p is NULL where there are none
 	const float *gain;
 	const int32_t *ids;
 	int32_t *out;

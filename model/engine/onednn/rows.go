@@ -79,18 +79,24 @@ func (e *Engine) NormBackward(dx, dy, x, r engine.Tensor, g engine.Gain) {
 }
 
 // ReLUForward implements engine.Engine.
-func (e *Engine) ReLUForward(y, x engine.Tensor) {
+func (e *Engine) ReLUForward(y, x engine.Tensor, positive engine.Mask) {
 	ym, xm := mat(y), mat(x)
 	check("ReLUForward", "y", ym, xm.rows, xm.cols)
-	e.each(xm.rows, xm.cols, C.dpt_rows{op: C.DPT_RELU, cols: C.long(xm.cols), y: ym.mat(), x: xm.mat()})
+	var bits C.dpt_bits
+	if positive != nil {
+		m := positive.(*mask)
+		m.check("ReLUForward", xm.rows, xm.cols)
+		bits = m.bits()
+	}
+	e.each(xm.rows, xm.cols, C.dpt_rows{op: C.DPT_RELU, cols: C.long(xm.cols), y: ym.mat(), x: xm.mat(), bits: bits})
 }
 
 // ReLUBackward implements engine.Engine.
-func (e *Engine) ReLUBackward(dx, dy, y engine.Tensor) {
-	dxm, dym, ym := mat(dx), mat(dy), mat(y)
+func (e *Engine) ReLUBackward(dx, dy engine.Tensor, positive engine.Mask) {
+	dxm, dym, m := mat(dx), mat(dy), positive.(*mask)
 	check("ReLUBackward", "dx", dxm, dym.rows, dym.cols)
-	check("ReLUBackward", "y", ym, dym.rows, dym.cols)
-	e.each(dym.rows, dym.cols, C.dpt_rows{op: C.DPT_RELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), x2: ym.mat()})
+	m.check("ReLUBackward", dym.rows, dym.cols)
+	e.each(dym.rows, dym.cols, C.dpt_rows{op: C.DPT_RELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), bits: m.bits()})
 }
 
 // GatedGELUForward implements engine.Engine.

@@ -47,19 +47,51 @@ static void norm_backward(const dpt_rows *a, long i) {
 	EACH(n) store(dx, j, m, load(dx, j, m) + (r * (loadf(a->gain, j, m) * load(dy, j, m)) - c * load(x, j, m)));
 }
 
+// store_positive sets the bits of the columns from the j-th on, a multiple of VL, to where v > 0.
+INLINE void store_positive(uint8_t *bits, long j, vf v) {
+#if defined(__x86_64__) && VL == 16
+	uint16_t b = _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
+	memcpy(bits + j / 8, &b, 2);
+#elif defined(__x86_64__) && VL == 8
+	bits[j / 8] = (uint8_t)_mm256_movemask_ps((__m256)(v > 0.0f));
+#else
+	vi gt = v > 0.0f;
+	int b = 0;
+	for (int l = 0; l < VL; l++) b |= (gt[l] & 1) << l;
+	bits[j / 8] = (uint8_t)(j % 8 ? bits[j / 8] | b << j % 8 : b);
+#endif
+}
+
+// keep_positive is v where the bit is set, else 0.
+INLINE vf keep_positive(const uint8_t *bits, long j, vf v) {
+#if defined(__x86_64__) && VL == 16
+	uint16_t b;
+	memcpy(&b, bits + j / 8, 2);
+	return (vf)_mm512_maskz_mov_ps(b, (__m512)v);
+#else
+	vi lane;
+	for (int l = 0; l < VL; l++) lane[l] = 1 << l;
+	int32_t b = bits[j / 8] >> j % 8;
+	return (vf)((vi)v & ((((vi){0} + b) & lane) != 0));
+#endif
+}
+
 // y = max(x, 0), and NaN for NaN.
 static void relu(const dpt_rows *a, long i) {
 	row x = at(&a->x, i, 0), y = at(&a->y, i, 0);
+	uint8_t *bits = a->bits.p ? a->bits.p + i * a->bits.ld : NULL;
 	EACH(a->cols) {
 		vf v = load(x, j, m);
+		if (bits) store_positive(bits, j, v);
 		store(y, j, m, blend(v <= 0.0f, splat(0), v));
 	}
 }
 
-// y = x where x2 > 0.
+// y = x where the bits are set.
 static void relu_backward(const dpt_rows *a, long i) {
-	row dy = at(&a->x, i, 0), f = at(&a->x2, i, 0), dx = at(&a->y, i, 0);
-	EACH(a->cols) store(dx, j, m, blend(load(f, j, m) > 0.0f, load(dy, j, m), splat(0)));
+	row dy = at(&a->x, i, 0), dx = at(&a->y, i, 0);
+	const uint8_t *bits = a->bits.p + i * a->bits.ld;
+	EACH(a->cols) store(dx, j, m, keep_positive(bits, j, load(dy, j, m)));
 }
 
 #define GELU_SCALE 0.7978845608028653559f // sqrt(2/π)

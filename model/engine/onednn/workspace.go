@@ -25,6 +25,7 @@ type workspace struct {
 	chunk   int // chunk in use
 	used    int // bytes handed out of it
 	tensors pile[tensor]
+	masks   pile[mask]
 	indexes pile[index]
 	segs    pile[segments]
 	marks   []mark
@@ -35,7 +36,7 @@ type chunk struct {
 	size int
 }
 
-type mark struct{ chunk, used, tensors, indexes, segs int }
+type mark struct{ chunk, used, tensors, masks, indexes, segs int }
 
 // pile recycles headers; pointers into it stay valid as it grows.
 type pile[T any] struct {
@@ -100,6 +101,31 @@ func (w *workspace) View(t engine.Tensor, row, rows, col, cols int) engine.Tenso
 	return v
 }
 
+// mask is a matrix of bits; a row is whole bytes, as many as the widest kernels write at a time.
+type mask struct {
+	rows, cols, ld int // ld in bytes
+	p              unsafe.Pointer
+}
+
+func (m *mask) Rows() int { return m.rows }
+func (m *mask) Cols() int { return m.cols }
+
+func (m *mask) bits() C.dpt_bits { return C.dpt_bits{p: (*C.uint8_t)(m.p), ld: C.long(m.ld)} }
+
+// check panics unless m is rows × cols.
+func (m *mask) check(op string, rows, cols int) {
+	if m.rows != rows || m.cols != cols {
+		panic(fmt.Sprintf("onednn: %s: mask is %d×%d, want %d×%d", op, m.rows, m.cols, rows, cols))
+	}
+}
+
+func (w *workspace) Mask(rows, cols int) engine.Mask {
+	m := w.masks.next()
+	ld := (cols + 15) / 16 * 2
+	*m = mask{rows: rows, cols: cols, ld: ld, p: w.take(rows * ld)}
+	return m
+}
+
 // index is a vector of int32, in Go's memory and in the kernels'.
 type index struct {
 	ids []int32
@@ -153,7 +179,7 @@ func (w *workspace) Segments(spec engine.SegmentSpec) engine.Segments {
 }
 
 func (w *workspace) Mark() int {
-	w.marks = append(w.marks, mark{w.chunk, w.used, w.tensors.used, w.indexes.used, w.segs.used})
+	w.marks = append(w.marks, mark{w.chunk, w.used, w.tensors.used, w.masks.used, w.indexes.used, w.segs.used})
 	return len(w.marks) - 1
 }
 
@@ -161,7 +187,7 @@ func (w *workspace) Release(m int) {
 	at := w.marks[m]
 	w.marks = w.marks[:m]
 	w.chunk, w.used = at.chunk, at.used
-	w.tensors.used, w.indexes.used, w.segs.used = at.tensors, at.indexes, at.segs
+	w.tensors.used, w.masks.used, w.indexes.used, w.segs.used = at.tensors, at.masks, at.indexes, at.segs
 }
 
 func (w *workspace) Reset() {
@@ -175,5 +201,5 @@ func (w *workspace) Reset() {
 		w.chunks = append(w.chunks[:0], w.e.newChunk(total))
 	}
 	w.chunk, w.used, w.marks = 0, 0, w.marks[:0]
-	w.tensors.used, w.indexes.used, w.segs.used = 0, 0, 0
+	w.tensors.used, w.masks.used, w.indexes.used, w.segs.used = 0, 0, 0, 0
 }

@@ -78,12 +78,12 @@ func gradientCases() []gradientCase {
 			}}
 		}},
 		{"ReLU", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-			x, y := normal(e, ws, r, 4, 9), ws.Tensor(engine.Wide, 4, 9)
+			x, y, positive := normal(e, ws, r, 4, 9), ws.Tensor(engine.Wide, 4, 9), ws.Mask(4, 9)
 			return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
-				e.ReLUForward(y, x)
+				e.ReLUForward(y, x, positive)
 				return y
 			}, func(dy engine.Tensor) []engine.Tensor {
-				e.ReLUBackward(dy, dy, y)
+				e.ReLUBackward(dy, dy, positive)
 				return []engine.Tensor{dy}
 			}}
 		}},
@@ -307,7 +307,7 @@ func TestOpsDoNotAllocate(t *testing.T) {
 		e.NormForward(y, r, x, g, 1e-6)
 		e.LinearForward(x, y, w)
 		e.LinearBackward(y, x, w, true)
-		e.ReLUForward(y, y)
+		e.ReLUForward(y, y, ws.Mask(128, 256))
 		seg := ws.Segments(engine.SegmentSpec{Q: spans, KV: spans})
 		lse := ws.Tensor(engine.Wide, 128, 4)
 		out := ws.Tensor(engine.Wide, 128, 256)

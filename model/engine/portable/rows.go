@@ -35,6 +35,7 @@ type rowsTask[F Float] struct {
 	x, x2    matrix[F] // sources
 	gain     []F
 	ids      []int32
+	mask     *mask // nil where nobody wants one
 	eps      float64
 	s        F
 }
@@ -150,15 +151,28 @@ func (t *rowsTask[F]) normBackward(i int) {
 }
 
 // ReLUForward implements engine.Engine.
-func (e *Engine[F]) ReLUForward(y, x engine.Tensor) {
+func (e *Engine[F]) ReLUForward(y, x engine.Tensor, positive engine.Mask) {
 	t := rowsTask[F]{op: opReLU, y: *mat[F](y), x: *mat[F](x)}
 	check("ReLUForward", "y", &t.y, t.x.rows, t.x.cols)
+	if positive != nil {
+		t.mask = positive.(*mask)
+		t.mask.check("ReLUForward", t.x.rows, t.x.cols)
+	}
 	e.each(t.x.rows, t.x.cols, t)
 }
 
 func (t *rowsTask[F]) relu(i int) {
-	y := t.y.row(i)
-	for j, v := range t.x.row(i) {
+	x, y := t.x.row(i), t.y.row(i)
+	if t.mask != nil {
+		bits := t.mask.row(i)
+		clear(bits)
+		for j, v := range x {
+			if v > 0 {
+				bits[j/64] |= 1 << (j % 64)
+			}
+		}
+	}
+	for j, v := range x {
 		if v <= 0 { // not v > 0: a NaN must stay
 			v = 0
 		}
@@ -167,21 +181,20 @@ func (t *rowsTask[F]) relu(i int) {
 }
 
 // ReLUBackward implements engine.Engine.
-func (e *Engine[F]) ReLUBackward(dx, dy, y engine.Tensor) {
-	t := rowsTask[F]{op: opReLUBackward, y: *mat[F](dx), x: *mat[F](dy), x2: *mat[F](y)}
+func (e *Engine[F]) ReLUBackward(dx, dy engine.Tensor, positive engine.Mask) {
+	t := rowsTask[F]{op: opReLUBackward, y: *mat[F](dx), x: *mat[F](dy), mask: positive.(*mask)}
 	check("ReLUBackward", "dx", &t.y, t.x.rows, t.x.cols)
-	check("ReLUBackward", "y", &t.x2, t.x.rows, t.x.cols)
+	t.mask.check("ReLUBackward", t.x.rows, t.x.cols)
 	e.each(t.x.rows, t.x.cols, t)
 }
 
 func (t *rowsTask[F]) reluBackward(i int) {
-	dx, dy := t.y.row(i), t.x.row(i)
-	for j, v := range t.x2.row(i) {
-		if v > 0 {
-			dx[j] = dy[j]
-		} else {
-			dx[j] = 0
+	dx, bits := t.y.row(i), t.mask.row(i)
+	for j, v := range t.x.row(i) {
+		if bits[j/64]>>(j%64)&1 == 0 {
+			v = 0
 		}
+		dx[j] = v
 	}
 }
 

@@ -2,6 +2,7 @@ package portable
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dptune/dpt/model/engine"
 )
@@ -15,12 +16,13 @@ type workspace[F Float] struct {
 	chunk   int // chunk in use
 	used    int // elements handed out of it
 	mats    pile[matrix[F]]
+	masks   pile[mask]
 	indexes pile[index]
 	segs    pile[segments]
 	marks   []mark
 }
 
-type mark struct{ chunk, used, mats, indexes, segs int }
+type mark struct{ chunk, used, mats, masks, indexes, segs int }
 
 // pile recycles headers; pointers into it stay valid as it grows.
 type pile[T any] struct {
@@ -81,6 +83,34 @@ func (w *workspace[F]) View(t engine.Tensor, row, rows, col, cols int) engine.Te
 	return m
 }
 
+// mask is a matrix of bits; a row is whole words.
+type mask struct {
+	rows, cols int
+	words      []uint64
+}
+
+func (m *mask) Rows() int { return m.rows }
+func (m *mask) Cols() int { return m.cols }
+
+func (m *mask) row(i int) []uint64 {
+	n := (m.cols + 63) / 64
+	return m.words[i*n : (i+1)*n]
+}
+
+// check panics unless m is rows × cols.
+func (m *mask) check(op string, rows, cols int) {
+	if m.rows != rows || m.cols != cols {
+		panic(fmt.Sprintf("portable: %s: mask is %d×%d, want %d×%d", op, m.rows, m.cols, rows, cols))
+	}
+}
+
+func (w *workspace[F]) Mask(rows, cols int) engine.Mask {
+	m := w.masks.next()
+	n := rows * ((cols + 63) / 64)
+	*m = mask{rows: rows, cols: cols, words: slices.Grow(m.words[:0], n)[:n]}
+	return m
+}
+
 // index is a vector of int32.
 type index struct{ ids []int32 }
 
@@ -130,7 +160,7 @@ func (w *workspace[F]) Segments(spec engine.SegmentSpec) engine.Segments {
 }
 
 func (w *workspace[F]) Mark() int {
-	w.marks = append(w.marks, mark{w.chunk, w.used, w.mats.used, w.indexes.used, w.segs.used})
+	w.marks = append(w.marks, mark{w.chunk, w.used, w.mats.used, w.masks.used, w.indexes.used, w.segs.used})
 	return len(w.marks) - 1
 }
 
@@ -138,10 +168,10 @@ func (w *workspace[F]) Release(m int) {
 	at := w.marks[m]
 	w.marks = w.marks[:m]
 	w.chunk, w.used = at.chunk, at.used
-	w.mats.used, w.indexes.used, w.segs.used = at.mats, at.indexes, at.segs
+	w.mats.used, w.masks.used, w.indexes.used, w.segs.used = at.mats, at.masks, at.indexes, at.segs
 }
 
 func (w *workspace[F]) Reset() {
 	w.chunk, w.used, w.marks = 0, 0, w.marks[:0]
-	w.mats.used, w.indexes.used, w.segs.used = 0, 0, 0
+	w.mats.used, w.masks.used, w.indexes.used, w.segs.used = 0, 0, 0, 0
 }
