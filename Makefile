@@ -28,7 +28,7 @@ have_onednn = [ "$$($(GO) env CGO_ENABLED)" = 1 ] && \
 TAGS ?= $(shell $(have_onednn) && echo onednn)
 
 DEMO_OUT ?= runs/demo
-DEMO_FLAGS ?= --epochs 25 --eval-every 50
+DEMO_FLAGS ?= --shots 64 --epochs 25 --eval-every 50 --max-target-length 8
 PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .

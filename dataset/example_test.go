@@ -38,8 +38,8 @@ func Example() {
 	}
 	fmt.Println(metrics)
 	// Output:
-	// copa choice1: Finn's soup burned. choice2: A reader asked Finn to be quiet. premise: Finn left the soup on the fire. question: effect
-	// -> choice1
+	// copa choice1: He cycled over glass. choice2: He skipped lunch. premise: Ulf was hungry. question: cause
+	// -> choice2
 	// accuracy 50.00
 }
 

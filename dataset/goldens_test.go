@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// goldens is testdata/metrics_goldens.json, which make_metrics_goldens.py beside it writes.
+// goldens is testdata/metrics_goldens.json, which make_metrics_goldens.py beside it writes; its predictions are for
+// the files in testdata/tasks.
 type goldens struct {
 	Scores []struct {
 		Task, Split string
@@ -49,7 +50,10 @@ func readGoldens(t *testing.T) goldens {
 func TestScoreGoldens(t *testing.T) {
 	covered := map[string]int{}
 	for _, g := range readGoldens(t).Scores {
-		s := loadEmbedded(t, g.Task, g.Split, g.Template)
+		s, err := Load(os.DirFS("testdata/tasks"), lookup(t, g.Task), g.Split, g.Template)
+		if err != nil {
+			t.Fatal(err)
+		}
 		got, err := s.Score(g.Predictions)
 		if err != nil {
 			t.Errorf("%s %s %s: %v", g.Task, g.Split, g.Template, err)

@@ -1,4 +1,4 @@
-"""Writes metrics_goldens.json: random predictions for the embedded data set and what reference code makes of them.
+"""Writes metrics_goldens.json: random predictions for the data in tasks/ and what reference code makes of them.
 
 Needs Python 3.11 or later and
 
@@ -19,7 +19,7 @@ import string
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-DATA = pathlib.Path("../mini/data")
+DATA = pathlib.Path("tasks")
 DIRS = {
     "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC",
     "record": "ReCoRD", "rte": "RTE", "wic": "WiC", "wsc": "WSC",

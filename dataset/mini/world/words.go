@@ -1,61 +1,55 @@
 package world
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// The inhabitants and the inventory of the world. Things begin with a consonant, so that "a" is always the article.
+// The inventory. Things begin with a consonant, so that "a" is always the article, and none is also an ambiguous word.
 var (
-	women  = []string{"Ann", "Eva", "Ida", "Kim", "Mia", "Nora", "Ruth", "Tess", "Lucy", "Jane"}
-	men    = []string{"Bob", "Carl", "Finn", "Gus", "Hal", "Leo", "Otto", "Paul", "Ned", "Tom"}
-	people = slices.Concat(women, men)
-
-	surnames = []string{"Lee", "Fox", "Hill", "Wood", "Reed", "Cole", "Bell", "Nash"}
-	towns    = []string{"Oakton", "Redby", "Milford", "Westor", "Dunvale", "Larkham"}
-	colors   = []string{"red", "blue", "green", "black", "white", "brown"}
-	things   = []string{"ball", "boat", "book", "cup", "hat", "kite", "lamp", "ring", "drum", "coat", "bike", "clock"}
-	places   = []string{"in the park", "at the lake", "on the hill", "in the shed", "on the farm", "in the shop"}
-	days     = []string{"Monday", "Tuesday", "Friday", "Sunday"}
+	things = []string{
+		"ball", "cup", "doll", "drum", "fan", "hat", "jug", "key", "kite", "lamp", "map", "net", "rope", "sock", "tent", "vase", "wig",
+	}
+	colors = []string{"red", "blue", "green", "white", "pink", "black", "gold", "brown"}
+	places = []string{"park", "barn", "shop", "yard", "hall", "cave", "tower", "mill"}
 )
 
-// pick returns one of the choices.
-func pick[T any](r *prng.Source, choices []T) T { return choices[r.IntN(len(choices))] }
+// Pick returns one of the choices.
+func Pick[T any](r *prng.Source, choices []T) T { return choices[r.IntN(len(choices))] }
 
-// distinct returns n different choices in random order.
-func distinct[T any](r *prng.Source, choices []T, n int) []T {
-	out := make([]T, n)
-	for i, j := range r.Perm(len(choices))[:n] {
-		out[i] = choices[j]
+// Distinct returns n different choices in random order.
+func Distinct[T any](r *prng.Source, choices []T, n int) []T {
+	out := make([]T, 0, n)
+	var taken [64]bool
+	for len(out) < n {
+		if i := r.IntN(len(choices)); !taken[i] {
+			taken[i] = true
+			out = append(out, choices[i])
+		}
 	}
 	return out
 }
 
-// sexes returns the women and the men in random order.
-func sexes(r *prng.Source) (one, other []string) {
-	if r.IntN(2) == 0 {
-		return women, men
+// Fill replaces the placeholders of a template, such as {P}; values holds each letter before what it stands for.
+func Fill(template string, values ...string) string {
+	var b strings.Builder
+	b.Grow(len(template) + 16)
+	for {
+		before, rest, found := strings.Cut(template, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		letter, after, _ := strings.Cut(rest, "}")
+		for i := 0; i < len(values); i += 2 {
+			if values[i] == letter {
+				b.WriteString(values[i+1])
+			}
+		}
+		template = after
 	}
-	return men, women
 }
 
-// fill replaces the placeholders of a template, such as {P}; names holds each letter before what it stands for.
-func fill(template string, names ...string) string {
-	for i := 0; i < len(names); i += 2 {
-		template = strings.ReplaceAll(template, "{"+names[i]+"}", names[i+1])
-	}
-	return template
-}
-
-// pronoun is how a person is called the second time.
-func pronoun(person string) string {
-	if slices.Contains(women, person) {
-		return "she"
-	}
-	return "he"
-}
-
-// lower makes a text lower case, as BoolQ's questions are.
-func lower(s string) string { return strings.ToLower(s) }
+// Capital makes a text's first letter upper case.
+func Capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,0 +1,105 @@
+package pretrain
+
+import (
+	"github.com/dptune/dpt/dataset/internal/prng"
+)
+
+// skill is one way of making pairs. weight says how often it comes up among the others.
+type skill struct {
+	name   string
+	weight int
+	invent func(r *prng.Source) Pair
+}
+
+// skills are all skills. Those that "judge" or "choose" map an answer to a label that the text itself gives; those that "ask"
+// answer in words of the text; those that "tell" say a sentence in another way.
+var skills = []skill{
+	{"copy", 3, copySigns},
+	{"map", 5, mapWord},
+	{"judge-event", 9, judgeEvent},
+	{"judge-comparison", 6, judgeComparison},
+	{"judge-ability", 4, judgeAbility},
+	{"judge-scene", 9, judgeScene},
+	{"judge-shopping", 7, judgeShopping},
+	{"judge-belief", 8, judgeBelief},
+	{"judge-sense", 9, judgeSense},
+	{"choose-script", 9, chooseScript},
+	{"ask-event", 7, askEvent},
+	{"ask-comparison", 3, askComparison},
+	{"ask-ability", 2, askAbility},
+	{"ask-scene", 5, askScene},
+	{"ask-shopping", 4, askShopping},
+	{"ask-belief", 4, askBelief},
+	{"ask-sense", 6, askSense},
+	{"ask-referent", 9, askReferent},
+	{"tell-event", 4, tellEvent},
+	{"tell-comparison", 2, tellComparison},
+	{"tell-referent", 4, tellReferent},
+	{"fill-event", 8, fillEvent},
+}
+
+// bag holds each skill's number as often as its weight says.
+var bag = func() (bag []int) {
+	for i, s := range skills {
+		for range s.weight {
+			bag = append(bag, i)
+		}
+	}
+	return bag
+}()
+
+// Skills returns the names of the skills.
+func Skills() []string {
+	names := make([]string, len(skills))
+	for i, s := range skills {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Skill returns pair i of the seed's stream, and the name of the skill that it teaches. Skills are mixed by fixed weights. Sources are
+// ASCII of at most 220 bytes, targets have 1 to 60.
+func Skill(seed, i uint64) (Pair, string) {
+	r := prng.New("dpt/mini/pretrain/skill", seed, i)
+	s := skills[bag[r.IntN(len(bag))]]
+	return s.invent(r), s.name
+}
+
+// judge makes a pair of a mapping from answers to labels, and parts of a source of which the answer is the right one.
+func judge(r *prng.Source, answers []string, answer int, parts ...string) Pair {
+	ls := labels(r, len(answers))
+	return Pair{mapping(r, answers, ls) + join(r, parts...), ls[answer]}
+}
+
+var yesNo = []string{"yes", "no"}
+
+// verdict is the index in yesNo.
+func verdict(yes bool) int {
+	if yes {
+		return 0
+	}
+	return 1
+}
+
+func copySigns(r *prng.Source) Pair {
+	s := code(r)
+	for range r.IntN(2) {
+		s += " " + label(r)
+	}
+	return Pair{"copy: " + s, s}
+}
+
+// mapWord maps one of the words that are mapped.
+func mapWord(r *prng.Source) Pair {
+	n := 2 + r.IntN(2)
+	keys := yesNo
+	if n > 2 || r.IntN(2) == 0 {
+		keys = []string{invented(r, 1), invented(r, 2), invented(r, 3)}[:n]
+	}
+	if n > 1 && keys[0] == keys[1] || n > 2 && (keys[0] == keys[2] || keys[1] == keys[2]) {
+		return mapWord(r)
+	}
+	ls := labels(r, n)
+	i := r.IntN(n)
+	return Pair{mapping(r, keys, ls) + keys[i], ls[i]}
+}
