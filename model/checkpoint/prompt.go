@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Names of the tensors in prompt.safetensors, and of the prompt in an adapter
@@ -20,14 +21,31 @@ const (
 )
 
 // Prompt is a soft prompt of Length (c) vectors of Dim (e) numbers and, where
-// it was learned as a product, its factors.
+// something else was trained than those numbers, what they were made of.
 type Prompt struct {
 	Length     int
 	Dim        int
-	Bottleneck int               // b; 0 without factors
-	A, B       []float32         // e×b and b×c, row-major; nil without factors
-	Embeddings []float32         // c×e, row-major: row i is virtual token i, (A·B)^T
+	Embeddings []float32         // c×e, row-major: row i is virtual token i
+	Factors    []Factor          // sorted by name; nil where the embeddings themselves were trained
 	Metadata   map[string]string // free-form, as in a safetensors file
+}
+
+// Factor is a trained tensor that the embeddings are made of, such as A and B
+// of Decomposed Prompt Tuning; package prompt says how.
+type Factor struct {
+	Name  string
+	Shape []int
+	Data  []float32 // row-major
+}
+
+// Factor returns the factor of a name.
+func (p Prompt) Factor(name string) (Factor, bool) {
+	for _, f := range p.Factors {
+		if f.Name == name {
+			return f, true
+		}
+	}
+	return Factor{}, false
 }
 
 // Validate checks that the sizes agree and that every number is finite.
@@ -35,41 +53,37 @@ func (p Prompt) Validate() error {
 	if p.Length <= 0 || p.Dim <= 0 {
 		return fmt.Errorf("prompt of length %d and dimension %d, want both positive", p.Length, p.Dim)
 	}
-	if (p.A == nil) != (p.B == nil) || (p.A != nil) != (p.Bottleneck > 0) {
-		return fmt.Errorf("prompt with bottleneck %d, %d numbers in A and %d in B: want all three or none", p.Bottleneck, len(p.A), len(p.B))
-	}
-	for _, t := range []struct {
-		name string
-		data []float32
-		want int
-	}{
-		{tensorPrompt, p.Embeddings, p.Length * p.Dim},
-		{tensorA, p.A, p.Dim * p.Bottleneck},
-		{tensorB, p.B, p.Bottleneck * p.Length},
-	} {
-		if len(t.data) != t.want {
-			return fmt.Errorf("tensor %s: %d numbers, want %d", t.name, len(t.data), t.want)
+	for _, t := range append([]Factor{{tensorPrompt, []int{p.Length, p.Dim}, p.Embeddings}}, p.Factors...) {
+		want := 1
+		for _, d := range t.Shape {
+			want *= d
 		}
-		for i, v := range t.data {
+		if len(t.Data) != want {
+			return fmt.Errorf("tensor %s: %d numbers, want %d", t.Name, len(t.Data), want)
+		}
+		for i, v := range t.Data {
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-				return fmt.Errorf("tensor %s: number %d is %v, want a finite one", t.name, i, v)
+				return fmt.Errorf("tensor %s: number %d is %v, want a finite one", t.Name, i, v)
 			}
+		}
+	}
+	for i, t := range p.Factors {
+		if t.Name == tensorPrompt || t.Name == tensorPEFT || i > 0 && t.Name <= p.Factors[i-1].Name {
+			return fmt.Errorf("tensor %s: want factors sorted by name, each once, and none of the embeddings' name", t.Name)
 		}
 	}
 	return nil
 }
 
-// WritePrompt writes p to path as safetensors, atomically: "prompt" [c,e] and,
-// where p has factors, "A" [e,b] and "B" [b,c].
+// WritePrompt writes p to path as safetensors, atomically: "prompt" [c,e] and
+// the factors under their names.
 func WritePrompt(path string, p Prompt) error {
 	if err := p.Validate(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	tensors := []Tensor{F32(tensorPrompt, []int{p.Length, p.Dim}, p.Embeddings)}
-	if p.A != nil {
-		tensors = append(tensors,
-			F32(tensorA, []int{p.Dim, p.Bottleneck}, p.A),
-			F32(tensorB, []int{p.Bottleneck, p.Length}, p.B))
+	for _, t := range p.Factors {
+		tensors = append(tensors, F32(t.Name, t.Shape, t.Data))
 	}
 	return Write(path, tensors, p.Metadata)
 }
@@ -113,48 +127,65 @@ func readPrompt(f *File) (Prompt, error) {
 		return p, fmt.Errorf("found the tensors %q, want both %q and %q or neither", f.names, tensorA, tensorB)
 	}
 	if f.Has(rows) {
-		shape, data, err := readMatrix(f, rows)
+		m, err := readFactor(f, rows)
+		if err == nil {
+			err = m.wantMatrix()
+		}
 		if err != nil {
 			return p, err
 		}
-		p.Length, p.Dim, p.Embeddings = shape[0], shape[1], data
+		p.Length, p.Dim, p.Embeddings = m.Shape[0], m.Shape[1], m.Data
 	}
+	if rows == tensorPEFT {
+		return p, nil
+	}
+	for _, name := range f.names {
+		if name == tensorPrompt {
+			continue
+		}
+		t, err := readFactor(f, name)
+		if err != nil {
+			return p, err
+		}
+		p.Factors = append(p.Factors, t)
+	}
+	slices.SortFunc(p.Factors, func(a, b Factor) int { return strings.Compare(a.Name, b.Name) })
 	if !factors {
 		return p, nil
 	}
-	shapeA, a, err := readMatrix(f, tensorA)
-	if err != nil {
+	a, _ := p.Factor(tensorA)
+	b, _ := p.Factor(tensorB)
+	if err := errors.Join(a.wantMatrix(), b.wantMatrix()); err != nil {
 		return p, err
 	}
-	shapeB, b, err := readMatrix(f, tensorB)
-	if err != nil {
-		return p, err
-	}
-	if shapeA[1] != shapeB[0] {
-		return p, fmt.Errorf("tensors A %v and B %v have no product: want [e b] and [b c]", shapeA, shapeB)
+	if a.Shape[1] != b.Shape[0] {
+		return p, fmt.Errorf("tensors A %v and B %v have no product: want [e b] and [b c]", a.Shape, b.Shape)
 	}
 	if p.Embeddings == nil {
-		p.Length, p.Dim = shapeB[1], shapeA[0]
-		p.Embeddings = product(a, b, shapeA[0], shapeA[1], shapeB[1])
+		p.Length, p.Dim = b.Shape[1], a.Shape[0]
+		p.Embeddings = product(a.Data, b.Data, a.Shape[0], a.Shape[1], b.Shape[1])
 	}
-	if shapeA[0] != p.Dim || shapeB[1] != p.Length {
-		return p, fmt.Errorf("tensors A %v and B %v do not make a prompt of shape [%d %d]", shapeA, shapeB, p.Length, p.Dim)
+	if a.Shape[0] != p.Dim || b.Shape[1] != p.Length {
+		return p, fmt.Errorf("tensors A %v and B %v do not make a prompt of shape [%d %d]", a.Shape, b.Shape, p.Length, p.Dim)
 	}
-	p.Bottleneck, p.A, p.B = shapeA[1], a, b
 	return p, nil
 }
 
-// readMatrix returns a copy of a matrix, which outlives the file.
-func readMatrix(f *File, name string) ([]int, []float32, error) {
+// readFactor returns a copy of a tensor, which outlives the file.
+func readFactor(f *File, name string) (Factor, error) {
 	t, err := f.Tensor(name)
 	if err != nil {
-		return nil, nil, err
-	}
-	if len(t.Shape) != 2 || t.Shape[0] == 0 || t.Shape[1] == 0 {
-		return nil, nil, fmt.Errorf("tensor %s: shape %v, want a matrix", name, t.Shape)
+		return Factor{}, err
 	}
 	v, err := t.Float32()
-	return t.Shape, slices.Clone(v), err
+	return Factor{Name: name, Shape: t.Shape, Data: slices.Clone(v)}, err
+}
+
+func (t Factor) wantMatrix() error {
+	if len(t.Shape) != 2 || t.Shape[0] == 0 || t.Shape[1] == 0 {
+		return fmt.Errorf("tensor %s: shape %v, want a matrix", t.Name, t.Shape)
+	}
+	return nil
 }
 
 // product returns (A·B)^T, c×e, for A e×b and B b×c, summed in float64 in the

@@ -15,8 +15,8 @@ import (
 // dpt returns a prompt of 3 tokens of 2 numbers with bottleneck 1.
 func dpt() Prompt {
 	return Prompt{
-		Length: 3, Dim: 2, Bottleneck: 1,
-		A: []float32{2, 3}, B: []float32{1, 10, 100},
+		Length: 3, Dim: 2,
+		Factors:    []Factor{{"A", []int{2, 1}, []float32{2, 3}}, {"B", []int{1, 3}, []float32{1, 10, 100}}},
 		Embeddings: []float32{2, 3, 20, 30, 200, 300},
 		Metadata:   map[string]string{"task": "rte"},
 	}
@@ -25,8 +25,10 @@ func dpt() Prompt {
 func TestPromptReadsBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "prompt.safetensors")
 	plain := dpt()
-	plain.Bottleneck, plain.A, plain.B = 0, nil, nil
-	for _, want := range []Prompt{dpt(), plain} {
+	plain.Factors = nil
+	other := plain
+	other.Factors = []Factor{{"mlp.bias", []int{4}, []float32{1, 2, 3, 4}}, {"table", []int{1, 2}, []float32{5, 6}}}
+	for _, want := range []Prompt{dpt(), plain, other} {
 		if err := WritePrompt(path, want); err != nil {
 			t.Fatal(err)
 		}
@@ -42,12 +44,12 @@ func TestReadPromptForms(t *testing.T) {
 	a, b := F32("A", []int{2, 1}, []float32{2, 3}), F32("B", []int{1, 3}, []float32{1, 10, 100})
 	rows := []float32{2, 3, 20, 30, 200, 300}
 	for _, c := range []struct {
-		name       string
-		tensors    []Tensor
-		bottleneck int
-		err        string
+		name    string
+		tensors []Tensor
+		factors int
+		err     string
 	}{
-		{"factors alone", []Tensor{a, b}, 1, ""},
+		{"factors alone", []Tensor{a, b}, 2, ""},
 		{"PEFT", []Tensor{F32("prompt_embeddings", []int{3, 2}, rows)}, 0, ""},
 		{"bfloat16", []Tensor{{Name: "prompt", DType: BFloat16, Shape: []int{3, 2}, Data: bf16(rows)}}, 0, ""},
 		{"nothing", []Tensor{F32("lora_A", []int{1, 1}, rows[:1])}, 0, `found the tensors ["lora_A"], want "prompt", "prompt_embeddings" or both "A" and "B"`},
@@ -70,7 +72,7 @@ func TestReadPromptForms(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || p.Length != 3 || p.Dim != 2 || p.Bottleneck != c.bottleneck || !slices.Equal(p.Embeddings, rows) {
+			if err != nil || p.Length != 3 || p.Dim != 2 || len(p.Factors) != c.factors || !slices.Equal(p.Embeddings, rows) {
 				t.Errorf("read %+v (%v)", p, err)
 			}
 		})
@@ -91,10 +93,11 @@ func TestWritePromptRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.safetensors")
 	for want, change := range map[string]func(*Prompt){
 		"tensor prompt: 6 numbers, want 8": func(p *Prompt) { p.Length = 4 },
-		"tensor A: 2 numbers, want 4":      func(p *Prompt) { p.Bottleneck = 2 },
-		"want all three or none":           func(p *Prompt) { p.A = nil },
+		"tensor A: 2 numbers, want 4":      func(p *Prompt) { p.Factors[0].Shape = []int{2, 2} },
+		"tensor A: want factors sorted":    func(p *Prompt) { slices.Reverse(p.Factors) },
+		"tensor prompt: want factors":      func(p *Prompt) { p.Factors[1].Name = "prompt" },
 		"want both positive":               func(p *Prompt) { p.Dim = 0 },
-		"number 0 is NaN":                  func(p *Prompt) { p.B[0] = float32(math.NaN()) },
+		"number 0 is NaN":                  func(p *Prompt) { p.Factors[1].Data[0] = float32(math.NaN()) },
 	} {
 		p := dpt()
 		change(&p)

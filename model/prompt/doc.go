@@ -3,14 +3,17 @@
 // it.
 //
 // A parametrization is a few lines that build a gorgonia graph from the trained
-// matrices to P (e×c). What follows P, the frozen T5 and its loss, is one
+// tensors to P (e×c). What follows P, the frozen T5 and its loss, is one
 // operation in that graph: its value is the loss, and its derivative is the
 // gradient with respect to P that the same pass computed. Gorgonia derives the
 // rest, so a new parametrization needs no gradient of its own.
 //
-// Decomposed Prompt Tuning (Xiao et al., Findings of EMNLP 2023, section 3) has
+// The methods are those that Xiao et al. (Findings of EMNLP 2023) compare:
 //
-//	P (e×c) = A (e×b) · B (b×c)
+//	dpt    P (e×c) = A (e×b) · B (b×c): Decomposed Prompt Tuning, section 3
+//	pt     P = prompt^T: prompt tuning (Lester et al. 2021)
+//	respt  a shared MLP with a skip connection on every row: residual prompt tuning (Razdaibiedina et al. 2023)
+//	svd    P = U·ReLU(Σ)·V with a diagonal Σ: the probe of a prompt's rank, section 2
 //
 // Results are the same to the last bit for the same input, on every platform
 // and for any number of threads: see exactBLAS.

@@ -30,13 +30,9 @@ func NewGraph(cfg Config) (g *Graph, err error) {
 		return nil, err
 	}
 	defer recoverTo(&err, "build the graph")
-
-	g = &Graph{cfg: cfg}
-	if g.embed, _, g.prompt, err = build(cfg); err != nil {
+	if g, err = newEmbedding(cfg); err != nil {
 		return nil, err
 	}
-	g.embed.compile(g.prompt)
-
 	g.frozen = &frozen{dim: cfg.Dim, length: cfg.Length, prompt: make([]float32, cfg.Dim*cfg.Length)}
 	var trained gorgonia.Nodes
 	var p *gorgonia.Node
@@ -54,15 +50,43 @@ func NewGraph(cfg Config) (g *Graph, err error) {
 	return g, nil
 }
 
-// build makes the part of a graph that leads from the trained matrices to P.
+// newEmbedding builds a graph that gives embeddings and no gradients.
+func newEmbedding(cfg Config) (g *Graph, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	defer recoverTo(&err, "build the graph")
+	g = &Graph{cfg: cfg}
+	if g.embed, _, g.prompt, err = build(cfg); err != nil {
+		return nil, err
+	}
+	g.embed.compile(g.prompt)
+	return g, nil
+}
+
+// Embeddings returns the prompt that params make under cfg, c×e row-major: a
+// row per virtual token.
+func Embeddings(cfg Config, params []float32) ([]float32, error) {
+	g, err := newEmbedding(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return g.Embeddings(params)
+}
+
+// build makes the part of a graph that leads from the trained tensors to P.
 func build(cfg Config) (*program, gorgonia.Nodes, *gorgonia.Node, error) {
 	eg := gorgonia.NewGraph()
 	prog := &program{}
 	var trained gorgonia.Nodes
 	for _, t := range cfg.Tensors() {
 		backing := make([]float32, t.Size())
-		value := tensor.New(tensor.WithShape(t.Shape...), tensor.WithBacking(backing))
-		trained = append(trained, gorgonia.NewMatrix(eg, tensor.Float32, gorgonia.WithName(t.Name), gorgonia.WithShape(t.Shape...), gorgonia.WithValue(value)))
+		shape := t.Shape
+		if len(shape) == 1 {
+			shape = []int{shape[0], 1}
+		}
+		value := tensor.New(tensor.WithShape(shape...), tensor.WithBacking(backing))
+		trained = append(trained, gorgonia.NewMatrix(eg, tensor.Float32, gorgonia.WithName(t.Name), gorgonia.WithShape(shape...), gorgonia.WithValue(value)))
 		prog.inputs = append(prog.inputs, backing)
 	}
 	p, err := methods[cfg.Method].build(cfg, trained)

@@ -2,26 +2,26 @@ package prompt
 
 import "gorgonia.org/gorgonia"
 
-// shape names a trained matrix of a method and says its size.
-type shape struct {
-	name       string
-	rows, cols int
-}
-
-// method is a parametrization: the matrices that are trained, and the graph
-// that makes P (e×c) of them.
+// method is a parametrization: the tensors that are trained, how they start,
+// and the graph that makes P (e×c) of them.
 type method struct {
-	shapes func(c Config) []shape
-	build  func(c Config, trained gorgonia.Nodes) (*gorgonia.Node, error)
+	// tensors lists the trained tensors; their offsets are filled in by Config.Tensors.
+	tensors func(c Config) []Tensor
+	// build makes P. trained has a node for each tensor, a matrix; a tensor of one dimension n is n×1.
+	build func(c Config, trained gorgonia.Nodes) (*gorgonia.Node, error)
+	// start fills the parameters, a slice a tensor.
+	start func(c Config, s Start, params [][]float32) error
+
+	// bottleneck is the default inner dimension; nil where the method has none.
+	bottleneck func(dim, length int) int
+	// inner and innerAt name the tensor and its dimension by which Detect knows the bottleneck.
+	inner   string
+	innerAt int
+	// check refuses sizes that the method cannot have; nil where all will do.
+	check func(c Config) error
 }
 
-var methods = map[string]method{
-	"dpt": {
-		shapes: func(c Config) []shape {
-			return []shape{{"A", c.Dim, c.Bottleneck}, {"B", c.Bottleneck, c.Length}}
-		},
-		build: func(_ Config, trained gorgonia.Nodes) (*gorgonia.Node, error) {
-			return gorgonia.Mul(trained[0], trained[1])
-		},
-	},
-}
+var methods = map[string]method{"dpt": decomposed, "pt": plain, "respt": residual, "svd": rankProbe}
+
+// fixed is a default that does not depend on the prompt.
+func fixed(n int) func(int, int) int { return func(int, int) int { return n } }

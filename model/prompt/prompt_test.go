@@ -33,6 +33,15 @@ func bumpy(x []float32) (float64, []float32, error) {
 	return loss, grad, nil
 }
 
+// initial is a Gaussian start.
+func initial(cfg Config, seed uint64, std float64) []float32 {
+	params, err := cfg.Init(Start{Seed: seed, Std: std})
+	if err != nil {
+		panic(err)
+	}
+	return params
+}
+
 func newGraph(t testing.TB, cfg Config) *Graph {
 	t.Helper()
 	g, err := NewGraph(cfg)
@@ -45,7 +54,7 @@ func newGraph(t testing.TB, cfg Config) *Graph {
 // TestEmbeddings checks the layout and the values: (A·B)^T, a row a token.
 func TestEmbeddings(t *testing.T) {
 	for _, cfg := range sizes {
-		params := cfg.Init(1, 1)
+		params := initial(cfg, 1, 1)
 		got, err := newGraph(t, cfg).Embeddings(params)
 		if err != nil {
 			t.Fatalf("%+v: %v", cfg, err)
@@ -71,7 +80,7 @@ func TestGradientByHand(t *testing.T) {
 	for _, cfg := range sizes {
 		e, b, c := cfg.Dim, cfg.Bottleneck, cfg.Length
 		g := newGraph(t, cfg)
-		params := cfg.Init(2, 0.5)
+		params := initial(cfg, 2, 0.5)
 		rows, err := g.Embeddings(params)
 		if err != nil {
 			t.Fatal(err)
@@ -112,7 +121,7 @@ func TestGradientByHand(t *testing.T) {
 func TestGradientByDifferences(t *testing.T) {
 	for _, cfg := range []Config{dpt(3, 2, 5), dpt(16, 4, 6)} {
 		g := newGraph(t, cfg)
-		params := cfg.Init(3, 0.7)
+		params := initial(cfg, 3, 0.7)
 		_, grad, err := g.Gradient(params, bumpy)
 		if err != nil {
 			t.Fatal(err)
@@ -148,7 +157,7 @@ func TestGradientByDifferences(t *testing.T) {
 // parallel and with other numbers of threads.
 func TestSameBits(t *testing.T) {
 	cfg := dpt(130, 10, 100)
-	params := cfg.Init(5, 0.1)
+	params := initial(cfg, 5, 0.1)
 	_, want, err := newGraph(t, cfg).Gradient(params, bumpy)
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +174,7 @@ func TestSameBits(t *testing.T) {
 					return
 				}
 				for range 3 {
-					if _, _, err := g.Gradient(cfg.Init(9, 2), bumpy); err != nil {
+					if _, _, err := g.Gradient(initial(cfg, 9, 2), bumpy); err != nil {
 						t.Error(err)
 					}
 					_, got, err := g.Gradient(params, bumpy)
@@ -184,7 +193,7 @@ var errBoom = errors.New("boom")
 func TestGradientErrors(t *testing.T) {
 	cfg := dpt(3, 2, 4)
 	g := newGraph(t, cfg)
-	params := cfg.Init(1, 1)
+	params := initial(cfg, 1, 1)
 	for _, c := range []struct {
 		name string
 		loss Loss
@@ -219,7 +228,7 @@ func TestGradientErrors(t *testing.T) {
 func TestNoGrowth(t *testing.T) {
 	cfg := dpt(32, 4, 8)
 	g := newGraph(t, cfg)
-	params := cfg.Init(1, 1)
+	params := initial(cfg, 1, 1)
 	grad := make([]float32, cfg.Dim*cfg.Length)
 	run := func(n int) (heap uint64, objects uint64) {
 		for range n {
@@ -272,13 +281,13 @@ func TestConfig(t *testing.T) {
 // TestInit pins what a seed gives; every trained prompt depends on it.
 func TestInit(t *testing.T) {
 	cfg := dpt(3, 2, 4)
-	got := cfg.Init(42, 0.02)
+	got := initial(cfg, 42, 0.02)
 	want := []float32{0.01428827, 0.013426814, -0.023700915, -0.018555649, 0.0012596999, 0.0058108247, 0.018135061, 0.013495016, 0.009749654, 0.042621356, -0.024549566, -0.0012280685, 0.0155553445, -0.01498858}
 	if !slices.Equal(got, want) {
 		t.Errorf("Init(42, 0.02) = %#v, want %#v", got, want)
 	}
-	a := cfg.Init(42, 1)
-	if wider := dpt(3, 2, 9).Init(42, 1); !slices.Equal(wider[:6], a[:6]) {
+	a := initial(cfg, 42, 1)
+	if wider := initial(dpt(3, 2, 9), 42, 1); !slices.Equal(wider[:6], a[:6]) {
 		t.Error("A depends on the size of B")
 	}
 	if slices.Equal(a[:6], a[6:12]) {
@@ -342,7 +351,7 @@ func BenchmarkGradient(b *testing.B) {
 	for _, cfg := range []Config{dpt(64, 10, 20), dpt(1024, 10, 100)} {
 		b.Run(fmt.Sprintf("%dx%dx%d", cfg.Dim, cfg.Bottleneck, cfg.Length), func(b *testing.B) {
 			g := newGraph(b, cfg)
-			params := cfg.Init(1, 1)
+			params := initial(cfg, 1, 1)
 			grad := make([]float32, cfg.Dim*cfg.Length)
 			b.ReportAllocs()
 			for b.Loop() {

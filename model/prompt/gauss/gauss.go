@@ -73,3 +73,11 @@ func ln(x float64) float64 {
 	}
 	return float64(float64(e)*math.Ln2) + float64(float64(2*s)*(1+sum))
 }
+
+// FillUniform sets each number of out to a draw from the uniform distribution
+// over [-half, half).
+func (s *Source) FillUniform(out []float32, half float64) {
+	for i := range out {
+		out[i] = float32(float64(half * s.uniform()))
+	}
+}

@@ -1,0 +1,70 @@
+package prompt
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dptune/dpt/model/prompt/gauss"
+)
+
+// Start says what the first parameters are: drawn from a normal distribution
+// (Std above 0), drawn from a uniform one (Uniform above 0), or made from the
+// rows of a prompt (Rows, c×e). With Rows one of the two draws what rows do not
+// determine; without, exactly one is wanted.
+type Start struct {
+	Seed    uint64
+	Std     float64   // standard deviation of a normal distribution around 0
+	Uniform float64   // a uniform distribution over [-Uniform, Uniform)
+	Rows    []float32 // a row per virtual token
+}
+
+// Init returns fresh parameters. What is drawn comes, tensor by tensor, from a
+// stream of its own and depends on the seed, the distribution and the tensor's
+// name and size alone, the same on every platform.
+//
+//   - dpt: A and B are drawn, or factors of the product nearest to Rows.
+//   - pt: the rows are drawn, or Rows.
+//   - respt: the same, and the MLP as PyTorch starts its layers: weights and
+//     biases uniform in ±1/√inputs, the norm's gain 1 and bias 0.
+//   - svd: all drawn, Σ's diagonal as absolute values. Rows are an error.
+func (c Config) Init(s Start) ([]float32, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	bad := func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) || v < 0 }
+	if bad(s.Std) || bad(s.Uniform) || (s.Std > 0) == (s.Uniform > 0) {
+		return nil, fmt.Errorf("prompt: initial numbers of standard deviation %v and uniform in ±%v, want one of the two positive and the other 0", s.Std, s.Uniform)
+	}
+	if s.Rows != nil && len(s.Rows) != c.Length*c.Dim {
+		return nil, fmt.Errorf("prompt: %d numbers in the initial rows, want %d for %d virtual tokens of %d", len(s.Rows), c.Length*c.Dim, c.Length, c.Dim)
+	}
+	params := make([]float32, c.Size())
+	var parts [][]float32
+	for _, t := range c.Tensors() {
+		parts = append(parts, params[t.Offset:t.Offset+t.Size()])
+	}
+	if err := methods[c.Method].start(c, s, parts); err != nil {
+		return nil, fmt.Errorf("prompt: %w", err)
+	}
+	return params, nil
+}
+
+func (s Start) stream(tensor string) *gauss.Source { return gauss.New(s.Seed, "prompt/"+tensor) }
+
+// draw fills a tensor from its stream.
+func (s Start) draw(tensor string, out []float32) {
+	if s.Uniform > 0 {
+		s.stream(tensor).FillUniform(out, s.Uniform)
+		return
+	}
+	s.stream(tensor).Fill(out, s.Std)
+}
+
+// rows fills a tensor of rows with Rows, or draws it.
+func (s Start) rows(tensor string, out []float32) {
+	if s.Rows != nil {
+		copy(out, s.Rows)
+		return
+	}
+	s.draw(tensor, out)
+}

@@ -1,0 +1,94 @@
+package prompt
+
+import (
+	"errors"
+	"fmt"
+
+	"gorgonia.org/gorgonia"
+)
+
+// rankProbe is the rank probe of Xiao et al. 2023, section 2.2: P = U·ReLU(Σ)·V, with
+// a diagonal Σ (e×c). Stored and trained is what takes part in P: with r
+// diagonal entries, by default all min(e,c), U's first r columns [e r], the
+// diagonal [r] and V's first r rows [r c]. The paper's U (e×e) has more columns,
+// which only ever meet zeros of Σ and have no gradient.
+var rankProbe = method{
+	tensors: func(c Config) []Tensor {
+		return []Tensor{
+			{Name: "U", Shape: []int{c.Dim, c.Bottleneck}},
+			{Name: "Sigma", Shape: []int{c.Bottleneck}},
+			{Name: "V", Shape: []int{c.Bottleneck, c.Length}},
+		}
+	},
+	build: func(c Config, trained gorgonia.Nodes) (*gorgonia.Node, error) {
+		u, sigma, v := trained[0], trained[1], trained[2]
+		rectified, err := gorgonia.Rectify(sigma)
+		if err != nil {
+			return nil, err
+		}
+		scale, err := gorgonia.Mul(rectified, ones(1, c.Length))
+		if err != nil {
+			return nil, err
+		}
+		scaled, err := gorgonia.HadamardProd(scale, v)
+		if err != nil {
+			return nil, err
+		}
+		return gorgonia.Mul(u, scaled)
+	},
+	start: func(_ Config, s Start, params [][]float32) error {
+		if s.Rows != nil {
+			return errors.New("method svd starts from random matrices, not from rows of a prompt")
+		}
+		s.draw("U", params[0])
+		s.draw("Sigma", params[1])
+		s.draw("V", params[2])
+		for i, v := range params[1] { // the paper: "initialized with positive values along the diagonal"
+			if v < 0 {
+				params[1][i] = -v
+			}
+		}
+		return nil
+	},
+	bottleneck: func(dim, length int) int { return min(dim, length) },
+	inner:      "Sigma", innerAt: 0,
+	check: func(c Config) error {
+		if most := min(c.Dim, c.Length); c.Bottleneck > most {
+			return fmt.Errorf("bottleneck is %d, want at most %d: a diagonal of %d by %d has no more entries", c.Bottleneck, most, c.Dim, c.Length)
+		}
+		return nil
+	},
+}
+
+// Probe is what the rank probe says of a state (figures 3 and 9 of the paper).
+type Probe struct {
+	Positive int `json:"sigma_positive"` // diagonal entries of Σ above 0
+	Negative int `json:"sigma_negative"` // below 0
+	Rank     int `json:"rank"`           // of P
+}
+
+// ProbeOf looks at the parameters of method svd. P's rank is the number of
+// singular values above the largest times max(e,c) times float32's epsilon, as
+// NumPy and PyTorch count by default.
+func ProbeOf(c Config, params []float32) (Probe, error) {
+	if c.Method != "svd" {
+		return Probe{}, fmt.Errorf("prompt: probe of method %q, want svd", c.Method)
+	}
+	rows, err := Embeddings(c, params)
+	if err != nil {
+		return Probe{}, err
+	}
+	var p Probe
+	sigma := c.Tensors()[1]
+	for _, v := range params[sigma.Offset:][:sigma.Size()] {
+		switch {
+		case v > 0:
+			p.Positive++
+		case v < 0:
+			p.Negative++
+		}
+	}
+	_, values, _ := svdOf(rows, c.Length, c.Dim)
+	p.Rank = rankOf(values, c.Length, c.Dim)
+	return p, nil
+}
