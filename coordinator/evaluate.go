@@ -10,6 +10,8 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/model/optim"
+	"github.com/dptune/dpt/model/prompt"
 )
 
 const (
@@ -125,7 +127,28 @@ func (c *controller) commitEvaluation(e *evaluation) {
 	}
 	entry := fsm.Evaluation{Step: e.step, Split: c.job.Spec.EvalSplit, Loss: loss, Metrics: data, Score: metrics.Primary(),
 		Examples: int64(len(e.outputs)), Seconds: time.Since(e.started).Seconds()}
+	if c.job.Spec.Method == "svd" {
+		if entry.Probe, err = c.probe(); err != nil {
+			c.fail("evaluate step %d on %s: %w", e.step, c.job.Spec.EvalSplit, err)
+			return
+		}
+	}
 	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_EvaluationCommitted{EvaluationCommitted: entry.Proto()}}})
+}
+
+// probe looks at the rank of the committed state, which is the evaluated one: no step is under way past it.
+func (c *controller) probe() ([]byte, error) {
+	var data []byte
+	c.node.view(func(m *fsm.Machine) { data = m.State() })
+	var s optim.State
+	if err := s.UnmarshalBinary(data); err != nil {
+		return nil, err
+	}
+	p, err := prompt.ProbeOf(c.job.Spec.Prompt(), s.Params)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
 }
 
 func (c *controller) onEvaluated() {

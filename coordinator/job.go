@@ -1,8 +1,6 @@
 package coordinator
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -36,6 +34,7 @@ type Job struct {
 	Initial     *optim.State
 
 	config     []byte             // the model's config.json
+	vocabulary int                // rows of the model's table of embeddings
 	evalTokens []*coordpb.Example // of Eval, as far as asked for
 
 	mu    sync.Mutex
@@ -81,7 +80,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	if err := t5.Check(config, m); err != nil {
 		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
 	}
-	job.config = m.Config()
+	job.config, job.vocabulary = m.Config(), config.VocabSize
 	digest, err := m.Digest()
 	if err != nil {
 		return nil, err
@@ -117,7 +116,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	job.Spec = Spec{
 		Task: train.Task.Name(), Template: string(train.Template), Model: job.ModelPath, ModelDigest: job.ModelDigest.String(),
 		TokenizerDigest: fsm.Digest(tokDigest).String(), TrainDigest: fsm.Digest(train.Digest).String(), TrainExamples: len(train.Train), Shots: s.Shots,
-		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitStd: s.InitStd,
+		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitFrom: s.initFrom(), InitStd: s.InitStd,
 		Epochs: s.Epochs, StepsPerEpoch: sampler.StepsPerEpoch(), Steps: total, BatchSize: s.BatchSize, MicroBatch: s.MicroBatch,
 		LR: adam.LR, WarmupSteps: optim.WarmupSteps(s.Warmup, total), WeightDecay: adam.WeightDecay, Beta1: adam.Beta1, Beta2: adam.Beta2, Epsilon: adam.Eps,
 		MaxGradNorm: s.MaxGradNorm, MaxSourceLength: s.MaxSourceLength, MaxTargetLength: s.MaxTargetLength, Seed: s.Seed, EvalEvery: s.EvalEvery, EvalFirst: s.EvalFirst,
@@ -130,7 +129,10 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	} else {
 		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
 	}
-	return job, job.initialize(s)
+	if s.Bottleneck == 0 {
+		job.Spec.Bottleneck = prompt.DefaultBottleneck(s.Method, config.DModel, s.PromptLength)
+	}
+	return job, job.initialize(s, m)
 }
 
 func openModel(dir string) (*checkpoint.Model, error) {
@@ -196,52 +198,6 @@ func loadEval(fsys fs.FS, task dataset.Task, tmpl dataset.Template, s *Settings,
 		return nil, fmt.Errorf("evaluation split %q of %s has no labels, want a labeled one such as val", name, task.Name())
 	}
 	return split, nil
-}
-
-// initialize makes the state before the first step and names the job.
-func (j *Job) initialize(s Settings) error {
-	conf := j.Spec.Prompt()
-	if err := conf.Validate(); err != nil {
-		return err
-	}
-	j.Spec.Parameters = conf.Size()
-	params := conf.Init(s.Seed, s.InitStd)
-	if s.Init != "" {
-		var err error
-		if params, err = readInit(s.Init, conf); err != nil {
-			return err
-		}
-	}
-	j.Initial = optim.NewState(params)
-	state, err := j.Initial.MarshalBinary()
-	if err != nil {
-		return fmt.Errorf("initial state: %w", err)
-	}
-	j.Spec.InitDigest = fsm.Sum(state).String()
-	var nonce [4]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
-		return fmt.Errorf("name the job: %w", err)
-	}
-	spec := fsm.Sum(j.Spec.Canonical())
-	j.ID = hex.EncodeToString(spec[:4]) + "-" + hex.EncodeToString(nonce[:])
-	return nil
-}
-
-// readInit reads A and B of a trained or hand-made prompt.
-func readInit(path string, conf prompt.Config) ([]float32, error) {
-	p, err := checkpoint.ReadPrompt(path)
-	if err != nil {
-		return nil, err
-	}
-	if p.A == nil || p.B == nil {
-		return nil, fmt.Errorf("--init %s: holds a prompt without A and B, want both", path)
-	}
-	if p.Dim != conf.Dim || p.Length != conf.Length || p.Bottleneck != conf.Bottleneck {
-		return nil, fmt.Errorf("--init %s: A is [%d %d] and B [%d %d], want [%d %d] and [%d %d] (d_model, --bottleneck, --prompt-length)",
-			path, p.Dim, p.Bottleneck, p.Bottleneck, p.Length, conf.Dim, conf.Bottleneck, conf.Bottleneck, conf.Length)
-	}
-	params := make([]float32, 0, conf.Size())
-	return append(append(params, p.A...), p.B...), nil
 }
 
 // EvalDue says whether the state after `step` steps is to be evaluated.

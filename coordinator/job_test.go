@@ -47,7 +47,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	init := filepath.Join(t.TempDir(), "init.safetensors")
-	if err := checkpoint.WritePrompt(init, checkpoint.Prompt{Length: 2, Dim: 3, Bottleneck: 1, A: make([]float32, 3), B: make([]float32, 2), Embeddings: make([]float32, 6)}); err != nil {
+	if err := checkpoint.WritePrompt(init, checkpoint.Prompt{Length: 2, Dim: 3, Embeddings: make([]float32, 6)}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -67,7 +67,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		"missing data":    {func(s *Settings) { s.Data = "nowhere" }, []string{"nowhere"}},
 		"unlabeled split": {func(s *Settings) { s.EvalSplit = "test" }, []string{`split "test"`, "no labels"}},
 		"init of another shape": {func(s *Settings) { s.Init = init },
-			[]string{"A is [3 1] and B [1 2], want [64 10] and [10 100]"}},
+			[]string{"--init", "prompt is [2 3], want [100 64]"}},
 		"setting out of range": {func(s *Settings) { s.MicroBatch = 99 }, []string{"--micro-batch: 99, want 1 to the batch size, 16"}},
 	} {
 		t.Run(name, func(t *testing.T) {

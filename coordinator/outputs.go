@@ -18,7 +18,7 @@ import (
 
 // outputs writes what a job leaves in its output directory:
 //
-//	prompt.safetensors   A, B and their product: the best on the evaluation split, or the last where there is none
+//	prompt.safetensors   the prompt and the tensors it is made of (A and B): the best on the evaluation split, or the last where there is none
 //	final.safetensors    the same after the last step
 //	adapter/             prompt.safetensors as a Hugging Face PEFT adapter
 //	metrics.jsonl        a line per committed step
@@ -59,6 +59,7 @@ type EvalLine struct {
 	Score    float64         `json:"score"`
 	Metrics  json.RawMessage `json:"metrics"`
 	Seconds  float64         `json:"seconds"`
+	Probe    json.RawMessage `json:"probe,omitempty"` // of method svd: see prompt.Probe
 }
 
 // JobFile is job.json.
@@ -140,7 +141,7 @@ func (o *outputs) step(r fsm.StepRecord, p *StepPlan) error {
 func (o *outputs) evaluations(all []fsm.Evaluation) error {
 	var buf bytes.Buffer
 	for _, e := range all {
-		line, err := json.Marshal(EvalLine{Step: int64(e.Step), Split: e.Split, Examples: e.Examples, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics, Seconds: e.Seconds})
+		line, err := json.Marshal(EvalLine{Step: int64(e.Step), Split: e.Split, Examples: e.Examples, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics, Seconds: e.Seconds, Probe: e.Probe})
 		if err != nil {
 			return fmt.Errorf("evaluation of step %d: %w", e.Step, err)
 		}
@@ -203,14 +204,5 @@ func PromptOf(state []byte, conf prompt.Config, metadata map[string]string) (che
 	if len(s.Params) != conf.Size() {
 		return checkpoint.Prompt{}, fmt.Errorf("trainer state has %d parameters, the prompt wants %d", len(s.Params), conf.Size())
 	}
-	g, err := prompt.NewGraph(conf)
-	if err != nil {
-		return checkpoint.Prompt{}, err
-	}
-	rows, err := g.Embeddings(s.Params)
-	if err != nil {
-		return checkpoint.Prompt{}, err
-	}
-	split := conf.Dim * conf.Bottleneck
-	return checkpoint.Prompt{Length: conf.Length, Dim: conf.Dim, Bottleneck: conf.Bottleneck, A: s.Params[:split], B: s.Params[split:], Embeddings: rows, Metadata: metadata}, nil
+	return conf.File(s.Params, metadata)
 }

@@ -25,9 +25,11 @@ type Settings struct {
 
 	Method       string
 	PromptLength int     // c, virtual tokens
-	Bottleneck   int     // b
-	InitStd      float64 // standard deviation of the Gaussian init
-	Init         string  // a prompt file with A and B to start from; "" is the Gaussian
+	Bottleneck   int     // b; 0 is the method's own
+	Init         string  // a prompt file to start from
+	InitText     string  // a text whose tokens' embeddings the prompt starts from
+	InitFrom     string  // without these two, one of InitFroms; "" is the method's own
+	InitStd      float64 // standard deviation where it is drawn from a Gaussian
 
 	Epochs      int
 	Steps       int64 // 0 is by Epochs
@@ -48,7 +50,7 @@ type Settings struct {
 // DefaultSettings are the paper's (section 4.2), and where it is silent those of the authors' code.
 func DefaultSettings() Settings {
 	return Settings{
-		Task: "rte", Template: "dpt", Method: "dpt", PromptLength: 100, Bottleneck: 10, InitStd: 1, Epochs: 100, BatchSize: 16, MicroBatch: 2,
+		Task: "rte", Template: "dpt", Method: "dpt", PromptLength: 100, InitStd: 1, Epochs: 100, BatchSize: 16, MicroBatch: 2,
 		LR: 0.3, Warmup: 0.1, WeightDecay: 1e-5, MaxGradNorm: 1, MaxSourceLength: 256, MaxTargetLength: 128, Seed: 42, EvalFirst: true,
 	}
 }
@@ -64,7 +66,7 @@ func (s Settings) Validate() error {
 	fin := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 	for _, r := range []rule{
 		{s.PromptLength >= 1 && s.PromptLength <= 1<<16, "prompt-length", s.PromptLength, "1 to 65536"},
-		{s.Bottleneck >= 1 && s.Bottleneck <= 1<<20, "bottleneck", s.Bottleneck, "1 to 1048576"},
+		{s.Bottleneck >= 0 && s.Bottleneck <= 1<<20, "bottleneck", s.Bottleneck, "0 (the method's own) to 1048576"},
 		{fin(s.InitStd) && s.InitStd > 0, "init-std", s.InitStd, "a positive number"},
 		{s.Epochs >= 1, "epochs", s.Epochs, "at least 1"},
 		{s.Steps >= 0, "steps", s.Steps, "at least 0"},
@@ -83,7 +85,7 @@ func (s Settings) Validate() error {
 			return &SettingError{Flag: r.flag, Found: fmt.Sprint(r.got), Want: r.want}
 		}
 	}
-	return nil
+	return s.validateStart()
 }
 
 // SettingError is a setting out of its range.
@@ -112,6 +114,7 @@ type Spec struct {
 	PromptLength    int     `json:"prompt_length"`
 	Bottleneck      int     `json:"bottleneck"`
 	Parameters      int     `json:"trainable_parameters"`
+	InitFrom        string  `json:"init_from"` // one of InitFroms, "text" or "file"
 	InitStd         float64 `json:"init_std"`
 	InitDigest      string  `json:"init_digest"`
 	Epochs          int     `json:"epochs"`

@@ -21,6 +21,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/prompt"
 )
 
 // workerCommand as the first argument makes this program the worker that it starts with --local.
@@ -138,7 +139,7 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 
 func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) *cli.Command {
 	cmd := cli.NewCommand("dpt-coord", "[flags]",
-		"Coordinates the training of a decomposed soft prompt for a frozen T5: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
+		"Coordinates the training of a soft prompt for a frozen T5, decomposed unless --method says otherwise: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
 			"Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults are the paper's.")
 	cmd.Engines = model.Engines()
 
@@ -152,10 +153,13 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
 
 	g = cmd.Group("Prompt")
+	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) or svd (P = U·ReLU(Σ)·V, the paper's rank probe)", prompt.Methods()...)
 	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
-	g.Int(&s.Bottleneck, "bottleneck", "inner dimension of A·B, b", cli.Between(1, 1<<20))
-	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian that A and B start from", cli.MoreThan(0.0))
-	g.String(&s.Init, "init", "start from the A and B in `FILE`").DefaultText("Gaussian")
+	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(0, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
+	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
+	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
+	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length", cli.NotEmpty).DefaultText("--init-from")
+	g.String(&s.Init, "init", "start from the prompt in `FILE`").DefaultText("--init-from")
 
 	g = cmd.Group("Training")
 	g.Int(&s.Epochs, "epochs", "passes over the training examples", cli.AtLeast(1))

@@ -69,23 +69,20 @@ func newPrompt(t *testing.T) checkpoint.Prompt {
 func newPromptOf(t *testing.T, dim int) checkpoint.Prompt {
 	t.Helper()
 	cfg := prompt.Config{Method: "dpt", Dim: dim, Length: 5, Bottleneck: 3}
-	params := cfg.Init(1, 0.7)
+	params, err := cfg.Init(prompt.Start{Seed: 1, Std: 0.7})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return promptOf(t, cfg, params)
 }
 
 func promptOf(t *testing.T, cfg prompt.Config, params []float32) checkpoint.Prompt {
 	t.Helper()
-	graph, err := prompt.NewGraph(cfg)
+	p, err := cfg.File(params, map[string]string{"task": "copa", "template": "t5"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := graph.Embeddings(params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	split := cfg.Dim * cfg.Bottleneck
-	return checkpoint.Prompt{Length: cfg.Length, Dim: cfg.Dim, Bottleneck: cfg.Bottleneck, A: params[:split], B: params[split:], Embeddings: rows,
-		Metadata: map[string]string{"task": "copa", "template": "t5"}}
+	return p
 }
 
 func writePrompt(t *testing.T, dir, name string, p checkpoint.Prompt) string {

@@ -29,7 +29,7 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 	var f scoreFlags
 	cmd := cli.NewCommand("dpt score", "--model DIR --data pairs.jsonl [--prompt FILE] [--grad OUT] [--logits OUT]",
 		`Reads a JSON object {"source", "target"} per line and prints {"loss", "tokens"} for each: its target's mean token loss, </s> included, as Transformers gives it for that pair alone, and its target tokens. The last line is the same for all pairs together: the mean over all their target tokens.`)
-	cmd.Notes = `--grad writes the gradient of the last line's loss as safetensors: "prompt" [c, e], a row per virtual token, and where the prompt has factors "dA" [e, b] and "dB" [b, c]; all float32.
+	cmd.Notes = `--grad writes the gradient of the last line's loss as safetensors: "prompt" [c, e], a row per virtual token, and for every tensor that the prompt is made of the same name behind a d: "dA" [e, b] and "dB" [b, c] of a decomposed prompt; all float32.
 
 --logits writes "logits.0", "logits.1", ... [target tokens, vocabulary], float32, a tensor per line of the data, counted from 0.`
 	cmd.Examples = []cli.Example{{Command: "dpt score --model ./t5-large --data pairs.jsonl --prompt runs/r1/prompt.safetensors --grad grad.safetensors"}}
@@ -232,23 +232,24 @@ func (s *scorer) write() error {
 	return checkpoint.Write(s.flags.grad, tensors, nil)
 }
 
-// gradientTensors is the gradient with respect to the prompt, c×e, and with respect to its factors
-// where it has them: by the same graph that training differentiates.
+// gradientTensors is the gradient with respect to the prompt, c×e, and with respect to the tensors
+// that it was made of where it was: by the same graph that training differentiates.
 func gradientTensors(p checkpoint.Prompt, grad []float32, loss float64) ([]checkpoint.Tensor, error) {
 	tensors := []checkpoint.Tensor{checkpoint.F32("prompt", []int{p.Length, p.Dim}, grad)}
-	if p.A == nil {
+	cfg, params, ok := prompt.FromFile(p)
+	if !ok || len(p.Factors) == 0 {
 		return tensors, nil
 	}
-	graph, err := prompt.NewGraph(prompt.Config{Method: "dpt", Dim: p.Dim, Length: p.Length, Bottleneck: p.Bottleneck})
+	graph, err := prompt.NewGraph(cfg)
 	if err != nil {
 		return nil, err
 	}
-	params := append(append(make([]float32, 0, len(p.A)+len(p.B)), p.A...), p.B...)
 	_, factors, err := graph.Gradient(params, func([]float32) (float64, []float32, error) { return loss, grad, nil })
 	if err != nil {
 		return nil, err
 	}
-	return append(tensors,
-		checkpoint.F32("dA", []int{p.Dim, p.Bottleneck}, factors[:len(p.A)]),
-		checkpoint.F32("dB", []int{p.Bottleneck, p.Length}, factors[len(p.A):])), nil
+	for _, t := range cfg.Tensors() {
+		tensors = append(tensors, checkpoint.F32("d"+t.Name, t.Shape, factors[t.Offset:t.Offset+t.Size()]))
+	}
+	return tensors, nil
 }

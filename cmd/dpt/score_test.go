@@ -90,81 +90,85 @@ func TestScoreLogits(t *testing.T) {
 func TestScoreGradient(t *testing.T) {
 	dir := t.TempDir()
 	data := writeFile(t, dir, "pairs.jsonl", manyPairs(passPairs+1))
-	p := newPrompt(t)
-	cfg := prompt.Config{Method: "dpt", Dim: p.Dim, Length: p.Length, Bottleneck: p.Bottleneck}
+	dim, _ := tinyConfig(t)
 	loss := func(p checkpoint.Prompt, more ...string) float64 {
 		path := writePrompt(t, dir, "p.safetensors", p)
 		scores := jsonLines[score](t, mustRun(t, nil, append([]string{"score", "--data", data, "--prompt", path}, more...)...))
 		return scores[len(scores)-1].Loss
 	}
-	out := filepath.Join(dir, "grad.safetensors")
-	loss(p, "--grad", out)
-	f, err := checkpoint.Open(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	grad := map[string][]float32{}
-	for name, shape := range map[string][]int{"prompt": {p.Length, p.Dim}, "dA": {p.Dim, p.Bottleneck}, "dB": {p.Bottleneck, p.Length}} {
-		tensor, err := f.Tensor(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Equal(tensor.Shape, shape) {
-			t.Fatalf("%s has shape %v, want %v", name, tensor.Shape, shape)
-		}
-		if grad[name], err = tensor.Float32(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Along the gradient itself the slope is the squared norm, the largest there is.
-	for _, test := range []struct {
-		name  string
-		along []float32
-		at    func(step []float32) checkpoint.Prompt
-	}{
-		{"prompt", grad["prompt"], func(step []float32) checkpoint.Prompt {
-			q := p
-			q.A, q.B, q.Bottleneck, q.Embeddings = nil, nil, 0, sum(p.Embeddings, step)
-			return q
-		}},
-		{"A and B", append(slices.Clone(grad["dA"]), grad["dB"]...), func(step []float32) checkpoint.Prompt {
-			return promptOf(t, cfg, sum(append(slices.Clone(p.A), p.B...), step))
-		}},
-	} {
+	// slope checks the gradient along itself: the slope there is its squared norm, the largest that there is.
+	slope := func(what string, grad, from []float32, at func(params []float32) checkpoint.Prompt) {
+		t.Helper()
 		var norm2 float64
-		for _, v := range test.along {
+		for _, v := range grad {
 			norm2 += float64(v) * float64(v)
 		}
 		// A step that changes the loss by about 2e-2: far above float32's noise, far below its curvature.
 		h := 1e-2 / norm2
-		up, down := make([]float32, len(test.along)), make([]float32, len(test.along))
-		for i, v := range test.along {
-			up[i], down[i] = float32(h*float64(v)), float32(-h*float64(v))
+		up, down := make([]float32, len(grad)), make([]float32, len(grad))
+		for i, v := range grad {
+			up[i], down[i] = from[i]+float32(h*float64(v)), from[i]-float32(h*float64(v))
 		}
-		slope := (loss(test.at(up)) - loss(test.at(down))) / (2 * h)
-		if !near(slope, norm2, 2e-2) {
-			t.Errorf("%s: slope along the gradient %v, want its squared norm %v", test.name, slope, norm2)
+		if got := (loss(at(up)) - loss(at(down))) / (2 * h); !near(got, norm2, 2e-2) {
+			t.Errorf("%s: slope along the gradient %v, want its squared norm %v", what, got, norm2)
 		}
 	}
-	// A prompt without factors has no dA and dB.
-	bare := p
-	bare.A, bare.B, bare.Bottleneck = nil, nil, 0
-	loss(bare, "--grad", out+"2")
-	g, err := checkpoint.Open(out + "2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	if !slices.Equal(g.Names(), []string{"prompt"}) {
-		t.Errorf("tensors %v, want prompt alone", g.Names())
+	for _, cfg := range []prompt.Config{
+		{Method: "dpt", Dim: dim, Length: 5, Bottleneck: 3}, {Method: "pt", Dim: dim, Length: 5},
+		{Method: "respt", Dim: dim, Length: 5, Bottleneck: 8}, {Method: "svd", Dim: dim, Length: 5, Bottleneck: 5},
+	} {
+		params, err := cfg.Init(prompt.Start{Seed: 1, Std: 0.7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := promptOf(t, cfg, params)
+		out := filepath.Join(dir, cfg.Method+".safetensors")
+		loss(p, "--grad", out)
+		grad := readTensors(t, out)
+		want := []checkpoint.Factor{{Name: "prompt", Shape: []int{p.Length, p.Dim}}}
+		var all []float32
+		for _, part := range cfg.Tensors() {
+			if part.Name != "prompt" {
+				want = append(want, checkpoint.Factor{Name: "d" + part.Name, Shape: part.Shape})
+				all = append(all, grad["d"+part.Name].Data...)
+			}
+		}
+		if len(grad) != len(want) {
+			t.Errorf("%s: %d tensors, want %d", cfg.Method, len(grad), len(want))
+		}
+		for _, w := range want {
+			if got := grad[w.Name]; !slices.Equal(got.Shape, w.Shape) {
+				t.Fatalf("%s: %s has shape %v, want %v", cfg.Method, w.Name, got.Shape, w.Shape)
+			}
+		}
+		slope(cfg.Method+", prompt", grad["prompt"].Data, p.Embeddings, func(rows []float32) checkpoint.Prompt {
+			return checkpoint.Prompt{Length: p.Length, Dim: p.Dim, Embeddings: rows}
+		})
+		if len(all) > 0 {
+			slope(cfg.Method+", all that is trained", all, params, func(params []float32) checkpoint.Prompt { return promptOf(t, cfg, params) })
+		}
 	}
 }
 
-func sum(a, b []float32) []float32 {
-	out := make([]float32, len(a))
-	for i := range a {
-		out[i] = a[i] + b[i]
+// readTensors reads a safetensors file of float32s.
+func readTensors(t *testing.T, path string) map[string]checkpoint.Factor {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]checkpoint.Factor{}
+	for _, name := range f.Names() {
+		tensor, err := f.Tensor(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := tensor.Float32()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = checkpoint.Factor{Name: name, Shape: tensor.Shape, Data: slices.Clone(v)}
 	}
 	return out
 }

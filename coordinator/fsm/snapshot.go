@@ -111,11 +111,11 @@ func (m *Machine) Restore(data []byte) error {
 // Proto is the evaluation as a log entry's body.
 func (e Evaluation) Proto() *fsmpb.EvaluationCommitted {
 	return &fsmpb.EvaluationCommitted{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score,
-		Examples: e.Examples, Seconds: e.Seconds}
+		Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
 }
 
 func evaluationOf(e *fsmpb.EvaluationCommitted) Evaluation {
-	return Evaluation{Step: Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds}
+	return Evaluation{Step: Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
 }
 
 func (r StepRecord) proto() *fsmpb.StepCommitted {

@@ -49,6 +49,7 @@ type Evaluation struct {
 	Score    float64 // what "best" compares, greater is better
 	Examples int64
 	Seconds  float64
+	Probe    []byte // JSON object of what the rank probe sees; empty for other methods
 }
 
 // Failure is why a job cannot go on: something in its data that fails on every machine.

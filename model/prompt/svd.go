@@ -62,9 +62,9 @@ var rankProbe = method{
 
 // Probe is what the rank probe says of a state (figures 3 and 9 of the paper).
 type Probe struct {
-	Positive int `json:"sigma_positive"` // diagonal entries of Σ above 0
-	Negative int `json:"sigma_negative"` // below 0
-	Rank     int `json:"rank"`           // of P
+	Positive int `json:"positive"` // diagonal entries of Σ above 0
+	Negative int `json:"negative"` // below 0
+	Rank     int `json:"rank"`     // of P
 }
 
 // ProbeOf looks at the parameters of method svd. P's rank is the number of

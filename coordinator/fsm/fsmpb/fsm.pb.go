@@ -530,6 +530,7 @@ type EvaluationCommitted struct {
 	Score         float64                `protobuf:"fixed64,5,opt,name=score,proto3" json:"score,omitempty"`   // what "best" compares first; the loss decides between equals
 	Examples      int64                  `protobuf:"varint,6,opt,name=examples,proto3" json:"examples,omitempty"`
 	Seconds       float64                `protobuf:"fixed64,7,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	Probe         []byte                 `protobuf:"bytes,8,opt,name=probe,proto3" json:"probe,omitempty"` // JSON object of what the rank probe sees, of method svd only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +612,13 @@ func (x *EvaluationCommitted) GetSeconds() float64 {
 		return x.Seconds
 	}
 	return 0
+}
+
+func (x *EvaluationCommitted) GetProbe() []byte {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
 }
 
 type JobFinished struct {
@@ -1056,7 +1064,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\aseconds\x18\n" +
 	" \x01(\x01R\aseconds\x12\x18\n" +
 	"\aworkers\x18\v \x01(\x05R\aworkers\x123\n" +
-	"\aearlier\x18\f \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\aearlier\"\xb9\x01\n" +
+	"\aearlier\x18\f \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\aearlier\"\xcf\x01\n" +
 	"\x13EvaluationCommitted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05split\x18\x02 \x01(\tR\x05split\x12\x12\n" +
@@ -1064,7 +1072,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\ametrics\x18\x04 \x01(\fR\ametrics\x12\x14\n" +
 	"\x05score\x18\x05 \x01(\x01R\x05score\x12\x1a\n" +
 	"\bexamples\x18\x06 \x01(\x03R\bexamples\x12\x18\n" +
-	"\aseconds\x18\a \x01(\x01R\aseconds\"\r\n" +
+	"\aseconds\x18\a \x01(\x01R\aseconds\x12\x14\n" +
+	"\x05probe\x18\b \x01(\fR\x05probe\"\r\n" +
 	"\vJobFinished\"5\n" +
 	"\tJobFailed\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +

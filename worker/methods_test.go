@@ -1,0 +1,87 @@
+package worker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/prompt"
+)
+
+// Every method trains on a cluster: the same bytes from one and two workers, a prompt that differs from the first one, and a file that
+// holds what was trained, from which another job can go on.
+func TestMethodsTrain(t *testing.T) {
+	for _, method := range prompt.Methods() {
+		t.Run(method, func(t *testing.T) {
+			s := settings()
+			s.Method, s.EvalEvery = method, 0
+			s.Bottleneck = 0
+			if method == "respt" {
+				s.Bottleneck = 6
+			}
+			train := func(s coordinator.Settings, workers int) (dir string) {
+				c := startCoordinator(t, s, workers, t.TempDir(), "")
+				for i := range workers {
+					c.startWorker(fmt.Sprint("w", i), nil)
+				}
+				return c.finish().Out
+			}
+			one, two := train(s, 1), train(s, 2)
+			if !bytes.Equal(read(t, one, "final.safetensors"), read(t, two, "final.safetensors")) {
+				t.Error("one and two workers end with different bytes")
+			}
+			job, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := checkpoint.ReadPrompt(filepath.Join(one, "final.safetensors"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg, params, ok := prompt.FromFile(p)
+			if !ok || cfg != job.Spec.Prompt() || len(params) != job.Spec.Parameters {
+				t.Fatalf("the file holds %+v (%v), want %+v", cfg, ok, job.Spec.Prompt())
+			}
+			for _, part := range cfg.Tensors() {
+				moved := false
+				for i := part.Offset; i < part.Offset+part.Size(); i++ {
+					moved = moved || params[i] != job.Initial.Params[i]
+				}
+				if !moved {
+					t.Errorf("%s is as it was before training", part.Name)
+				}
+			}
+			if adapter, err := checkpoint.ReadPrompt(filepath.Join(one, "adapter")); err != nil || adapter.Length != s.PromptLength {
+				t.Errorf("adapter: %v", err)
+			}
+			if f := readJob(t, one); f.Settings.Parameters != len(params) || f.Settings.Method != method {
+				t.Errorf("job.json says %d parameters of %s, want %d of %s", f.Settings.Parameters, f.Settings.Method, len(params), method)
+			}
+			lines := strings.Split(strings.TrimSpace(string(read(t, one, "eval.jsonl"))), "\n")
+			if len(lines) != 3 {
+				t.Errorf("%d evaluations, want 3", len(lines))
+			}
+			for _, line := range lines {
+				var e struct{ Probe *prompt.Probe }
+				if err := json.Unmarshal([]byte(line), &e); err != nil {
+					t.Fatal(err)
+				}
+				if (e.Probe != nil) != (method == "svd") {
+					t.Errorf("evaluation %s, want a probe with svd alone", line)
+				} else if e.Probe != nil && e.Probe.Positive+e.Probe.Negative != 5 {
+					t.Errorf("probe %+v, want 5 entries", *e.Probe)
+				}
+			}
+			s.Init, s.Steps = filepath.Join(one, "final.safetensors"), 1
+			next, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+			if err != nil || fmt.Sprint(next.Initial.Params) != fmt.Sprint(params) {
+				t.Errorf("the next job does not go on from the file (%v)", err)
+			}
+		})
+	}
+}
