@@ -155,7 +155,7 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	g = cmd.Group("Prompt")
 	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) or svd (P = U·ReLU(Σ)·V, the paper's rank probe)", prompt.Methods()...)
 	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
-	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(0, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
+	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
 	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
 	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
 	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length", cli.NotEmpty).DefaultText("--init-from")
