@@ -5,12 +5,14 @@
 // ended generation, a step out of order, a state that does not match its digest) is rejected and changes
 // nothing; the rejection is itself deterministic.
 //
-//	JobStarted            once, first: the resolved settings and the initial trainer state
+//	JobStarted            the resolved settings and the initial trainer state: once and first, or of the first job in the queue after the last has ended
 //	GenerationStarted     a new ring of workers, resuming at the committed step
 //	StepCommitted         the next step, with the trainer state it led to
 //	EvaluationCommitted   an evaluation of the committed state
 //	JobFinished           after the last step
 //	JobFailed             the data cannot be trained on; nothing follows
+//	JobQueued             a job that waits for its turn
+//	JobCancelled          ends a job that waits or runs
 //	CoordinatorJoined     where a replica takes workers
 //
 // Any other error than a rejection (an entry whose checksum does not hold, a kind or field that this build does not
@@ -67,6 +69,11 @@ type Machine struct {
 	replicas    map[string]string // worker-facing addresses by replica id
 	finished    bool
 	failure     *Failure // nil unless the job has failed
+	cancelled   bool
+	seconds     float64 // of the committed steps and evaluations
+	request     Queued  // the job as it was queued, if it came by the queue
+	queue       []Queued
+	ended       []*Ended
 }
 
 // New returns the machine before any entry.
@@ -140,15 +147,23 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 	if b, ok := e.Body.(*fsmpb.Entry_CoordinatorJoined); ok {
 		return e, m.joinCoordinator(b.CoordinatorJoined)
 	}
-	if m.finished {
-		return e, reject("the job is finished")
+	switch b := e.Body.(type) {
+	case *fsmpb.Entry_JobQueued:
+		return e, m.enqueue(b.JobQueued)
+	case *fsmpb.Entry_JobCancelled:
+		return e, m.cancel(b.JobCancelled)
+	case *fsmpb.Entry_JobStarted:
+		return e, m.startJob(b.JobStarted)
 	}
-	if m.failure != nil {
+	switch {
+	case m.finished:
+		return e, reject("the job is finished")
+	case m.cancelled:
+		return e, reject("the job is cancelled")
+	case m.failure != nil:
 		return e, reject("the job has failed at step %d", m.failure.Step)
 	}
 	switch b := e.Body.(type) {
-	case *fsmpb.Entry_JobStarted:
-		err = m.startJob(b.JobStarted)
 	case *fsmpb.Entry_GenerationStarted:
 		err = m.startGeneration(b.GenerationStarted)
 	case *fsmpb.Entry_StepCommitted:
@@ -182,8 +197,6 @@ func (m *Machine) joinCoordinator(e *fsmpb.CoordinatorJoined) error {
 
 func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 	switch {
-	case m.job != nil:
-		return reject("job %s is already started", m.job.JobId)
 	case e.JobId == "":
 		return reject("job without an id")
 	case e.TotalSteps < 1 || e.StepsPerEpoch < 1:
@@ -191,6 +204,9 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 	}
 	d, err := checkState(e.State, e.StateDigest)
 	if err != nil {
+		return err
+	}
+	if err := m.next(e.JobId); err != nil {
 		return err
 	}
 	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch}
@@ -262,20 +278,21 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 	}
 	for i, s := range all {
 		m.history = chain(m.history, Step(s.Step), batches[i], states[i])
-		m.remember(RecordOf(s))
+		m.keep(RecordOf(s))
 		epoch := int((s.Step - 1) / m.job.StepsPerEpoch)
 		for len(m.epochs) <= epoch {
 			m.epochs = append(m.epochs, EpochStat{})
 		}
 		m.epochs[epoch].LossSum += s.LossSum
 		m.epochs[epoch].Tokens += s.Tokens
+		m.seconds += s.Seconds
 	}
 	m.step, m.state, m.stateDigest = next, e.State, d
 	return nil
 }
 
-// remember keeps a record and drops the oldest beyond RecentSteps. Records that a caller holds stay as they are.
-func (m *Machine) remember(r StepRecord) {
+// keep keeps a record and drops the oldest beyond RecentSteps. Records that a caller holds stay as they are.
+func (m *Machine) keep(r StepRecord) {
 	if len(m.recent) == RecentSteps {
 		m.recent = m.recent[1:]
 	}
@@ -295,6 +312,7 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 	}
 	v := evaluationOf(e)
 	m.evaluations = append(m.evaluations, v)
+	m.seconds += v.Seconds
 	if m.best.beatenBy(v) {
 		m.best = &Best{Step: m.step, Score: v.Score, Loss: v.Loss, State: m.state}
 	}
@@ -309,6 +327,7 @@ func (m *Machine) finish() error {
 		return reject("finish at step %d of %d", m.step, m.TotalSteps())
 	}
 	m.finished = true
+	m.end()
 	return nil
 }
 
@@ -322,6 +341,7 @@ func (m *Machine) failJob(e *fsmpb.JobFailed) error {
 		return reject("failure at step %d, want %d to %d", e.Step, m.step, m.TotalSteps())
 	}
 	m.failure = &Failure{Step: Step(e.Step), Reason: e.Error}
+	m.end()
 	return nil
 }
 

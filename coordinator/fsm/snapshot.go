@@ -49,6 +49,17 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	if m.failure != nil {
 		s.Failed = &fsmpb.JobFailed{Step: int64(m.failure.Step), Error: m.failure.Reason}
 	}
+	s.Request, s.Cancelled, s.Seconds = m.request.proto(), m.cancelled, m.seconds
+	for _, q := range m.queue {
+		s.Queue = append(s.Queue, q.proto())
+	}
+	for _, e := range m.ended {
+		p, err := e.proto()
+		if err != nil {
+			return nil, fmt.Errorf("job %s: %w", e.ID, err)
+		}
+		s.Ended = append(s.Ended, p)
+	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -92,7 +103,7 @@ func (m *Machine) Restore(data []byte) error {
 		n.epochs = append(n.epochs, EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
 	}
 	for _, r := range s.Recent[max(0, len(s.Recent)-RecentSteps):] {
-		n.remember(RecordOf(r))
+		n.keep(RecordOf(r))
 	}
 	for _, c := range s.Coordinators {
 		if err := n.joinCoordinator(c); err != nil {
@@ -103,6 +114,17 @@ func (m *Machine) Restore(data []byte) error {
 		if err := n.failJob(s.Failed); err != nil {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
+	}
+	n.request, n.cancelled, n.seconds = queuedOf(s.Request), s.Cancelled, s.Seconds
+	for _, q := range s.Queue {
+		n.queue = append(n.queue, queuedOf(q))
+	}
+	for _, p := range s.Ended {
+		e, err := endedOf(p)
+		if err != nil {
+			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
+		}
+		n.ended = append(n.ended, e)
 	}
 	*m = *n
 	return nil

@@ -34,6 +34,8 @@ type Entry struct {
 	//	*Entry_JobFinished
 	//	*Entry_CoordinatorJoined
 	//	*Entry_JobFailed
+	//	*Entry_JobQueued
+	//	*Entry_JobCancelled
 	Body          isEntry_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -139,6 +141,24 @@ func (x *Entry) GetJobFailed() *JobFailed {
 	return nil
 }
 
+func (x *Entry) GetJobQueued() *JobQueued {
+	if x != nil {
+		if x, ok := x.Body.(*Entry_JobQueued); ok {
+			return x.JobQueued
+		}
+	}
+	return nil
+}
+
+func (x *Entry) GetJobCancelled() *JobCancelled {
+	if x != nil {
+		if x, ok := x.Body.(*Entry_JobCancelled); ok {
+			return x.JobCancelled
+		}
+	}
+	return nil
+}
+
 type isEntry_Body interface {
 	isEntry_Body()
 }
@@ -171,6 +191,14 @@ type Entry_JobFailed struct {
 	JobFailed *JobFailed `protobuf:"bytes,7,opt,name=job_failed,json=jobFailed,proto3,oneof"`
 }
 
+type Entry_JobQueued struct {
+	JobQueued *JobQueued `protobuf:"bytes,8,opt,name=job_queued,json=jobQueued,proto3,oneof"`
+}
+
+type Entry_JobCancelled struct {
+	JobCancelled *JobCancelled `protobuf:"bytes,9,opt,name=job_cancelled,json=jobCancelled,proto3,oneof"`
+}
+
 func (*Entry_JobStarted) isEntry_Body() {}
 
 func (*Entry_GenerationStarted) isEntry_Body() {}
@@ -184,6 +212,10 @@ func (*Entry_JobFinished) isEntry_Body() {}
 func (*Entry_CoordinatorJoined) isEntry_Body() {}
 
 func (*Entry_JobFailed) isEntry_Body() {}
+
+func (*Entry_JobQueued) isEntry_Body() {}
+
+func (*Entry_JobCancelled) isEntry_Body() {}
 
 type JobStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -269,6 +301,120 @@ func (x *JobStarted) GetStateDigest() []byte {
 	return nil
 }
 
+// JobQueued adds a job to those that wait.
+type JobQueued struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`       // the user's, of its output directory too; unique among the jobs that the log remembers
+	Request       []byte                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // its settings, as JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobQueued) Reset() {
+	*x = JobQueued{}
+	mi := &file_fsm_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobQueued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobQueued) ProtoMessage() {}
+
+func (x *JobQueued) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobQueued.ProtoReflect.Descriptor instead.
+func (*JobQueued) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *JobQueued) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *JobQueued) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JobQueued) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// JobCancelled ends a job that waits or runs.
+type JobCancelled struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // why a job that waits cannot start: it has failed then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobCancelled) Reset() {
+	*x = JobCancelled{}
+	mi := &file_fsm_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobCancelled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobCancelled) ProtoMessage() {}
+
+func (x *JobCancelled) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobCancelled.ProtoReflect.Descriptor instead.
+func (*JobCancelled) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *JobCancelled) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *JobCancelled) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -279,7 +425,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_proto_msgTypes[2]
+	mi := &file_fsm_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +437,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[2]
+	mi := &file_fsm_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +450,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{2}
+	return file_fsm_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Member) GetId() string {
@@ -333,7 +479,7 @@ type GenerationStarted struct {
 
 func (x *GenerationStarted) Reset() {
 	*x = GenerationStarted{}
-	mi := &file_fsm_proto_msgTypes[3]
+	mi := &file_fsm_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +491,7 @@ func (x *GenerationStarted) String() string {
 func (*GenerationStarted) ProtoMessage() {}
 
 func (x *GenerationStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[3]
+	mi := &file_fsm_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +504,7 @@ func (x *GenerationStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerationStarted.ProtoReflect.Descriptor instead.
 func (*GenerationStarted) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{3}
+	return file_fsm_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GenerationStarted) GetGeneration() uint64 {
@@ -409,7 +555,7 @@ type StepCommitted struct {
 
 func (x *StepCommitted) Reset() {
 	*x = StepCommitted{}
-	mi := &file_fsm_proto_msgTypes[4]
+	mi := &file_fsm_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +567,7 @@ func (x *StepCommitted) String() string {
 func (*StepCommitted) ProtoMessage() {}
 
 func (x *StepCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[4]
+	mi := &file_fsm_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +580,7 @@ func (x *StepCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCommitted.ProtoReflect.Descriptor instead.
 func (*StepCommitted) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{4}
+	return file_fsm_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StepCommitted) GetGeneration() uint64 {
@@ -537,7 +683,7 @@ type EvaluationCommitted struct {
 
 func (x *EvaluationCommitted) Reset() {
 	*x = EvaluationCommitted{}
-	mi := &file_fsm_proto_msgTypes[5]
+	mi := &file_fsm_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +695,7 @@ func (x *EvaluationCommitted) String() string {
 func (*EvaluationCommitted) ProtoMessage() {}
 
 func (x *EvaluationCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[5]
+	mi := &file_fsm_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +708,7 @@ func (x *EvaluationCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluationCommitted.ProtoReflect.Descriptor instead.
 func (*EvaluationCommitted) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{5}
+	return file_fsm_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EvaluationCommitted) GetStep() int64 {
@@ -629,7 +775,7 @@ type JobFinished struct {
 
 func (x *JobFinished) Reset() {
 	*x = JobFinished{}
-	mi := &file_fsm_proto_msgTypes[6]
+	mi := &file_fsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +787,7 @@ func (x *JobFinished) String() string {
 func (*JobFinished) ProtoMessage() {}
 
 func (x *JobFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[6]
+	mi := &file_fsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +800,7 @@ func (x *JobFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobFinished.ProtoReflect.Descriptor instead.
 func (*JobFinished) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{6}
+	return file_fsm_proto_rawDescGZIP(), []int{8}
 }
 
 // JobFailed ends the job for good: the same data would fail again anywhere.
@@ -668,7 +814,7 @@ type JobFailed struct {
 
 func (x *JobFailed) Reset() {
 	*x = JobFailed{}
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +826,7 @@ func (x *JobFailed) String() string {
 func (*JobFailed) ProtoMessage() {}
 
 func (x *JobFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +839,7 @@ func (x *JobFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobFailed.ProtoReflect.Descriptor instead.
 func (*JobFailed) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{7}
+	return file_fsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JobFailed) GetStep() int64 {
@@ -721,7 +867,7 @@ type CoordinatorJoined struct {
 
 func (x *CoordinatorJoined) Reset() {
 	*x = CoordinatorJoined{}
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +879,7 @@ func (x *CoordinatorJoined) String() string {
 func (*CoordinatorJoined) ProtoMessage() {}
 
 func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +892,7 @@ func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorJoined.ProtoReflect.Descriptor instead.
 func (*CoordinatorJoined) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{8}
+	return file_fsm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CoordinatorJoined) GetId() string {
@@ -774,7 +920,7 @@ type EpochStat struct {
 
 func (x *EpochStat) Reset() {
 	*x = EpochStat{}
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +932,7 @@ func (x *EpochStat) String() string {
 func (*EpochStat) ProtoMessage() {}
 
 func (x *EpochStat) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +945,7 @@ func (x *EpochStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochStat.ProtoReflect.Descriptor instead.
 func (*EpochStat) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{9}
+	return file_fsm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EpochStat) GetLossSum() float64 {
@@ -814,6 +960,123 @@ func (x *EpochStat) GetTokens() int64 {
 		return x.Tokens
 	}
 	return 0
+}
+
+// JobEnded is what the log remembers of a job that is over.
+type JobEnded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *JobQueued             `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Status        string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`   // finished, failed or cancelled
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`   // of a failure
+	Archive       []byte                 `protobuf:"bytes,4,opt,name=archive,proto3" json:"archive,omitempty"` // of the last few: the sealed snapshot of the machine as it was at the end
+	Step          int64                  `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	TotalSteps    int64                  `protobuf:"varint,6,opt,name=total_steps,json=totalSteps,proto3" json:"total_steps,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
+	StateDigest   []byte                 `protobuf:"bytes,8,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"`
+	Seconds       float64                `protobuf:"fixed64,9,opt,name=seconds,proto3" json:"seconds,omitempty"` // over its committed steps and evaluations
+	Evaluations   []*EvaluationCommitted `protobuf:"bytes,10,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobEnded) Reset() {
+	*x = JobEnded{}
+	mi := &file_fsm_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobEnded) ProtoMessage() {}
+
+func (x *JobEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobEnded.ProtoReflect.Descriptor instead.
+func (*JobEnded) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *JobEnded) GetJob() *JobQueued {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *JobEnded) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *JobEnded) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *JobEnded) GetArchive() []byte {
+	if x != nil {
+		return x.Archive
+	}
+	return nil
+}
+
+func (x *JobEnded) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *JobEnded) GetTotalSteps() int64 {
+	if x != nil {
+		return x.TotalSteps
+	}
+	return 0
+}
+
+func (x *JobEnded) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *JobEnded) GetStateDigest() []byte {
+	if x != nil {
+		return x.StateDigest
+	}
+	return nil
+}
+
+func (x *JobEnded) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *JobEnded) GetEvaluations() []*EvaluationCommitted {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
 }
 
 type Snapshot struct {
@@ -838,13 +1101,18 @@ type Snapshot struct {
 	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
 	Coordinators  []*CoordinatorJoined   `protobuf:"bytes,17,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
 	Failed        *JobFailed             `protobuf:"bytes,20,opt,name=failed,proto3" json:"failed,omitempty"`             // absent unless the job has failed
+	Request       *JobQueued             `protobuf:"bytes,21,opt,name=request,proto3" json:"request,omitempty"`           // of the job, if it came by the queue
+	Queue         []*JobQueued           `protobuf:"bytes,22,rep,name=queue,proto3" json:"queue,omitempty"`               // jobs that wait, in order
+	Ended         []*JobEnded            `protobuf:"bytes,23,rep,name=ended,proto3" json:"ended,omitempty"`               // oldest first
+	Cancelled     bool                   `protobuf:"varint,24,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	Seconds       float64                `protobuf:"fixed64,25,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fsm_proto_msgTypes[10]
+	mi := &file_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1124,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[10]
+	mi := &file_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1137,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{10}
+	return file_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1012,12 +1280,47 @@ func (x *Snapshot) GetFailed() *JobFailed {
 	return nil
 }
 
+func (x *Snapshot) GetRequest() *JobQueued {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Snapshot) GetQueue() []*JobQueued {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+func (x *Snapshot) GetEnded() []*JobEnded {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Snapshot) GetCancelled() bool {
+	if x != nil {
+		return x.Cancelled
+	}
+	return false
+}
+
+func (x *Snapshot) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
 	"\n" +
 	"\tfsm.proto\x12\n" +
-	"dpt.fsm.v1\"\xfa\x03\n" +
+	"dpt.fsm.v1\"\xf3\x04\n" +
 	"\x05Entry\x129\n" +
 	"\vjob_started\x18\x01 \x01(\v2\x16.dpt.fsm.v1.JobStartedH\x00R\n" +
 	"jobStarted\x12N\n" +
@@ -1027,7 +1330,10 @@ const file_fsm_proto_rawDesc = "" +
 	"\fjob_finished\x18\x05 \x01(\v2\x17.dpt.fsm.v1.JobFinishedH\x00R\vjobFinished\x12N\n" +
 	"\x12coordinator_joined\x18\x06 \x01(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedH\x00R\x11coordinatorJoined\x126\n" +
 	"\n" +
-	"job_failed\x18\a \x01(\v2\x15.dpt.fsm.v1.JobFailedH\x00R\tjobFailedB\x06\n" +
+	"job_failed\x18\a \x01(\v2\x15.dpt.fsm.v1.JobFailedH\x00R\tjobFailed\x126\n" +
+	"\n" +
+	"job_queued\x18\b \x01(\v2\x15.dpt.fsm.v1.JobQueuedH\x00R\tjobQueued\x12?\n" +
+	"\rjob_cancelled\x18\t \x01(\v2\x18.dpt.fsm.v1.JobCancelledH\x00R\fjobCancelledB\x06\n" +
 	"\x04body\"\xb9\x01\n" +
 	"\n" +
 	"JobStarted\x12\x15\n" +
@@ -1037,7 +1343,14 @@ const file_fsm_proto_rawDesc = "" +
 	"totalSteps\x12&\n" +
 	"\x0fsteps_per_epoch\x18\x04 \x01(\x03R\rstepsPerEpoch\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\fR\x05state\x12!\n" +
-	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\",\n" +
+	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\"P\n" +
+	"\tJobQueued\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\"=\n" +
+	"\fJobCancelled\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\",\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x9e\x01\n" +
@@ -1084,7 +1397,20 @@ const file_fsm_proto_rawDesc = "" +
 	"workerAddr\">\n" +
 	"\tEpochStat\x12\x19\n" +
 	"\bloss_sum\x18\x01 \x01(\x01R\alossSum\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xf2\x05\n" +
+	"\x06tokens\x18\x02 \x01(\x03R\x06tokens\"\xc6\x02\n" +
+	"\bJobEnded\x12'\n" +
+	"\x03job\x18\x01 \x01(\v2\x15.dpt.fsm.v1.JobQueuedR\x03job\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\aarchive\x18\x04 \x01(\fR\aarchive\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x03R\x04step\x12\x1f\n" +
+	"\vtotal_steps\x18\x06 \x01(\x03R\n" +
+	"totalSteps\x12\x12\n" +
+	"\x04spec\x18\a \x01(\fR\x04spec\x12!\n" +
+	"\fstate_digest\x18\b \x01(\fR\vstateDigest\x12\x18\n" +
+	"\aseconds\x18\t \x01(\x01R\aseconds\x12A\n" +
+	"\vevaluations\x18\n" +
+	" \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\"\xb4\a\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -1110,7 +1436,12 @@ const file_fsm_proto_rawDesc = "" +
 	"\bnumerics\x18\x13 \x01(\tR\bnumerics\x121\n" +
 	"\x06recent\x18\x10 \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\x06recent\x12A\n" +
 	"\fcoordinators\x18\x11 \x03(\v2\x1d.dpt.fsm.v1.CoordinatorJoinedR\fcoordinators\x12-\n" +
-	"\x06failed\x18\x14 \x01(\v2\x15.dpt.fsm.v1.JobFailedR\x06failedB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\x06failed\x18\x14 \x01(\v2\x15.dpt.fsm.v1.JobFailedR\x06failed\x12/\n" +
+	"\arequest\x18\x15 \x01(\v2\x15.dpt.fsm.v1.JobQueuedR\arequest\x12+\n" +
+	"\x05queue\x18\x16 \x03(\v2\x15.dpt.fsm.v1.JobQueuedR\x05queue\x12*\n" +
+	"\x05ended\x18\x17 \x03(\v2\x14.dpt.fsm.v1.JobEndedR\x05ended\x12\x1c\n" +
+	"\tcancelled\x18\x18 \x01(\bR\tcancelled\x12\x18\n" +
+	"\aseconds\x18\x19 \x01(\x01R\asecondsB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once
@@ -1124,42 +1455,52 @@ func file_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_proto_rawDescData
 }
 
-var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_fsm_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: dpt.fsm.v1.Entry
 	(*JobStarted)(nil),          // 1: dpt.fsm.v1.JobStarted
-	(*Member)(nil),              // 2: dpt.fsm.v1.Member
-	(*GenerationStarted)(nil),   // 3: dpt.fsm.v1.GenerationStarted
-	(*StepCommitted)(nil),       // 4: dpt.fsm.v1.StepCommitted
-	(*EvaluationCommitted)(nil), // 5: dpt.fsm.v1.EvaluationCommitted
-	(*JobFinished)(nil),         // 6: dpt.fsm.v1.JobFinished
-	(*JobFailed)(nil),           // 7: dpt.fsm.v1.JobFailed
-	(*CoordinatorJoined)(nil),   // 8: dpt.fsm.v1.CoordinatorJoined
-	(*EpochStat)(nil),           // 9: dpt.fsm.v1.EpochStat
-	(*Snapshot)(nil),            // 10: dpt.fsm.v1.Snapshot
+	(*JobQueued)(nil),           // 2: dpt.fsm.v1.JobQueued
+	(*JobCancelled)(nil),        // 3: dpt.fsm.v1.JobCancelled
+	(*Member)(nil),              // 4: dpt.fsm.v1.Member
+	(*GenerationStarted)(nil),   // 5: dpt.fsm.v1.GenerationStarted
+	(*StepCommitted)(nil),       // 6: dpt.fsm.v1.StepCommitted
+	(*EvaluationCommitted)(nil), // 7: dpt.fsm.v1.EvaluationCommitted
+	(*JobFinished)(nil),         // 8: dpt.fsm.v1.JobFinished
+	(*JobFailed)(nil),           // 9: dpt.fsm.v1.JobFailed
+	(*CoordinatorJoined)(nil),   // 10: dpt.fsm.v1.CoordinatorJoined
+	(*EpochStat)(nil),           // 11: dpt.fsm.v1.EpochStat
+	(*JobEnded)(nil),            // 12: dpt.fsm.v1.JobEnded
+	(*Snapshot)(nil),            // 13: dpt.fsm.v1.Snapshot
 }
 var file_fsm_proto_depIdxs = []int32{
 	1,  // 0: dpt.fsm.v1.Entry.job_started:type_name -> dpt.fsm.v1.JobStarted
-	3,  // 1: dpt.fsm.v1.Entry.generation_started:type_name -> dpt.fsm.v1.GenerationStarted
-	4,  // 2: dpt.fsm.v1.Entry.step_committed:type_name -> dpt.fsm.v1.StepCommitted
-	5,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
-	6,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
-	8,  // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
-	7,  // 6: dpt.fsm.v1.Entry.job_failed:type_name -> dpt.fsm.v1.JobFailed
-	2,  // 7: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
-	4,  // 8: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
-	1,  // 9: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
-	2,  // 10: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
-	5,  // 11: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
-	9,  // 12: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
-	4,  // 13: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
-	8,  // 14: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
-	7,  // 15: dpt.fsm.v1.Snapshot.failed:type_name -> dpt.fsm.v1.JobFailed
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 1: dpt.fsm.v1.Entry.generation_started:type_name -> dpt.fsm.v1.GenerationStarted
+	6,  // 2: dpt.fsm.v1.Entry.step_committed:type_name -> dpt.fsm.v1.StepCommitted
+	7,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
+	8,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
+	10, // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
+	9,  // 6: dpt.fsm.v1.Entry.job_failed:type_name -> dpt.fsm.v1.JobFailed
+	2,  // 7: dpt.fsm.v1.Entry.job_queued:type_name -> dpt.fsm.v1.JobQueued
+	3,  // 8: dpt.fsm.v1.Entry.job_cancelled:type_name -> dpt.fsm.v1.JobCancelled
+	4,  // 9: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
+	6,  // 10: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
+	2,  // 11: dpt.fsm.v1.JobEnded.job:type_name -> dpt.fsm.v1.JobQueued
+	7,  // 12: dpt.fsm.v1.JobEnded.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	1,  // 13: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
+	4,  // 14: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
+	7,  // 15: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	11, // 16: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
+	6,  // 17: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
+	10, // 18: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
+	9,  // 19: dpt.fsm.v1.Snapshot.failed:type_name -> dpt.fsm.v1.JobFailed
+	2,  // 20: dpt.fsm.v1.Snapshot.request:type_name -> dpt.fsm.v1.JobQueued
+	2,  // 21: dpt.fsm.v1.Snapshot.queue:type_name -> dpt.fsm.v1.JobQueued
+	12, // 22: dpt.fsm.v1.Snapshot.ended:type_name -> dpt.fsm.v1.JobEnded
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_fsm_proto_init() }
@@ -1175,6 +1516,8 @@ func file_fsm_proto_init() {
 		(*Entry_JobFinished)(nil),
 		(*Entry_CoordinatorJoined)(nil),
 		(*Entry_JobFailed)(nil),
+		(*Entry_JobQueued)(nil),
+		(*Entry_JobCancelled)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1182,7 +1525,7 @@ func file_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_proto_rawDesc), len(file_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
