@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -36,8 +37,10 @@ const (
 // belongs to the goroutine that runs loop; sessions, the raft waiter and the clock reach it through events.
 type controller struct {
 	cfg      *Config
-	job      *Job
+	job      *Job // nil while none of the queue's runs
 	node     *node
+	library  *library      // of the queue's jobs
+	workers  *atomic.Int32 // that are ready, for others to read
 	logger   *slog.Logger
 	progress Reporter
 
@@ -62,7 +65,10 @@ type controller struct {
 	done      bool
 	deposed   error // leadership is lost, or this replica cannot keep the log any more
 	failing   bool  // a JobFailed is proposed
-	failed    error // the job cannot go on here and now
+	loading   bool  // the queue's next job is read from its files
+	loads     sync.WaitGroup
+	ended     <-chan struct{} // closed when the loop takes no more events
+	failed    error           // the job cannot go on here and now
 }
 
 // generation is a fixed ring at work.
@@ -87,6 +93,7 @@ type applied struct {
 	future raft.ApplyFuture
 	err    error
 	form   []*session // of a GenerationStarted: the sessions by rank
+	job    *Job       // of a JobStarted
 }
 
 func newController(cfg *Config, job *Job, n *node) *controller {
@@ -95,12 +102,19 @@ func newController(cfg *Config, job *Job, n *node) *controller {
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
 		sessions: map[string]*session{}, patience: time.Now().Add(rejoinGrace),
 	}
-	n.view(func(m *fsm.Machine) {
+	if job != nil {
+		c.resume()
+	}
+	return c
+}
+
+// resume takes over how far the log's job has come.
+func (c *controller) resume() {
+	c.node.view(func(m *fsm.Machine) {
 		c.jobID = m.JobID()
 		number, members := m.Generation()
-		c.begun, c.expected = number > 0, len(members)
+		c.begun, c.expected = number > m.FirstGeneration(), len(members)
 	})
-	return c
 }
 
 // loop runs the job to its end. It returns nil when the job is finished or has failed for good, ctx's error when it was stopped, an
@@ -119,7 +133,8 @@ func (c *controller) loop(ctx context.Context) error {
 			}
 		}
 	}()
-	defer func() { stop(nil); close(c.waits); <-waiter }()
+	defer func() { stop(nil); close(c.waits); <-waiter; c.loads.Wait() }()
+	c.ended = ctx.Done()
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	c.lastStep = time.Now()
@@ -132,7 +147,13 @@ func (c *controller) loop(ctx context.Context) error {
 		case <-ticker.C:
 			c.handle(event{tick: true})
 		}
-		if c.failed == nil && c.deposed == nil && !c.done && !c.failing {
+		if c.workers != nil {
+			c.workers.Store(int32(len(c.ready())))
+		}
+		if c.cfg.Serve {
+			c.turn()
+		}
+		if c.job != nil && c.failed == nil && c.deposed == nil && !c.done && !c.failing {
 			c.advance()
 		}
 		if c.failed != nil || c.deposed != nil || c.done {
@@ -154,6 +175,8 @@ func (c *controller) handle(e event) {
 		c.onMessage(e.session, e.message)
 	case e.session != nil:
 		c.onLeft(e.session, e.left)
+	case e.loaded != nil:
+		c.onLoaded(e.loaded)
 	case e.tick:
 		c.expireSilent()
 	}
@@ -161,6 +184,11 @@ func (c *controller) handle(e event) {
 
 // fail ends this leader's work for a reason that another start may not meet.
 func (c *controller) fail(format string, args ...any) {
+	if c.cfg.Serve && c.job != nil {
+		// The other jobs of the queue are not to suffer for this one.
+		c.failJob(0, fmt.Sprintf(format, args...))
+		return
+	}
 	if c.failed == nil {
 		c.failed = fmt.Errorf(format, args...)
 	}
@@ -175,9 +203,7 @@ func (c *controller) failJob(at fsm.Step, reason string) {
 	var step, total fsm.Step
 	c.node.view(func(m *fsm.Machine) { step, total = m.Step(), m.TotalSteps() })
 	at = min(max(at, step), total)
-	if len(reason) > fsm.MaxFailureLength {
-		reason = strings.ToValidUTF8(reason[:fsm.MaxFailureLength], "")
-	}
+	reason = clip(reason)
 	c.logger.Error("the job cannot go on", "step", at, "reason", reason)
 	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobFailed{JobFailed: &fsmpb.JobFailed{Step: int64(at), Error: reason}}}})
 }
@@ -275,7 +301,9 @@ func (c *controller) propose(a *applied) {
 
 func (c *controller) onApplied(a *applied) {
 	if errors.Is(a.err, fsm.ErrRejected) {
-		c.fail("%w", a.err)
+		if !c.cfg.Serve || c.current() {
+			c.fail("%w", a.err)
+		} // else the job was cancelled before the entry came to the log
 		return
 	}
 	if a.err != nil {
@@ -284,7 +312,12 @@ func (c *controller) onApplied(a *applied) {
 		return
 	}
 	c.cfg.mark(AfterCommit)
+	if c.cfg.Serve && c.job != nil && !c.current() {
+		return
+	}
 	switch b := a.entry.Body.(type) {
+	case *fsmpb.Entry_JobStarted:
+		c.begin(a.job)
 	case *fsmpb.Entry_GenerationStarted:
 		c.onGeneration(b.GenerationStarted, a.form)
 	case *fsmpb.Entry_StepCommitted:
@@ -292,7 +325,7 @@ func (c *controller) onApplied(a *applied) {
 	case *fsmpb.Entry_EvaluationCommitted:
 		c.onEvaluated()
 	case *fsmpb.Entry_JobFinished, *fsmpb.Entry_JobFailed:
-		c.done = true
+		c.done = !c.cfg.Serve
 	}
 }
 

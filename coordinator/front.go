@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"context"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,14 +30,20 @@ const (
 type front struct {
 	coordpb.UnimplementedCoordinatorServer
 	coordpb.UnimplementedReplicasServer
-	node *node
+	coordpb.UnimplementedJobsServer
+	node    *node
+	serve   bool // jobs come by the queue
+	logger  *slog.Logger
+	workers atomic.Int32 // that are ready, while this replica leads
 
 	mu       sync.Mutex
 	server   *server         // of the controller; nil while this replica does not lead
 	finished map[string]bool // replicas that have written the finished job's outputs
 }
 
-func newFront(n *node) *front { return &front{node: n, finished: map[string]bool{}} }
+func newFront(n *node, serve bool, logger *slog.Logger) *front {
+	return &front{node: n, serve: serve, logger: logger, finished: map[string]bool{}}
+}
 
 // lead makes workers go to s; nil ends that.
 func (f *front) lead(s *server) {
@@ -60,6 +68,9 @@ func (f *front) Session(stream coordpb.Coordinator_SessionServer) error {
 		var over bool
 		var failure *fsm.Failure
 		f.node.view(func(m *fsm.Machine) { step, over, failure = m.Step(), m.Finished(), m.Failure() })
+		if f.serve {
+			over, failure = false, nil // there may be another job
+		}
 		if failure != nil {
 			return refuseFailed(failure)
 		}

@@ -38,22 +38,13 @@ func (p *process) reign(ctx context.Context) error {
 	if err := committed(n.propose(&fsmpb.Entry{Body: &fsmpb.Entry_CoordinatorJoined{CoordinatorJoined: joined}})); err != nil {
 		return err
 	}
-	var started, over bool
-	n.view(func(m *fsm.Machine) { started, over = m.Started(), m.Finished() || m.Failure() != nil })
-	if over {
-		return nil
-	}
-	if !started {
-		if err := p.startJob(); err != nil {
+	if !p.cfg.Serve {
+		if over, err := p.ownJob(ctx); over || err != nil {
 			return err
 		}
 	}
-	select {
-	case <-p.recorder.ready: // it checks that the log's job is ours
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 	c := newController(p.cfg, p.job, n)
+	c.library, c.workers = p.library, &p.front.workers
 	closed := make(chan struct{})
 	p.front.lead(&server{events: c.events, version: p.cfg.Version, beat: p.cfg.beat(), logger: p.cfg.Logger, closed: closed})
 	err := c.loop(ctx)
@@ -61,6 +52,30 @@ func (p *process) reign(ctx context.Context) error {
 	c.dismiss(err)
 	close(closed)
 	return err
+}
+
+// ownJob makes sure that the log holds the job that this replica was started with, and says whether it is over.
+func (p *process) ownJob(ctx context.Context) (over bool, err error) {
+	var started bool
+	p.node.view(func(m *fsm.Machine) { started, over = m.Started(), m.Over() })
+	if over {
+		return true, nil
+	}
+	if !started {
+		e, err := p.job.started()
+		if err != nil {
+			return false, err
+		}
+		if err := committed(p.node.propose(e)); err != nil {
+			return false, err
+		}
+	}
+	select {
+	case <-p.recorder.ready: // it checks that the log's job is ours
+		return false, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 }
 
 // workerAddr is where workers reach this replica.
@@ -71,16 +86,16 @@ func (p *process) workerAddr() string {
 	return p.cfg.Listener.Addr().String()
 }
 
-// startJob puts the job into the log.
-func (p *process) startJob() error {
-	state, err := p.job.Initial.MarshalBinary()
+// started is the log entry that starts the job.
+func (j *Job) started() (*fsmpb.Entry, error) {
+	state, err := j.Initial.MarshalBinary()
 	if err != nil {
-		return fmt.Errorf("initial state: %w", err)
+		return nil, fmt.Errorf("initial state: %w", err)
 	}
 	digest := fsm.Sum(state)
-	return committed(p.node.propose(&fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
-		JobId: p.job.ID, Spec: p.job.Spec.Canonical(), TotalSteps: p.job.Spec.Steps, StepsPerEpoch: p.job.Spec.StepsPerEpoch, State: state, StateDigest: digest[:],
-	}}}))
+	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
+		JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, State: state, StateDigest: digest[:],
+	}}}, nil
 }
 
 // lastOne says whether no other replica needs this one, which has finished.

@@ -67,6 +67,7 @@ type JobFile struct {
 	JobID         string  `json:"job_id"`
 	Version       string  `json:"version"`
 	Settings      Spec    `json:"settings"`
+	Status        string  `json:"status"` // running, finished, failed or cancelled
 	Finished      bool    `json:"finished"`
 	Failure       string  `json:"failure,omitempty"` // why it has failed for good
 	Step          int64   `json:"step"`
@@ -152,7 +153,7 @@ func (o *outputs) evaluations(all []fsm.Evaluation) error {
 
 // describe writes job.json.
 func (o *outputs) describe(m *fsm.Machine, version string) error {
-	f := JobFile{JobID: m.JobID(), Version: version, Settings: o.job.Spec, Finished: m.Finished(), Step: int64(m.Step()),
+	f := JobFile{JobID: m.JobID(), Version: version, Settings: o.job.Spec, Status: string(m.Status()), Finished: m.Finished(), Step: int64(m.Step()),
 		StateDigest: m.StateDigest().String(), HistoryDigest: m.History().String(), PromptStep: int64(m.Step())}
 	if b := m.Best(); b != nil {
 		f.PromptStep, f.BestScore = int64(b.Step), b.Score

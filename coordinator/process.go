@@ -38,9 +38,10 @@ var (
 // process is one replica of the coordinator at work.
 type process struct {
 	cfg      *Config
-	job      *Job
+	job      *Job // nil where jobs come by the queue
 	node     *node
-	recorder *recorder
+	recorder *recorder // of job
+	library  *library  // of the queue's jobs
 	front    *front
 }
 
@@ -72,9 +73,14 @@ func (p *process) run(ctx context.Context) error {
 	)
 	coordpb.RegisterCoordinatorServer(srv, p.front)
 	coordpb.RegisterReplicasServer(srv, p.front)
+	coordpb.RegisterJobsServer(srv, p.front)
 	serving := start(func() error { return srv.Serve(p.cfg.Listener) })
 	recordCtx, stopRecorder := context.WithCancel(context.WithoutCancel(ctx))
-	recording := start(func() error { return p.recorder.run(recordCtx) })
+	record := p.recordQueue
+	if !p.cfg.Serve {
+		record = p.recorder.run
+	}
+	recording := start(func() error { return record(recordCtx) })
 
 	err := p.watch(ctx, serving, recording)
 	stopRecorder()
@@ -121,7 +127,7 @@ func (p *process) watch(ctx context.Context, serving, recording *task) (err erro
 				return now.err
 			}
 		case <-recorded:
-			if recorded = nil; recording.err != nil && !errors.As(recording.err, &failed) {
+			if recorded = nil; p.cfg.Serve || recording.err != nil && !errors.As(recording.err, &failed) {
 				return recording.err
 			}
 			patience = time.After(lingerTimeout)

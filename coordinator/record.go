@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -26,8 +28,14 @@ func newRecorder(cfg *Config, job *Job, n *node) *recorder {
 	return &recorder{cfg: cfg, job: job, node: n, ready: make(chan struct{})}
 }
 
-// run returns nil when the job is finished and all its outputs are written, a *FailedError when it has failed for good, ctx's error when it was stopped, and
-// otherwise why this replica cannot record the job.
+// errCancelled says that somebody has ended the job before its end.
+var errCancelled = errors.New("the job was cancelled")
+
+// errForgotten says that the log has dropped the job before this replica has recorded it.
+var errForgotten = errors.New("this replica was away for so long that the log does not hold the job's state any more; other replicas have its outputs")
+
+// run returns nil when the job is finished and all its outputs are written, a *FailedError when it has failed for good, errCancelled, ctx's error when it was
+// stopped, and otherwise why this replica cannot record the job.
 func (r *recorder) run(ctx context.Context) (err error) {
 	defer func() {
 		if r.out != nil {
@@ -53,34 +61,42 @@ func (r *recorder) run(ctx context.Context) (err error) {
 func (r *recorder) sync() (done bool, err error) {
 	var started, finished bool
 	var failure *fsm.Failure
+	var status fsm.Status
 	var step, total fsm.Step
 	var recent []fsm.StepRecord
 	var evaluations []fsm.Evaluation
 	var best fsm.Step
-	r.node.view(func(m *fsm.Machine) {
+	known := r.view(func(m *fsm.Machine) {
+		status = m.Status()
 		started, finished, failure, step, total = m.Started(), m.Finished(), m.Failure(), m.Step(), m.TotalSteps()
 		recent, evaluations = m.Recent(), slices.Clone(m.Evaluations())
 		if b := m.Best(); b != nil {
 			best = b.Step
 		}
 	})
+	if !known {
+		return false, errForgotten
+	}
 	if !started {
 		return false, nil
 	}
 	if r.out == nil {
-		if err := checkJob(r.node, r.job, r.cfg.DataDir); err != nil {
+		if err := r.check(); err != nil {
 			return false, err
 		}
 		if r.out, err = openOutputs(r.cfg.Out, r.job, r.cfg.LogExamples, step); err != nil {
 			return false, err
 		}
-		if err := r.describe(); err != nil {
-			return false, err
+		r.already = status != fsm.Running
+		if !r.already {
+			if err := r.describe(); err != nil {
+				return false, err
+			}
 		}
-		if step > 0 && !finished && failure == nil {
+		if step > 0 && !r.already {
 			r.cfg.Logger.Info("job goes on from its committed step", "step", step, "of", total, "data_dir", r.cfg.DataDir)
 		}
-		if r.already = finished || failure != nil; !r.already {
+		if !r.already {
 			r.cfg.Progress.Start(r.job.Spec, step, total)
 		}
 		r.evaluations = -1 // eval.jsonl may be behind the log
@@ -103,7 +119,7 @@ func (r *recorder) sync() (done bool, err error) {
 		}
 		r.evaluations = n
 	}
-	if !finished && failure == nil {
+	if status == fsm.Running {
 		return false, nil
 	}
 	if !r.already {
@@ -115,8 +131,16 @@ func (r *recorder) sync() (done bool, err error) {
 		}
 		return false, &FailedError{Failure: *failure, Committed: step, Total: total, DataDir: r.cfg.DataDir}
 	}
+	if !finished {
+		if err := r.describe(); err != nil {
+			return false, err
+		}
+		return false, errCancelled
+	}
 	r.cfg.mark(BeforePrompts)
-	r.node.view(func(m *fsm.Machine) { err = r.out.prompts(m) })
+	if !r.view(func(m *fsm.Machine) { err = r.out.prompts(m) }) {
+		err = errForgotten
+	}
 	if err != nil {
 		return false, err
 	}
@@ -148,21 +172,113 @@ func (r *recorder) steps(recent []fsm.StepRecord, report bool) error {
 }
 
 func (r *recorder) describe() (err error) {
-	r.node.view(func(m *fsm.Machine) { err = r.out.describe(m, r.cfg.Version) })
+	if !r.view(func(m *fsm.Machine) { err = r.out.describe(m, r.cfg.Version) }) {
+		return errForgotten
+	}
 	return err
 }
 
-// checkJob checks that the log holds this replica's job, settings, data and model.
-func checkJob(n *node, job *Job, dir string) error {
+// view runs f with the machine of the recorder's job, which may be over. It says whether the log still holds it.
+func (r *recorder) view(f func(m *fsm.Machine)) (found bool) {
+	r.node.view(func(m *fsm.Machine) {
+		if !r.cfg.Serve || m.JobID() == r.job.ID {
+			f(m)
+			found = true
+			return
+		}
+		for _, e := range m.Ended() {
+			if e.ID == r.job.ID && e.Archive() != nil {
+				f(e.Archive())
+				found = true
+			}
+		}
+	})
+	return found
+}
+
+// recordQueue records the queue's jobs in their order, until ctx ends or this replica cannot.
+func (p *process) recordQueue(ctx context.Context) error {
+	done := map[string]bool{}
+	for {
+		q, err := p.nextToRecord(done)
+		if err != nil {
+			return err
+		}
+		if q.ID == "" {
+			select {
+			case <-p.node.replica.applied:
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		cfg := *p.cfg
+		cfg.Out = filepath.Join(cfg.Out, q.Name)
+		job, err := p.library.load(q)
+		if err != nil {
+			return fmt.Errorf("%w; every replica needs the same data and models", err)
+		}
+		err = newRecorder(&cfg, job, p.node).run(ctx)
+		var failed *FailedError
+		switch {
+		case err == nil:
+			cfg.Logger.Info("job finished", "job", q.Name, "out", cfg.Out)
+		case errors.As(err, &failed):
+			cfg.Logger.Error("job failed", "job", q.Name, "step", failed.Step, "reason", failed.Reason)
+		case errors.Is(err, errCancelled):
+			cfg.Logger.Info("job cancelled", "job", q.Name)
+		case errors.Is(err, errForgotten):
+			cfg.Logger.Warn("job not recorded here", "job", q.Name, "reason", err)
+		default:
+			return err
+		}
+		done[q.ID] = true
+	}
+}
+
+// nextToRecord is the first job that has started and whose outputs this replica lacks; the zero value if there is none.
+func (p *process) nextToRecord(done map[string]bool) (next fsm.Queued, err error) {
+	var ended []fsm.Queued
+	var running fsm.Queued
+	var own bool
+	p.node.view(func(m *fsm.Machine) {
+		own = m.Started() && m.Request().ID == ""
+		for _, e := range m.Ended() {
+			if !done[e.ID] && e.Archive() != nil {
+				ended = append(ended, e.Queued)
+			}
+		}
+		if m.Status() == fsm.Running {
+			running = m.Request()
+		}
+	})
+	if own {
+		return next, fmt.Errorf("data directory %s holds one job that came by no queue, want that of a coordinator that serves one; use another --data-dir", p.cfg.DataDir)
+	}
+	for _, q := range ended {
+		there, err := recorded(filepath.Join(p.cfg.Out, q.Name), q.ID)
+		if err != nil || !there {
+			return q, err
+		}
+		done[q.ID] = true
+	}
+	return running, nil
+}
+
+// check checks that the log holds this replica's job, settings, data and model.
+func (r *recorder) check() error {
+	n, job, dir := r.node, r.job, r.cfg.DataDir
 	var diff string
 	var err error
 	var failure *fsm.Failure
-	n.view(func(m *fsm.Machine) { diff, err = diffSpec(m.Spec(), job.Spec); failure = m.Failure() })
+	r.view(func(m *fsm.Machine) { diff, err = diffSpec(m.Spec(), job.Spec); failure = m.Failure() })
 	switch {
 	case err != nil:
 		return fmt.Errorf("data directory %s: %w", dir, err)
 	case diff == "":
 		return nil
+	case r.cfg.Serve:
+		return fmt.Errorf("job %s in the log differs from what this replica makes of its settings: %s; every replica needs the same data and models", job.ID, diff)
 	case n.alone() && failure != nil:
 		return fmt.Errorf("data directory %s holds a job that failed at step %d (%s), and this is another one: %s; start it with another --out or --data-dir, or delete %s",
 			dir, failure.Step, failure.Reason, diff, dir)

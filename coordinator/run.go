@@ -18,6 +18,9 @@ import (
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.
 type Config struct {
 	Settings Settings
+	// Serve runs the jobs that come by the queue, one after another until ctx ends, instead of one of Settings. Out then has a
+	// directory for each, of its name.
+	Serve    bool
 	Nodes    int          // workers to wait for before training starts
 	MinNodes int          // workers to go on with when others are lost
 	Listener net.Listener // for workers; the coordinator closes it
@@ -47,6 +50,9 @@ type Config struct {
 
 // maxMessage bounds one message: a trainer state of five million parameters fits.
 const maxMessage = 64 << 20
+
+// queuedState stands in for the size of the trainer state, which a queue's next job decides.
+const queuedState = 1 << 20
 
 // beat is the time between heartbeats in a session, in either direction.
 func (c *Config) beat() time.Duration { return c.HeartbeatTimeout / 5 }
@@ -108,19 +114,29 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	cfg.Progress = &oneByOne{to: cfg.Progress}
 	cfg.CommitEvery = max(1, cfg.CommitEvery)
-	job, err := LoadJob(cfg.Settings, cfg.Logger)
+	var job *Job
+	stateSize := queuedState
+	if !cfg.Serve {
+		var err error
+		if job, err = LoadJob(cfg.Settings, cfg.Logger); err != nil {
+			return nil, err
+		}
+		state, err := job.Initial.MarshalBinary()
+		if err != nil {
+			return nil, fmt.Errorf("initial state: %w", err)
+		}
+		stateSize = len(state)
+	}
+	n, err := openNode(cfg.DataDir, cfg.Storage, cfg.Replication, stateSize, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
-	state, err := job.Initial.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("initial state: %w", err)
+	p := &process{cfg: &cfg, job: job, node: n, front: newFront(n, cfg.Serve, cfg.Logger)}
+	if cfg.Serve {
+		p.library = &library{logger: cfg.Logger}
+	} else {
+		p.recorder = newRecorder(&cfg, job, n)
 	}
-	n, err := openNode(cfg.DataDir, cfg.Storage, cfg.Replication, len(state), cfg.Logger)
-	if err != nil {
-		return nil, err
-	}
-	p := &process{cfg: &cfg, job: job, node: n, recorder: newRecorder(&cfg, job, n), front: newFront(n)}
 	err = p.run(ctx)
 	if cerr := n.close(); cerr != nil && err == nil {
 		err = fmt.Errorf("close the raft log in %s: %w", cfg.DataDir, cerr)
@@ -130,6 +146,12 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 
 // result is what Run returns after the replica has stopped.
 func (p *process) result(ctx context.Context, err error) (*Result, error) {
+	if p.cfg.Serve {
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+			err = nil
+		}
+		return &Result{Out: p.cfg.Out}, err
+	}
 	res := &Result{Out: p.cfg.Out, AlreadyDone: p.recorder.already}
 	var total fsm.Step
 	p.node.view(func(m *fsm.Machine) {

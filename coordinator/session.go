@@ -69,6 +69,7 @@ type event struct {
 	message *coordpb.WorkerMessage
 	left    error // the session is over
 	applied *applied
+	loaded  *loaded
 	tick    bool
 }
 

@@ -103,7 +103,7 @@ func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
 }
 
 func (c *controller) onFailure(s *session, f *coordpb.Failure) {
-	if f.Fatal {
+	if f.Fatal && (!c.cfg.Serve || c.gen != nil && uint64(c.gen.number) == f.Generation) {
 		c.failJob(fsm.Step(f.Step), fmt.Sprintf("%s (found by worker %s)", f.Error, s.id))
 		return
 	}

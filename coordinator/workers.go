@@ -30,6 +30,15 @@ func (c *controller) onHello(s *session) {
 		}
 	}
 	c.sessions[s.id] = s
+	c.welcome(s)
+}
+
+// welcome tells the worker about the job, or that there is none now.
+func (c *controller) welcome(s *session) {
+	if c.job == nil {
+		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Idle{Idle: &coordpb.Idle{HeartbeatIntervalMs: c.cfg.beat().Milliseconds()}}})
+		return
+	}
 	d := c.job.ModelDigest
 	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: &coordpb.Welcome{
 		JobId: c.jobID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
@@ -38,6 +47,9 @@ func (c *controller) onHello(s *session) {
 }
 
 func (c *controller) onReady(s *session, r *coordpb.Ready) {
+	if c.job == nil || r.JobId != c.jobID {
+		return // it answers the welcome to a job that is over
+	}
 	got, err := fsm.DigestOf(r.ModelDigest)
 	if err != nil {
 		s.close(codes.InvalidArgument, "%s: model %v", s, err)

@@ -103,6 +103,11 @@ func listen(t *testing.T, addr string) net.Listener {
 // startCoordinator runs a coordinator on out; addr "" is a free port.
 func startCoordinator(t *testing.T, s coordinator.Settings, nodes int, out, addr string) *cluster {
 	t.Helper()
+	return startCoordinatorWith(t, s, nodes, out, addr, func(*coordinator.Config) {})
+}
+
+func startCoordinatorWith(t *testing.T, s coordinator.Settings, nodes int, out, addr string, change func(*coordinator.Config)) *cluster {
+	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
@@ -111,6 +116,7 @@ func startCoordinator(t *testing.T, s coordinator.Settings, nodes int, out, addr
 	c := &cluster{t: t, out: out, addr: l.Addr().String(), stop: stop, result: make(chan outcome, 1), steps: make(chan fsm.Step, 4096), logged: make(chan string, 4096)}
 	cfg := coordinator.Config{Settings: s, Nodes: nodes, MinNodes: 1, Listener: l, Out: out, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second,
 		StepTimeout: time.Minute, LogExamples: true, Version: "test", Logger: testLogger(t, "coordinator", c.logged), Progress: watch{steps: c.steps}}
+	change(&cfg)
 	c.wg.Go(func() {
 		res, err := coordinator.Run(ctx, cfg)
 		c.result <- outcome{res, err}

@@ -41,7 +41,7 @@ func TestWorkerOfOtherNumericsIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		ModelDigest: m.GetWelcome().GetModelDigest(), Engine: "abacus", Numerics: "abacus/decimal"}}})
+		JobId: m.GetWelcome().GetJobId(), ModelDigest: m.GetWelcome().GetModelDigest(), Engine: "abacus", Numerics: "abacus/decimal"}}})
 	for err == nil {
 		_, err = stream.Recv()
 	}

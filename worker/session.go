@@ -92,12 +92,12 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	if first.GetFinish() != nil {
 		return s.stream.CloseSend()
 	}
-	welcome := first.GetWelcome()
-	if welcome == nil {
+	welcome, idle := first.GetWelcome(), first.GetIdle()
+	if welcome == nil && idle == nil {
 		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.addr, first.Body)}
 	}
 	s.welcome = true
-	beat := time.Duration(welcome.HeartbeatIntervalMs) * time.Millisecond
+	beat := time.Duration(welcome.GetHeartbeatIntervalMs()+idle.GetHeartbeatIntervalMs()) * time.Millisecond
 	if beat <= 0 {
 		beat = defaultHeartbeat
 	}
@@ -107,23 +107,13 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	go func() { defer close(beating); s.beat(beatCtx, beat) }()
 	defer func() { stopBeat(); <-beating }()
 
-	want, err := fsm.DigestOf(welcome.ModelDigest)
-	if err != nil {
-		return &localError{fmt.Errorf("coordinator %s: model %w", s.addr, err)}
-	}
-	if err := s.load(welcome.ModelName, want); err != nil {
-		return &localError{err}
-	}
-	job, err := newTrainer(s.worker, welcome)
-	if err != nil {
-		return &localError{err}
-	}
-	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", welcome.JobId, "ring", s.Advertise)
-	digest := s.backbone.Digest()
-	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(),
-	}}}); err != nil {
-		return s.ended(err)
+	var job *trainer // nil while there is no job
+	if welcome != nil {
+		if job, err = s.take(welcome); err != nil {
+			return err
+		}
+	} else {
+		s.Logger.Info("joined the coordinator, which has no job now", "coordinator", s.addr, "ring", s.Advertise)
 	}
 	// A coordinator that hangs keeps its connections. It is missed by its heartbeats.
 	limit := missedBeats * beat
@@ -141,7 +131,20 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 			return err
 		}
 		switch b := m.Body.(type) {
+		case *coordpb.CoordinatorMessage_Welcome:
+			s.stopGeneration()
+			watch.Stop() // while this goroutine loads, it does not listen
+			if job, err = s.take(b.Welcome); err != nil {
+				return err
+			}
+			watch.Reset(limit)
+		case *coordpb.CoordinatorMessage_Idle:
+			s.stopGeneration()
+			job = nil
 		case *coordpb.CoordinatorMessage_StartGeneration:
+			if job == nil {
+				return &localError{fmt.Errorf("coordinator %s: generation %d without a job", s.addr, b.StartGeneration.Generation)}
+			}
 			if err := s.startGeneration(ctx, job, b.StartGeneration); err != nil {
 				return &localError{err}
 			}
@@ -156,6 +159,29 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 			return &localError{fmt.Errorf("coordinator %s: unexpected message %T", s.addr, m.Body)}
 		}
 	}
+}
+
+// take makes this worker ready for a job, and says so.
+func (s *session) take(w *coordpb.Welcome) (*trainer, error) {
+	want, err := fsm.DigestOf(w.ModelDigest)
+	if err != nil {
+		return nil, &localError{fmt.Errorf("coordinator %s: model %w", s.addr, err)}
+	}
+	if err := s.load(w.ModelName, want); err != nil {
+		return nil, &localError{err}
+	}
+	job, err := newTrainer(s.worker, w)
+	if err != nil {
+		return nil, &localError{err}
+	}
+	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", w.JobId, "ring", s.Advertise)
+	digest := s.backbone.Digest()
+	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
+		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(), JobId: w.JobId,
+	}}}); err != nil {
+		return nil, s.ended(err)
+	}
+	return job, nil
 }
 
 // ended turns a failed Send into the reason that the server gave: Send itself only says EOF.

@@ -233,6 +233,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_Finish
 	//	*CoordinatorMessage_Heartbeat
 	//	*CoordinatorMessage_StandDown
+	//	*CoordinatorMessage_Idle
 	Body          isCoordinatorMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -338,6 +339,15 @@ func (x *CoordinatorMessage) GetStandDown() *StandDown {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetIdle() *Idle {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_Idle); ok {
+			return x.Idle
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Body interface {
 	isCoordinatorMessage_Body()
 }
@@ -370,6 +380,10 @@ type CoordinatorMessage_StandDown struct {
 	StandDown *StandDown `protobuf:"bytes,7,opt,name=stand_down,json=standDown,proto3,oneof"`
 }
 
+type CoordinatorMessage_Idle struct {
+	Idle *Idle `protobuf:"bytes,8,opt,name=idle,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_StartGeneration) isCoordinatorMessage_Body() {}
@@ -383,6 +397,8 @@ func (*CoordinatorMessage_Finish) isCoordinatorMessage_Body() {}
 func (*CoordinatorMessage_Heartbeat) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_StandDown) isCoordinatorMessage_Body() {}
+
+func (*CoordinatorMessage_Idle) isCoordinatorMessage_Body() {}
 
 // Hello opens a session.
 type Hello struct {
@@ -554,6 +570,51 @@ func (x *Welcome) GetStepTimeoutMs() int64 {
 	return 0
 }
 
+// Idle says that there is no job now. The worker keeps its session and what it has loaded, and waits for the next Welcome.
+type Idle struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	HeartbeatIntervalMs int64                  `protobuf:"varint,1,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Idle) Reset() {
+	*x = Idle{}
+	mi := &file_coord_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Idle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Idle) ProtoMessage() {}
+
+func (x *Idle) ProtoReflect() protoreflect.Message {
+	mi := &file_coord_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Idle.ProtoReflect.Descriptor instead.
+func (*Idle) Descriptor() ([]byte, []int) {
+	return file_coord_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Idle) GetHeartbeatIntervalMs() int64 {
+	if x != nil {
+		return x.HeartbeatIntervalMs
+	}
+	return 0
+}
+
 // TrainSpec is what the update depends on.
 type TrainSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -575,7 +636,7 @@ type TrainSpec struct {
 
 func (x *TrainSpec) Reset() {
 	*x = TrainSpec{}
-	mi := &file_coord_proto_msgTypes[4]
+	mi := &file_coord_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +648,7 @@ func (x *TrainSpec) String() string {
 func (*TrainSpec) ProtoMessage() {}
 
 func (x *TrainSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[4]
+	mi := &file_coord_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +661,7 @@ func (x *TrainSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainSpec.ProtoReflect.Descriptor instead.
 func (*TrainSpec) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{4}
+	return file_coord_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TrainSpec) GetMethod() string {
@@ -693,14 +754,15 @@ type Ready struct {
 	ModelDigest   []byte                 `protobuf:"bytes,1,opt,name=model_digest,json=modelDigest,proto3" json:"model_digest,omitempty"`
 	ModelName     string                 `protobuf:"bytes,2,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"` // where the worker has it
 	Engine        string                 `protobuf:"bytes,3,opt,name=engine,proto3" json:"engine,omitempty"`
-	Numerics      string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"` // what decides the bits of its gradients
+	Numerics      string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"`        // what decides the bits of its gradients
+	JobId         string                 `protobuf:"bytes,5,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"` // of the Welcome that this answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_coord_proto_msgTypes[5]
+	mi := &file_coord_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +774,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[5]
+	mi := &file_coord_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +787,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{5}
+	return file_coord_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ready) GetModelDigest() []byte {
@@ -756,6 +818,13 @@ func (x *Ready) GetNumerics() string {
 	return ""
 }
 
+func (x *Ready) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -766,7 +835,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_coord_proto_msgTypes[6]
+	mi := &file_coord_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +847,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[6]
+	mi := &file_coord_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +860,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{6}
+	return file_coord_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Member) GetId() string {
@@ -822,7 +891,7 @@ type StartGeneration struct {
 
 func (x *StartGeneration) Reset() {
 	*x = StartGeneration{}
-	mi := &file_coord_proto_msgTypes[7]
+	mi := &file_coord_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +903,7 @@ func (x *StartGeneration) String() string {
 func (*StartGeneration) ProtoMessage() {}
 
 func (x *StartGeneration) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[7]
+	mi := &file_coord_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +916,7 @@ func (x *StartGeneration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartGeneration.ProtoReflect.Descriptor instead.
 func (*StartGeneration) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{7}
+	return file_coord_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartGeneration) GetGeneration() uint64 {
@@ -896,7 +965,7 @@ type Example struct {
 
 func (x *Example) Reset() {
 	*x = Example{}
-	mi := &file_coord_proto_msgTypes[8]
+	mi := &file_coord_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +977,7 @@ func (x *Example) String() string {
 func (*Example) ProtoMessage() {}
 
 func (x *Example) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[8]
+	mi := &file_coord_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +990,7 @@ func (x *Example) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Example.ProtoReflect.Descriptor instead.
 func (*Example) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{8}
+	return file_coord_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Example) GetId() string {
@@ -955,7 +1024,7 @@ type MicroBatch struct {
 
 func (x *MicroBatch) Reset() {
 	*x = MicroBatch{}
-	mi := &file_coord_proto_msgTypes[9]
+	mi := &file_coord_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1036,7 @@ func (x *MicroBatch) String() string {
 func (*MicroBatch) ProtoMessage() {}
 
 func (x *MicroBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[9]
+	mi := &file_coord_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1049,7 @@ func (x *MicroBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MicroBatch.ProtoReflect.Descriptor instead.
 func (*MicroBatch) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{9}
+	return file_coord_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MicroBatch) GetIndex() int32 {
@@ -1014,7 +1083,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_coord_proto_msgTypes[10]
+	mi := &file_coord_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1095,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[10]
+	mi := &file_coord_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1108,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{10}
+	return file_coord_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Plan) GetGeneration() uint64 {
@@ -1118,7 +1187,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_coord_proto_msgTypes[11]
+	mi := &file_coord_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1199,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[11]
+	mi := &file_coord_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1212,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{11}
+	return file_coord_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Report) GetGeneration() uint64 {
@@ -1234,7 +1303,7 @@ type Contribution struct {
 
 func (x *Contribution) Reset() {
 	*x = Contribution{}
-	mi := &file_coord_proto_msgTypes[12]
+	mi := &file_coord_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1315,7 @@ func (x *Contribution) String() string {
 func (*Contribution) ProtoMessage() {}
 
 func (x *Contribution) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[12]
+	mi := &file_coord_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1328,7 @@ func (x *Contribution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contribution.ProtoReflect.Descriptor instead.
 func (*Contribution) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{12}
+	return file_coord_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Contribution) GetMicroBatch() int32 {
@@ -1289,7 +1358,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_coord_proto_msgTypes[13]
+	mi := &file_coord_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1370,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[13]
+	mi := &file_coord_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1383,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{13}
+	return file_coord_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Progress) GetGeneration() uint64 {
@@ -1348,7 +1417,7 @@ type StandDown struct {
 
 func (x *StandDown) Reset() {
 	*x = StandDown{}
-	mi := &file_coord_proto_msgTypes[14]
+	mi := &file_coord_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1429,7 @@ func (x *StandDown) String() string {
 func (*StandDown) ProtoMessage() {}
 
 func (x *StandDown) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[14]
+	mi := &file_coord_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1442,7 @@ func (x *StandDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandDown.ProtoReflect.Descriptor instead.
 func (*StandDown) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{14}
+	return file_coord_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StandDown) GetGeneration() uint64 {
@@ -1395,7 +1464,7 @@ type Standby struct {
 
 func (x *Standby) Reset() {
 	*x = Standby{}
-	mi := &file_coord_proto_msgTypes[15]
+	mi := &file_coord_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1476,7 @@ func (x *Standby) String() string {
 func (*Standby) ProtoMessage() {}
 
 func (x *Standby) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[15]
+	mi := &file_coord_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1489,7 @@ func (x *Standby) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standby.ProtoReflect.Descriptor instead.
 func (*Standby) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{15}
+	return file_coord_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Standby) GetGeneration() uint64 {
@@ -1458,7 +1527,7 @@ type Evaluate struct {
 
 func (x *Evaluate) Reset() {
 	*x = Evaluate{}
-	mi := &file_coord_proto_msgTypes[16]
+	mi := &file_coord_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1539,7 @@ func (x *Evaluate) String() string {
 func (*Evaluate) ProtoMessage() {}
 
 func (x *Evaluate) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[16]
+	mi := &file_coord_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1552,7 @@ func (x *Evaluate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluate.ProtoReflect.Descriptor instead.
 func (*Evaluate) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{16}
+	return file_coord_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Evaluate) GetGeneration() uint64 {
@@ -1533,7 +1602,7 @@ type EvaluationReport struct {
 
 func (x *EvaluationReport) Reset() {
 	*x = EvaluationReport{}
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1614,7 @@ func (x *EvaluationReport) String() string {
 func (*EvaluationReport) ProtoMessage() {}
 
 func (x *EvaluationReport) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[17]
+	mi := &file_coord_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1627,7 @@ func (x *EvaluationReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluationReport.ProtoReflect.Descriptor instead.
 func (*EvaluationReport) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{17}
+	return file_coord_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EvaluationReport) GetGeneration() uint64 {
@@ -1600,7 +1669,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1681,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[18]
+	mi := &file_coord_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1694,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{18}
+	return file_coord_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Output) GetTokens() []int32 {
@@ -1664,7 +1733,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_coord_proto_msgTypes[19]
+	mi := &file_coord_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1745,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[19]
+	mi := &file_coord_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1758,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{19}
+	return file_coord_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Failure) GetGeneration() uint64 {
@@ -1743,7 +1812,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_coord_proto_msgTypes[20]
+	mi := &file_coord_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1824,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[20]
+	mi := &file_coord_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1837,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{20}
+	return file_coord_proto_rawDescGZIP(), []int{21}
 }
 
 // Redirect says which replica of the coordinator leads.
@@ -1782,7 +1851,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_coord_proto_msgTypes[21]
+	mi := &file_coord_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1863,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[21]
+	mi := &file_coord_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1876,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{21}
+	return file_coord_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Redirect) GetLeader() string {
@@ -1832,7 +1901,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_coord_proto_msgTypes[22]
+	mi := &file_coord_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1913,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[22]
+	mi := &file_coord_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1926,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{22}
+	return file_coord_proto_rawDescGZIP(), []int{23}
 }
 
 // Finish: the job is over; the worker exits 0.
@@ -1870,7 +1939,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_coord_proto_msgTypes[23]
+	mi := &file_coord_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1951,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_coord_proto_msgTypes[23]
+	mi := &file_coord_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1964,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_coord_proto_rawDescGZIP(), []int{23}
+	return file_coord_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Finish) GetSteps() int64 {
@@ -1922,7 +1991,7 @@ const file_coord_proto_rawDesc = "" +
 	"\x05leave\x18\a \x01(\v2\x13.dpt.coord.v1.LeaveH\x00R\x05leave\x124\n" +
 	"\bprogress\x18\b \x01(\v2\x16.dpt.coord.v1.ProgressH\x00R\bprogress\x121\n" +
 	"\astandby\x18\t \x01(\v2\x15.dpt.coord.v1.StandbyH\x00R\astandbyB\x06\n" +
-	"\x04body\"\x9e\x03\n" +
+	"\x04body\"\xc8\x03\n" +
 	"\x12CoordinatorMessage\x121\n" +
 	"\awelcome\x18\x01 \x01(\v2\x15.dpt.coord.v1.WelcomeH\x00R\awelcome\x12J\n" +
 	"\x10start_generation\x18\x02 \x01(\v2\x1d.dpt.coord.v1.StartGenerationH\x00R\x0fstartGeneration\x12(\n" +
@@ -1931,7 +2000,8 @@ const file_coord_proto_rawDesc = "" +
 	"\x06finish\x18\x05 \x01(\v2\x14.dpt.coord.v1.FinishH\x00R\x06finish\x127\n" +
 	"\theartbeat\x18\x06 \x01(\v2\x17.dpt.coord.v1.HeartbeatH\x00R\theartbeat\x128\n" +
 	"\n" +
-	"stand_down\x18\a \x01(\v2\x17.dpt.coord.v1.StandDownH\x00R\tstandDownB\x06\n" +
+	"stand_down\x18\a \x01(\v2\x17.dpt.coord.v1.StandDownH\x00R\tstandDown\x12(\n" +
+	"\x04idle\x18\b \x01(\v2\x12.dpt.coord.v1.IdleH\x00R\x04idleB\x06\n" +
 	"\x04body\"\x8b\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
@@ -1947,7 +2017,9 @@ const file_coord_proto_rawDesc = "" +
 	"\fmodel_digest\x18\x04 \x01(\fR\vmodelDigest\x12-\n" +
 	"\x05train\x18\x05 \x01(\v2\x17.dpt.coord.v1.TrainSpecR\x05train\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x06 \x01(\x03R\x13heartbeatIntervalMs\x12&\n" +
-	"\x0fstep_timeout_ms\x18\a \x01(\x03R\rstepTimeoutMs\"\xe3\x02\n" +
+	"\x0fstep_timeout_ms\x18\a \x01(\x03R\rstepTimeoutMs\":\n" +
+	"\x04Idle\x122\n" +
+	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\"\xe3\x02\n" +
 	"\tTrainSpec\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03dim\x18\x02 \x01(\x05R\x03dim\x12\x16\n" +
@@ -1964,13 +2036,14 @@ const file_coord_proto_rawDesc = "" +
 	" \x01(\x01R\vmaxGradNorm\x12!\n" +
 	"\fwarmup_steps\x18\v \x01(\x03R\vwarmupSteps\x12\x1f\n" +
 	"\vtotal_steps\x18\f \x01(\x03R\n" +
-	"totalSteps\"}\n" +
+	"totalSteps\"\x94\x01\n" +
 	"\x05Ready\x12!\n" +
 	"\fmodel_digest\x18\x01 \x01(\fR\vmodelDigest\x12\x1d\n" +
 	"\n" +
 	"model_name\x18\x02 \x01(\tR\tmodelName\x12\x16\n" +
 	"\x06engine\x18\x03 \x01(\tR\x06engine\x12\x1a\n" +
-	"\bnumerics\x18\x04 \x01(\tR\bnumerics\"5\n" +
+	"\bnumerics\x18\x04 \x01(\tR\bnumerics\x12\x15\n" +
+	"\x06job_id\x18\x05 \x01(\tR\x05jobId\"5\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tring_addr\x18\x02 \x01(\tR\bringAddr\"\xac\x01\n" +
@@ -2092,65 +2165,67 @@ func file_coord_proto_rawDescGZIP() []byte {
 	return file_coord_proto_rawDescData
 }
 
-var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_coord_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_coord_proto_goTypes = []any{
 	(*WorkerMessage)(nil),      // 0: dpt.coord.v1.WorkerMessage
 	(*CoordinatorMessage)(nil), // 1: dpt.coord.v1.CoordinatorMessage
 	(*Hello)(nil),              // 2: dpt.coord.v1.Hello
 	(*Welcome)(nil),            // 3: dpt.coord.v1.Welcome
-	(*TrainSpec)(nil),          // 4: dpt.coord.v1.TrainSpec
-	(*Ready)(nil),              // 5: dpt.coord.v1.Ready
-	(*Member)(nil),             // 6: dpt.coord.v1.Member
-	(*StartGeneration)(nil),    // 7: dpt.coord.v1.StartGeneration
-	(*Example)(nil),            // 8: dpt.coord.v1.Example
-	(*MicroBatch)(nil),         // 9: dpt.coord.v1.MicroBatch
-	(*Plan)(nil),               // 10: dpt.coord.v1.Plan
-	(*Report)(nil),             // 11: dpt.coord.v1.Report
-	(*Contribution)(nil),       // 12: dpt.coord.v1.Contribution
-	(*Progress)(nil),           // 13: dpt.coord.v1.Progress
-	(*StandDown)(nil),          // 14: dpt.coord.v1.StandDown
-	(*Standby)(nil),            // 15: dpt.coord.v1.Standby
-	(*Evaluate)(nil),           // 16: dpt.coord.v1.Evaluate
-	(*EvaluationReport)(nil),   // 17: dpt.coord.v1.EvaluationReport
-	(*Output)(nil),             // 18: dpt.coord.v1.Output
-	(*Failure)(nil),            // 19: dpt.coord.v1.Failure
-	(*Heartbeat)(nil),          // 20: dpt.coord.v1.Heartbeat
-	(*Redirect)(nil),           // 21: dpt.coord.v1.Redirect
-	(*Leave)(nil),              // 22: dpt.coord.v1.Leave
-	(*Finish)(nil),             // 23: dpt.coord.v1.Finish
+	(*Idle)(nil),               // 4: dpt.coord.v1.Idle
+	(*TrainSpec)(nil),          // 5: dpt.coord.v1.TrainSpec
+	(*Ready)(nil),              // 6: dpt.coord.v1.Ready
+	(*Member)(nil),             // 7: dpt.coord.v1.Member
+	(*StartGeneration)(nil),    // 8: dpt.coord.v1.StartGeneration
+	(*Example)(nil),            // 9: dpt.coord.v1.Example
+	(*MicroBatch)(nil),         // 10: dpt.coord.v1.MicroBatch
+	(*Plan)(nil),               // 11: dpt.coord.v1.Plan
+	(*Report)(nil),             // 12: dpt.coord.v1.Report
+	(*Contribution)(nil),       // 13: dpt.coord.v1.Contribution
+	(*Progress)(nil),           // 14: dpt.coord.v1.Progress
+	(*StandDown)(nil),          // 15: dpt.coord.v1.StandDown
+	(*Standby)(nil),            // 16: dpt.coord.v1.Standby
+	(*Evaluate)(nil),           // 17: dpt.coord.v1.Evaluate
+	(*EvaluationReport)(nil),   // 18: dpt.coord.v1.EvaluationReport
+	(*Output)(nil),             // 19: dpt.coord.v1.Output
+	(*Failure)(nil),            // 20: dpt.coord.v1.Failure
+	(*Heartbeat)(nil),          // 21: dpt.coord.v1.Heartbeat
+	(*Redirect)(nil),           // 22: dpt.coord.v1.Redirect
+	(*Leave)(nil),              // 23: dpt.coord.v1.Leave
+	(*Finish)(nil),             // 24: dpt.coord.v1.Finish
 }
 var file_coord_proto_depIdxs = []int32{
 	2,  // 0: dpt.coord.v1.WorkerMessage.hello:type_name -> dpt.coord.v1.Hello
-	5,  // 1: dpt.coord.v1.WorkerMessage.ready:type_name -> dpt.coord.v1.Ready
-	11, // 2: dpt.coord.v1.WorkerMessage.report:type_name -> dpt.coord.v1.Report
-	17, // 3: dpt.coord.v1.WorkerMessage.evaluation:type_name -> dpt.coord.v1.EvaluationReport
-	19, // 4: dpt.coord.v1.WorkerMessage.failure:type_name -> dpt.coord.v1.Failure
-	20, // 5: dpt.coord.v1.WorkerMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
-	22, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
-	13, // 7: dpt.coord.v1.WorkerMessage.progress:type_name -> dpt.coord.v1.Progress
-	15, // 8: dpt.coord.v1.WorkerMessage.standby:type_name -> dpt.coord.v1.Standby
+	6,  // 1: dpt.coord.v1.WorkerMessage.ready:type_name -> dpt.coord.v1.Ready
+	12, // 2: dpt.coord.v1.WorkerMessage.report:type_name -> dpt.coord.v1.Report
+	18, // 3: dpt.coord.v1.WorkerMessage.evaluation:type_name -> dpt.coord.v1.EvaluationReport
+	20, // 4: dpt.coord.v1.WorkerMessage.failure:type_name -> dpt.coord.v1.Failure
+	21, // 5: dpt.coord.v1.WorkerMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
+	23, // 6: dpt.coord.v1.WorkerMessage.leave:type_name -> dpt.coord.v1.Leave
+	14, // 7: dpt.coord.v1.WorkerMessage.progress:type_name -> dpt.coord.v1.Progress
+	16, // 8: dpt.coord.v1.WorkerMessage.standby:type_name -> dpt.coord.v1.Standby
 	3,  // 9: dpt.coord.v1.CoordinatorMessage.welcome:type_name -> dpt.coord.v1.Welcome
-	7,  // 10: dpt.coord.v1.CoordinatorMessage.start_generation:type_name -> dpt.coord.v1.StartGeneration
-	10, // 11: dpt.coord.v1.CoordinatorMessage.plan:type_name -> dpt.coord.v1.Plan
-	16, // 12: dpt.coord.v1.CoordinatorMessage.evaluate:type_name -> dpt.coord.v1.Evaluate
-	23, // 13: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
-	20, // 14: dpt.coord.v1.CoordinatorMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
-	14, // 15: dpt.coord.v1.CoordinatorMessage.stand_down:type_name -> dpt.coord.v1.StandDown
-	4,  // 16: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
-	6,  // 17: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
-	8,  // 18: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
-	9,  // 19: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
-	9,  // 20: dpt.coord.v1.Plan.audit:type_name -> dpt.coord.v1.MicroBatch
-	12, // 21: dpt.coord.v1.Report.contributions:type_name -> dpt.coord.v1.Contribution
-	8,  // 22: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
-	18, // 23: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
-	0,  // 24: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
-	1,  // 25: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
-	25, // [25:26] is the sub-list for method output_type
-	24, // [24:25] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 10: dpt.coord.v1.CoordinatorMessage.start_generation:type_name -> dpt.coord.v1.StartGeneration
+	11, // 11: dpt.coord.v1.CoordinatorMessage.plan:type_name -> dpt.coord.v1.Plan
+	17, // 12: dpt.coord.v1.CoordinatorMessage.evaluate:type_name -> dpt.coord.v1.Evaluate
+	24, // 13: dpt.coord.v1.CoordinatorMessage.finish:type_name -> dpt.coord.v1.Finish
+	21, // 14: dpt.coord.v1.CoordinatorMessage.heartbeat:type_name -> dpt.coord.v1.Heartbeat
+	15, // 15: dpt.coord.v1.CoordinatorMessage.stand_down:type_name -> dpt.coord.v1.StandDown
+	4,  // 16: dpt.coord.v1.CoordinatorMessage.idle:type_name -> dpt.coord.v1.Idle
+	5,  // 17: dpt.coord.v1.Welcome.train:type_name -> dpt.coord.v1.TrainSpec
+	7,  // 18: dpt.coord.v1.StartGeneration.members:type_name -> dpt.coord.v1.Member
+	9,  // 19: dpt.coord.v1.MicroBatch.examples:type_name -> dpt.coord.v1.Example
+	10, // 20: dpt.coord.v1.Plan.shard:type_name -> dpt.coord.v1.MicroBatch
+	10, // 21: dpt.coord.v1.Plan.audit:type_name -> dpt.coord.v1.MicroBatch
+	13, // 22: dpt.coord.v1.Report.contributions:type_name -> dpt.coord.v1.Contribution
+	9,  // 23: dpt.coord.v1.Evaluate.examples:type_name -> dpt.coord.v1.Example
+	19, // 24: dpt.coord.v1.EvaluationReport.outputs:type_name -> dpt.coord.v1.Output
+	0,  // 25: dpt.coord.v1.Coordinator.Session:input_type -> dpt.coord.v1.WorkerMessage
+	1,  // 26: dpt.coord.v1.Coordinator.Session:output_type -> dpt.coord.v1.CoordinatorMessage
+	26, // [26:27] is the sub-list for method output_type
+	25, // [25:26] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_coord_proto_init() }
@@ -2177,6 +2252,7 @@ func file_coord_proto_init() {
 		(*CoordinatorMessage_Finish)(nil),
 		(*CoordinatorMessage_Heartbeat)(nil),
 		(*CoordinatorMessage_StandDown)(nil),
+		(*CoordinatorMessage_Idle)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2184,7 +2260,7 @@ func file_coord_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coord_proto_rawDesc), len(file_coord_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,7 +36,8 @@ type CoordinatorClient interface {
 	// Session is one worker's connection. It ends with OK after Finish or Leave, with FAILED_PRECONDITION when the
 	// worker does not fit the job (the message says what differs), and with UNAVAILABLE when this coordinator
 	// cannot serve now and the worker should try again; where it knows who can, a Redirect is among the status's details.
-	// The first answer is a Welcome, or a Finish when the job is over.
+	// The first answer is a Welcome, an Idle where jobs come by a queue and none runs, or a Finish when the only job is over. A later Welcome
+	// names the next job.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkerMessage, CoordinatorMessage], error)
 }
 
@@ -68,7 +69,8 @@ type CoordinatorServer interface {
 	// Session is one worker's connection. It ends with OK after Finish or Leave, with FAILED_PRECONDITION when the
 	// worker does not fit the job (the message says what differs), and with UNAVAILABLE when this coordinator
 	// cannot serve now and the worker should try again; where it knows who can, a Redirect is among the status's details.
-	// The first answer is a Welcome, or a Finish when the job is over.
+	// The first answer is a Welcome, an Idle where jobs come by a queue and none runs, or a Finish when the only job is over. A later Welcome
+	// names the next job.
 	Session(grpc.BidiStreamingServer[WorkerMessage, CoordinatorMessage]) error
 	mustEmbedUnimplementedCoordinatorServer()
 }

@@ -70,8 +70,9 @@ type Machine struct {
 	finished    bool
 	failure     *Failure // nil unless the job has failed
 	cancelled   bool
-	seconds     float64 // of the committed steps and evaluations
-	request     Queued  // the job as it was queued, if it came by the queue
+	first       Generation // the last one before the job
+	seconds     float64    // of the committed steps and evaluations
+	request     Queued     // the job as it was queued, if it came by the queue
 	queue       []Queued
 	ended       []*Ended
 }
@@ -106,6 +107,9 @@ func (m *Machine) History() Digest { return m.history }
 
 // Generation is the current ring's number and its members by rank.
 func (m *Machine) Generation() (Generation, []Member) { return m.generation, m.members }
+
+// FirstGeneration is the number after which the job's own generations begin.
+func (m *Machine) FirstGeneration() Generation { return m.first }
 
 // Numerics is what the workers compute with, as it decides the bits of a gradient; "" before the first generation.
 func (m *Machine) Numerics() string { return m.numerics }
@@ -313,7 +317,7 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 	v := evaluationOf(e)
 	m.evaluations = append(m.evaluations, v)
 	m.seconds += v.Seconds
-	if m.best.beatenBy(v) {
+	if m.best.BeatenBy(v) {
 		m.best = &Best{Step: m.step, Score: v.Score, Loss: v.Loss, State: m.state}
 	}
 	return nil

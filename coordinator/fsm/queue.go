@@ -180,7 +180,7 @@ func (m *Machine) next(jobID string) error {
 	case m.queue[0].ID != jobID:
 		return reject("job %s starts, job %s is next", jobID, m.queue[0].ID)
 	}
-	*m = Machine{generation: m.generation, members: m.members, replicas: m.replicas, ended: m.ended, request: m.queue[0], queue: m.queue[1:]}
+	*m = Machine{generation: m.generation, first: m.generation, members: m.members, replicas: m.replicas, ended: m.ended, request: m.queue[0], queue: m.queue[1:]}
 	return nil
 }
 

@@ -91,6 +91,9 @@ func TestQueue(t *testing.T) {
 	rejected("why a job that has run cannot start", cancelled("b", "no such file"))
 	mustApply(t, m, cancelled("d", "no such file"), started("e"))
 	for _, n := range []*Machine{m, restored(t, m)} {
+		if n.FirstGeneration() != 2 {
+			t.Errorf("job e's generations begin after %d, want 2", n.FirstGeneration())
+		}
 		if got, want := over(n), []string{"a finished", "c cancelled", "b cancelled", "d failed"}; !slices.Equal(got, want) {
 			t.Errorf("over: %q, want %q", got, want)
 		}

@@ -49,6 +49,7 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	if m.failure != nil {
 		s.Failed = &fsmpb.JobFailed{Step: int64(m.failure.Step), Error: m.failure.Reason}
 	}
+	s.FirstGeneration = uint64(m.first)
 	s.Request, s.Cancelled, s.Seconds = m.request.proto(), m.cancelled, m.seconds
 	for _, q := range m.queue {
 		s.Queue = append(s.Queue, q.proto())
@@ -115,6 +116,7 @@ func (m *Machine) Restore(data []byte) error {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
 	}
+	n.first = Generation(s.FirstGeneration)
 	n.request, n.cancelled, n.seconds = queuedOf(s.Request), s.Cancelled, s.Seconds
 	for _, q := range s.Queue {
 		n.queue = append(n.queue, queuedOf(q))

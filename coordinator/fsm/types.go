@@ -81,7 +81,8 @@ type Best struct {
 	State []byte
 }
 
-func (b *Best) beatenBy(e Evaluation) bool {
+// BeatenBy says whether e is better; anything is better than nil.
+func (b *Best) BeatenBy(e Evaluation) bool {
 	return b == nil || e.Score > b.Score || e.Score == b.Score && e.Loss < b.Loss
 }
 

@@ -1080,34 +1080,35 @@ func (x *JobEnded) GetEvaluations() []*EvaluationCommitted {
 }
 
 type Snapshot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Job           *JobStarted            `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
-	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
-	Step          int64                  `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
-	State         []byte                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
-	StateDigest   []byte                 `protobuf:"bytes,7,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"`
-	HistoryDigest []byte                 `protobuf:"bytes,8,opt,name=history_digest,json=historyDigest,proto3" json:"history_digest,omitempty"`
-	BestStep      int64                  `protobuf:"varint,9,opt,name=best_step,json=bestStep,proto3" json:"best_step,omitempty"`
-	BestScore     float64                `protobuf:"fixed64,10,opt,name=best_score,json=bestScore,proto3" json:"best_score,omitempty"`
-	BestState     []byte                 `protobuf:"bytes,11,opt,name=best_state,json=bestState,proto3" json:"best_state,omitempty"`
-	HasBest       bool                   `protobuf:"varint,12,opt,name=has_best,json=hasBest,proto3" json:"has_best,omitempty"`
-	Evaluations   []*EvaluationCommitted `protobuf:"bytes,13,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
-	Epochs        []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
-	Finished      bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
-	BestLoss      float64                `protobuf:"fixed64,18,opt,name=best_loss,json=bestLoss,proto3" json:"best_loss,omitempty"`
-	Numerics      string                 `protobuf:"bytes,19,opt,name=numerics,proto3" json:"numerics,omitempty"`
-	Recent        []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
-	Coordinators  []*CoordinatorJoined   `protobuf:"bytes,17,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
-	Failed        *JobFailed             `protobuf:"bytes,20,opt,name=failed,proto3" json:"failed,omitempty"`             // absent unless the job has failed
-	Request       *JobQueued             `protobuf:"bytes,21,opt,name=request,proto3" json:"request,omitempty"`           // of the job, if it came by the queue
-	Queue         []*JobQueued           `protobuf:"bytes,22,rep,name=queue,proto3" json:"queue,omitempty"`               // jobs that wait, in order
-	Ended         []*JobEnded            `protobuf:"bytes,23,rep,name=ended,proto3" json:"ended,omitempty"`               // oldest first
-	Cancelled     bool                   `protobuf:"varint,24,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
-	Seconds       float64                `protobuf:"fixed64,25,opt,name=seconds,proto3" json:"seconds,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Version         uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Job             *JobStarted            `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	Generation      uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Members         []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	Step            int64                  `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
+	State           []byte                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	StateDigest     []byte                 `protobuf:"bytes,7,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"`
+	HistoryDigest   []byte                 `protobuf:"bytes,8,opt,name=history_digest,json=historyDigest,proto3" json:"history_digest,omitempty"`
+	BestStep        int64                  `protobuf:"varint,9,opt,name=best_step,json=bestStep,proto3" json:"best_step,omitempty"`
+	BestScore       float64                `protobuf:"fixed64,10,opt,name=best_score,json=bestScore,proto3" json:"best_score,omitempty"`
+	BestState       []byte                 `protobuf:"bytes,11,opt,name=best_state,json=bestState,proto3" json:"best_state,omitempty"`
+	HasBest         bool                   `protobuf:"varint,12,opt,name=has_best,json=hasBest,proto3" json:"has_best,omitempty"`
+	Evaluations     []*EvaluationCommitted `protobuf:"bytes,13,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	Epochs          []*EpochStat           `protobuf:"bytes,14,rep,name=epochs,proto3" json:"epochs,omitempty"`
+	Finished        bool                   `protobuf:"varint,15,opt,name=finished,proto3" json:"finished,omitempty"`
+	BestLoss        float64                `protobuf:"fixed64,18,opt,name=best_loss,json=bestLoss,proto3" json:"best_loss,omitempty"`
+	Numerics        string                 `protobuf:"bytes,19,opt,name=numerics,proto3" json:"numerics,omitempty"`
+	Recent          []*StepCommitted       `protobuf:"bytes,16,rep,name=recent,proto3" json:"recent,omitempty"`             // the last steps, without their states
+	Coordinators    []*CoordinatorJoined   `protobuf:"bytes,17,rep,name=coordinators,proto3" json:"coordinators,omitempty"` // by id
+	Failed          *JobFailed             `protobuf:"bytes,20,opt,name=failed,proto3" json:"failed,omitempty"`             // absent unless the job has failed
+	Request         *JobQueued             `protobuf:"bytes,21,opt,name=request,proto3" json:"request,omitempty"`           // of the job, if it came by the queue
+	Queue           []*JobQueued           `protobuf:"bytes,22,rep,name=queue,proto3" json:"queue,omitempty"`               // jobs that wait, in order
+	Ended           []*JobEnded            `protobuf:"bytes,23,rep,name=ended,proto3" json:"ended,omitempty"`               // oldest first
+	Cancelled       bool                   `protobuf:"varint,24,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	Seconds         float64                `protobuf:"fixed64,25,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	FirstGeneration uint64                 `protobuf:"varint,26,opt,name=first_generation,json=firstGeneration,proto3" json:"first_generation,omitempty"` // the last one before the job
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
@@ -1315,6 +1316,13 @@ func (x *Snapshot) GetSeconds() float64 {
 	return 0
 }
 
+func (x *Snapshot) GetFirstGeneration() uint64 {
+	if x != nil {
+		return x.FirstGeneration
+	}
+	return 0
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
@@ -1410,7 +1418,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\fstate_digest\x18\b \x01(\fR\vstateDigest\x12\x18\n" +
 	"\aseconds\x18\t \x01(\x01R\aseconds\x12A\n" +
 	"\vevaluations\x18\n" +
-	" \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\"\xb4\a\n" +
+	" \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\"\xdf\a\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -1441,7 +1449,8 @@ const file_fsm_proto_rawDesc = "" +
 	"\x05queue\x18\x16 \x03(\v2\x15.dpt.fsm.v1.JobQueuedR\x05queue\x12*\n" +
 	"\x05ended\x18\x17 \x03(\v2\x14.dpt.fsm.v1.JobEndedR\x05ended\x12\x1c\n" +
 	"\tcancelled\x18\x18 \x01(\bR\tcancelled\x12\x18\n" +
-	"\aseconds\x18\x19 \x01(\x01R\asecondsB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\aseconds\x18\x19 \x01(\x01R\aseconds\x12)\n" +
+	"\x10first_generation\x18\x1a \x01(\x04R\x0ffirstGenerationB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once

@@ -1,0 +1,182 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+)
+
+// jobName is what a job's name must be, as it names a directory too.
+var jobName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$`)
+
+// leads refuses what only the leader, and of the jobs only a coordinator that serves a queue, can do.
+func (f *front) leads(queue bool) error {
+	switch {
+	case f.node.raft.State() != raft.Leader:
+		return f.elsewhere()
+	case queue && !f.serve:
+		return status.Error(codes.FailedPrecondition, "this coordinator runs the one job that it was started with; one started with --serve takes others")
+	}
+	return nil
+}
+
+// Submit implements coordpb.JobsServer.
+func (f *front) Submit(ctx context.Context, m *coordpb.SubmitJob) (*coordpb.Job, error) {
+	if err := f.leads(true); err != nil {
+		return nil, err
+	}
+	if !jobName.MatchString(m.Name) {
+		return nil, status.Errorf(codes.InvalidArgument, "job name %q, want 1 to 200 letters, digits, dots, hyphens and underscores, the first no dot or hyphen", m.Name)
+	}
+	s, err := parseRequest(m.Settings)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "job %s: %v", m.Name, err)
+	}
+	request, err := s.Request()
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "job %s: %v", m.Name, err)
+	}
+	if have := f.job(m.Name, false); have != nil {
+		return f.again(have, m.Name, request)
+	}
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, status.Errorf(codes.Internal, "name the job: %v", err)
+	}
+	err = committed(f.node.propose(&fsmpb.Entry{Body: &fsmpb.Entry_JobQueued{JobQueued: &fsmpb.JobQueued{JobId: hex.EncodeToString(id[:]), Name: m.Name, Request: request}}}))
+	have := f.job(m.Name, false)
+	switch {
+	case errors.Is(err, fsm.ErrRejected) && have != nil: // another call came first
+		return f.again(have, m.Name, request)
+	case errors.Is(err, fsm.ErrRejected):
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, err.Error())
+	case have == nil:
+		return nil, status.Errorf(codes.Internal, "job %s is in the log and in no queue", m.Name)
+	}
+	f.logger.Info("job queued", "job", m.Name, "id", have.Id)
+	return have, nil
+}
+
+// again answers a job that is submitted for the second time.
+func (f *front) again(have *coordpb.Job, name string, request []byte) (*coordpb.Job, error) {
+	same := false
+	f.node.view(func(m *fsm.Machine) {
+		for _, q := range append(slices.Clone(m.Queue()), m.Request()) {
+			same = same || q.Name == name && string(q.Request) == string(request)
+		}
+		for _, e := range m.Ended() {
+			same = same || e.Name == name && string(e.Request) == string(request)
+		}
+	})
+	if !same {
+		return nil, status.Errorf(codes.AlreadyExists, "job %s is %s with other settings, want another name", name, have.Status)
+	}
+	return have, nil
+}
+
+// List implements coordpb.JobsServer.
+func (f *front) List(ctx context.Context, m *coordpb.ListJobs) (*coordpb.JobList, error) {
+	if err := f.leads(false); err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, n := range m.Names {
+		wanted[n] = true
+	}
+	list := &coordpb.JobList{Workers: f.workers.Load(), Leader: string(f.node.id)}
+	f.each(m.Evaluations, func(j *coordpb.Job) {
+		if len(wanted) == 0 || wanted[j.Name] {
+			list.Jobs = append(list.Jobs, j)
+		}
+	})
+	return list, nil
+}
+
+// Cancel implements coordpb.JobsServer.
+func (f *front) Cancel(ctx context.Context, m *coordpb.CancelJob) (*coordpb.Job, error) {
+	if err := f.leads(true); err != nil {
+		return nil, err
+	}
+	have := f.job(m.Job, false)
+	if have == nil {
+		return nil, status.Errorf(codes.NotFound, "no job has the name or id %q", m.Job)
+	}
+	err := committed(f.node.propose(&fsmpb.Entry{Body: &fsmpb.Entry_JobCancelled{JobCancelled: &fsmpb.JobCancelled{JobId: have.Id}}}))
+	switch {
+	case errors.Is(err, fsm.ErrRejected):
+		return nil, status.Errorf(codes.FailedPrecondition, "job %s is %s, want one that waits or runs", have.Name, f.job(have.Id, false).GetStatus())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	f.logger.Info("job cancelled", "job", have.Name, "id", have.Id)
+	return f.job(have.Id, false), nil
+}
+
+// job is the job of a name or id; nil if there is none.
+func (f *front) job(name string, evaluations bool) (found *coordpb.Job) {
+	f.each(evaluations, func(j *coordpb.Job) {
+		if j.Name == name || j.Id == name {
+			found = j
+		}
+	})
+	return found
+}
+
+// each visits all jobs: those that are over, the one that runs, those that wait.
+func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
+	f.node.view(func(m *fsm.Machine) {
+		for _, e := range m.Ended() {
+			j := &coordpb.Job{Id: e.ID, Name: e.Name, Status: string(e.Status), Reason: e.Reason, Step: int64(e.Step), TotalSteps: int64(e.TotalSteps),
+				Spec: e.Spec, Seconds: e.Seconds}
+			if len(e.Spec) > 0 {
+				j.StateDigest = e.StateDigest.String()
+			}
+			judge(j, e.Evaluations, evaluations)
+			visit(j)
+		}
+		q := m.Request()
+		if running := m.Status() == fsm.Running; running || m.Started() && q.ID == "" {
+			j := &coordpb.Job{Id: m.JobID(), Name: q.Name, Status: string(m.Status()), Step: int64(m.Step()), TotalSteps: int64(m.TotalSteps()),
+				Spec: m.Spec(), StateDigest: m.StateDigest().String(), Seconds: m.Seconds()}
+			if j.Name == "" {
+				j.Name = j.Id
+			}
+			if e := m.Failure(); e != nil {
+				j.Reason = fmt.Sprintf("step %d: %s", e.Step, e.Reason)
+			}
+			judge(j, m.Evaluations(), evaluations)
+			visit(j)
+		}
+		for _, q := range m.Queue() {
+			visit(&coordpb.Job{Id: q.ID, Name: q.Name, Status: string(fsm.Waiting)})
+		}
+	})
+}
+
+// judge adds a job's evaluations, or the best of them only.
+func judge(j *coordpb.Job, list []fsm.Evaluation, all bool) {
+	var best *fsm.Best
+	for _, e := range list {
+		p := &coordpb.JobEvaluation{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics}
+		if all {
+			j.Evaluations = append(j.Evaluations, p)
+		}
+		if best.BeatenBy(e) {
+			best, j.Best = &fsm.Best{Step: e.Step, Score: e.Score, Loss: e.Loss}, p
+		}
+	}
+}

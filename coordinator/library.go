@@ -1,0 +1,80 @@
+package coordinator
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// Request is the settings as a queue keeps them.
+func (s Settings) Request() ([]byte, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	return data, nil
+}
+
+// parseRequest reads what Request wrote. A field that this build does not know is an error: it might decide the result.
+func parseRequest(data []byte) (Settings, error) {
+	var s Settings
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return Settings{}, fmt.Errorf("settings: %w", err)
+	}
+	return s, s.Validate()
+}
+
+// library loads the queue's jobs. The controller and the recorder ask for the same ones: each is loaded once, and the last stays.
+type library struct {
+	logger *slog.Logger
+
+	mu  sync.Mutex
+	id  string
+	job *Job
+}
+
+func (l *library) load(q fsm.Queued) (*Job, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.id == q.ID {
+		return l.job, nil
+	}
+	s, err := parseRequest(q.Request)
+	if err != nil {
+		return nil, fmt.Errorf("job %s: %w", q.Name, err)
+	}
+	job, err := LoadJob(s, l.logger)
+	if err != nil {
+		return nil, fmt.Errorf("job %s: %w", q.Name, err)
+	}
+	job.ID = q.ID
+	l.id, l.job = q.ID, job
+	return job, nil
+}
+
+// recorded says whether dir has the outputs of a job that is over.
+func recorded(dir, jobID string) (bool, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "job.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("output directory: %w", err)
+	}
+	var f JobFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return false, fmt.Errorf("%s: %w", filepath.Join(dir, "job.json"), err)
+	}
+	return f.JobID == jobID && f.Status != string(fsm.Running), nil
+}
