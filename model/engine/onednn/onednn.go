@@ -42,8 +42,9 @@ type Engine struct {
 	scratch []scratch // per worker
 
 	products map[productKey]*product
-	probes   hash.Hash64 // over what products gave for fixed operands
-	memory   map[unsafe.Pointer]struct{}
+	probes   hash.Hash64            // over what products gave for fixed operands
+	memory   map[unsafe.Pointer]int // bytes of each block
+	slab     chunk                  // what is left of the block that keep cuts up
 	packed   []*C.dpt_packed
 
 	errMu sync.Mutex
@@ -84,7 +85,7 @@ func open(opt Options) (*Engine, error) {
 		scratch:  make([]scratch, threads),
 		products: map[productKey]*product{},
 		probes:   fnv.New64a(),
-		memory:   map[unsafe.Pointer]struct{}{},
+		memory:   map[unsafe.Pointer]int{},
 	}, nil
 }
 
@@ -142,29 +143,15 @@ func (e *Engine) Close() error {
 			C.dpt_gemm_free(g)
 		}
 	}
-	for p := range e.memory {
-		C.free(p)
+	for p, n := range e.memory {
+		C.dpt_free(p, C.size_t(n))
 	}
 	for _, s := range e.scratch {
-		C.free(s.p)
+		C.dpt_free(s.p, C.size_t(s.size))
 	}
 	C.dpt_dnnl_close(e.lib)
 	e.packed, e.products, e.memory, e.scratch = nil, nil, nil, nil
 	return nil
-}
-
-// alloc returns n bytes that Close frees, or nil where there is no memory.
-func (e *Engine) alloc(n int) unsafe.Pointer {
-	p := C.dpt_alloc(C.size_t(max(n, 1)))
-	if p != nil {
-		e.memory[p] = struct{}{}
-	}
-	return p
-}
-
-func (e *Engine) free(p unsafe.Pointer) {
-	delete(e.memory, p)
-	C.free(p)
 }
 
 // scratch is memory that one worker reuses from part to part.
@@ -180,7 +167,7 @@ func (e *Engine) reserve(n int) {
 	}
 	n += n / 4
 	for i := range e.scratch {
-		C.free(e.scratch[i].p)
+		C.dpt_free(e.scratch[i].p, C.size_t(e.scratch[i].size))
 		e.scratch[i] = scratch{C.dpt_alloc(C.size_t(n)), n}
 		if e.scratch[i].p == nil {
 			panic(fmt.Sprintf("onednn: out of memory: no %d bytes for a thread's scratch memory", n))

@@ -234,7 +234,7 @@ func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
 			return nil, err
 		}
 		for j := range t.weights[i].parts {
-			p := e.alloc(int(C.dpt_gemm_packed_size(t.gemm(i, j))))
+			p := e.hold(int(C.dpt_gemm_packed_size(t.gemm(i, j))))
 			if p == nil {
 				return nil, fmt.Errorf("linear: no memory for %d×%d weights", out, in)
 			}

@@ -67,7 +67,7 @@ func (e *Engine) NewTable(rows, cols int, w []float32) (engine.Table, error) {
 
 // keep copies w.
 func (e *Engine) keep(w []float32) (unsafe.Pointer, error) {
-	p := e.alloc(4 * len(w))
+	p := e.hold(4 * len(w))
 	if p == nil {
 		return nil, fmt.Errorf("no memory for %d numbers", len(w))
 	}

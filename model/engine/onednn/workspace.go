@@ -17,13 +17,15 @@ const (
 	chunkBytes = 1 << 18
 )
 
-// workspace is an arena: chunks of memory, handed out front to back. Reset merges several chunks into one of more than their
-// whole size, so a step that fits once never allocates again.
+// workspace is an arena: chunks of memory, handed out front to back. Reset replaces several chunks by one that holds more than was ever handed
+// out at once, so a step that fits once never allocates again.
 type workspace struct {
 	e       *Engine
 	chunks  []chunk
 	chunk   int // chunk in use
 	used    int // bytes handed out of it
+	live    int // bytes handed out of all
+	most    int // the largest live so far
 	tensors pile[tensor]
 	masks   pile[mask]
 	indexes pile[index]
@@ -36,7 +38,7 @@ type chunk struct {
 	size int
 }
 
-type mark struct{ chunk, used, tensors, masks, indexes, segs int }
+type mark struct{ chunk, used, live, tensors, masks, indexes, segs int }
 
 // pile recycles headers; pointers into it stay valid as it grows.
 type pile[T any] struct {
@@ -80,6 +82,8 @@ func (w *workspace) take(n int) unsafe.Pointer {
 	}
 	p := unsafe.Add(w.chunks[w.chunk].p, w.used)
 	w.used += size
+	w.live += size
+	w.most = max(w.most, w.live)
 	return p
 }
 
@@ -179,27 +183,24 @@ func (w *workspace) Segments(spec engine.SegmentSpec) engine.Segments {
 }
 
 func (w *workspace) Mark() int {
-	w.marks = append(w.marks, mark{w.chunk, w.used, w.tensors.used, w.masks.used, w.indexes.used, w.segs.used})
+	w.marks = append(w.marks, mark{w.chunk, w.used, w.live, w.tensors.used, w.masks.used, w.indexes.used, w.segs.used})
 	return len(w.marks) - 1
 }
 
 func (w *workspace) Release(m int) {
 	at := w.marks[m]
 	w.marks = w.marks[:m]
-	w.chunk, w.used = at.chunk, at.used
+	w.chunk, w.used, w.live = at.chunk, at.used, at.live
 	w.tensors.used, w.masks.used, w.indexes.used, w.segs.used = at.tensors, at.masks, at.indexes, at.segs
 }
 
 func (w *workspace) Reset() {
 	if len(w.chunks) > 1 {
-		total := 0
 		for _, c := range w.chunks {
-			total += c.size
 			w.e.free(c.p)
 		}
-		total += total / 8 // room for a slightly larger step
-		w.chunks = append(w.chunks[:0], w.e.newChunk(total))
+		w.chunks = append(w.chunks[:0], w.e.newChunk(w.most+w.most/8)) // room for a slightly larger step
 	}
-	w.chunk, w.used, w.marks = 0, 0, w.marks[:0]
+	w.chunk, w.used, w.live, w.marks = 0, 0, 0, w.marks[:0]
 	w.tensors.used, w.masks.used, w.indexes.used, w.segs.used = 0, 0, 0, 0
 }

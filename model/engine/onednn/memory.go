@@ -1,0 +1,44 @@
+//go:build onednn && cgo
+
+package onednn
+
+// #include "memory.h"
+import "C"
+
+import "unsafe"
+
+// alloc returns n bytes that free or Close gives back, or nil where there is no memory.
+func (e *Engine) alloc(n int) unsafe.Pointer {
+	n = max(n, 1)
+	p := C.dpt_alloc(C.size_t(n))
+	if p != nil {
+		e.memory[p] = n
+	}
+	return p
+}
+
+func (e *Engine) free(p unsafe.Pointer) {
+	C.dpt_free(p, C.size_t(e.memory[p]))
+	delete(e.memory, p)
+}
+
+// slabBytes is how much memory is taken at a time for what stays until Close. In a block of its own, a weight's last huge page would be half empty in the mean.
+const slabBytes = 1 << 25
+
+// hold returns n bytes, 64-byte aligned, that stay until Close, or nil where there is no memory.
+func (e *Engine) hold(n int) unsafe.Pointer {
+	n = align(max(n, 1))
+	if n > slabBytes/2 {
+		return e.alloc(n)
+	}
+	if n > e.slab.size {
+		p := e.alloc(slabBytes)
+		if p == nil {
+			return nil
+		}
+		e.slab = chunk{p, slabBytes}
+	}
+	p := e.slab.p
+	e.slab = chunk{unsafe.Add(p, n), e.slab.size - n}
+	return p
+}
