@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -19,6 +22,29 @@ const (
 	benchSize   = 4
 	benchLength = 11240 + 2
 )
+
+// benchGradient is what a member adds up in a step: the gradients of a few micro-batches, of the order of 1e-3 and with
+// all bits of a float32, the loss and the token count.
+func benchGradient(seed uint64) *Accumulator {
+	rng := rand.New(rand.NewPCG(seed, 41))
+	acc := NewAccumulator(benchLength)
+	gradient := make([]float32, benchLength-2)
+	for range 4 {
+		for i := range gradient {
+			gradient[i] = float32(1e-3 * rng.NormFloat64())
+		}
+		if err := acc.Add(0, gradient, Limit(1024)); err != nil {
+			panic(err)
+		}
+	}
+	if err := errors.Join(acc.AddFloat64(benchLength-2, 37.125, Limit(1024)), acc.AddInt(benchLength-1, 4096)); err != nil {
+		panic(err)
+	}
+	return acc
+}
+
+// refill makes acc hold the numbers of from again, so that sums do not grow over the steps.
+func (a *Accumulator) refill(from *Accumulator) { copy(a.words, from.words) }
 
 func reportTimes(b *testing.B, times []time.Duration) {
 	slices.Sort(times)
@@ -31,15 +57,18 @@ func BenchmarkAllReduce(b *testing.B) {
 	ctx := context.Background()
 	c := newCluster(b, benchSize, nil)
 	rings := c.join(ctx, 1)
-	accs := make([]*Accumulator, benchSize)
+	inputs, accs := make([]*Accumulator, benchSize), make([]*Accumulator, benchSize)
 	for i := range accs {
-		accs[i] = NewAccumulator(benchLength)
+		inputs[i], accs[i] = benchGradient(uint64(i)), NewAccumulator(benchLength)
 	}
 	var times []time.Duration
 	step := Step(0)
 	b.ReportAllocs()
 	for b.Loop() {
 		step++
+		for i := range accs {
+			accs[i].refill(inputs[i])
+		}
 		begin := time.Now()
 		c.each(func(i int) error { return rings[i].AllReduce(ctx, step, accs[i]) })
 		times = append(times, time.Since(begin))
@@ -86,20 +115,34 @@ func benchMember() error {
 	if err != nil {
 		return err
 	}
-	acc := NewAccumulator(benchLength)
+	input, acc := benchGradient(uint64(rank)), NewAccumulator(benchLength)
+	began := cpuTime()
 	for step := Step(0); ; step++ {
+		acc.refill(input)
 		if err := ring.AllReduce(ctx, step, acc); err != nil {
-			return nil // the measuring process has left
+			fmt.Println(int64(cpuTime() - began)) // the measuring process has left
+			return nil
 		}
 	}
 }
 
-// BenchmarkAllReduceProcesses has a process per member, over loopback.
+// cpuTime is the time that this process has had on processors.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkAllReduceProcesses has a process per member, over loopback. cpu-ms is what a step takes of all of them
+// together. Peers are measured beside it by peers/bench_allreduce.py.
 func BenchmarkAllReduceProcesses(b *testing.B) {
 	ctx := context.Background()
 	node := newTestNode(b, nil)
 	members := []Member{{"0", node.Addr()}}
 	var inputs []*json.Encoder
+	var outputs []*bufio.Scanner
 	for rank := 1; rank < benchSize; rank++ {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", benchRank, rank))
@@ -127,7 +170,7 @@ func BenchmarkAllReduceProcesses(b *testing.B) {
 			b.Fatalf("a member's process printed no address: %v", lines.Err())
 		}
 		members = append(members, Member{fmt.Sprint(rank), lines.Text()})
-		inputs = append(inputs, json.NewEncoder(stdin))
+		inputs, outputs = append(inputs, json.NewEncoder(stdin)), append(outputs, lines)
 	}
 	for _, in := range inputs {
 		if err := in.Encode(members); err != nil {
@@ -138,16 +181,29 @@ func BenchmarkAllReduceProcesses(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	acc := NewAccumulator(benchLength)
+	input, acc := benchGradient(0), NewAccumulator(benchLength)
 	var times []time.Duration
-	step := Step(0)
-	for b.Loop() {
+	began := cpuTime()
+	for step := Step(0); b.Loop(); step++ {
+		acc.refill(input)
 		begin := time.Now()
 		if err := ring.AllReduce(ctx, step, acc); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(begin))
-		step++
+	}
+	cpu := cpuTime() - began
+	node.Close()
+	for _, lines := range outputs {
+		var theirs time.Duration
+		if !lines.Scan() {
+			b.Fatalf("a member's process printed no time: %v", lines.Err())
+		}
+		if _, err := fmt.Sscan(lines.Text(), (*int64)(&theirs)); err != nil {
+			b.Fatalf("a member's process printed %q: %v", lines.Text(), err)
+		}
+		cpu += theirs
 	}
 	reportTimes(b, times)
+	b.ReportMetric(cpu.Seconds()*1e3/float64(len(times)), "cpu-ms")
 }

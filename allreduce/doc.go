@@ -23,12 +23,14 @@
 //
 // # Transport
 //
-// Who sends which chunk when is a pure function (schedule.go): ring
-// reduce-scatter followed by ring all-gather, 2(n-1) hops. A member keeps one
-// gRPC stream to the next member; messages flow only in that direction, in a
+// Who sends which chunk when is a pure function (schedule.go). Small vectors, prompts among
+// them, are summed by recursive doubling: log2(n) hops of the whole vector, because a hop costs more than its
+// bytes. Large ones go round the ring: reduce-scatter and all-gather, 2(n-1) hops of a chunk. Sums are
+// exact, so that the choice leaves no trace in them. A member keeps one
+// gRPC stream to each of the members that it sends to; messages flow only in that direction, in a
 // format of their own (message.go) that carries job, generation, step, phase,
-// hop and a checksum. The goroutine that reads the stream also adds and sends
-// on, so that a hop costs no hand-off of ours.
+// hop and a checksum. Numbers travel without the bytes that say nothing (wire.go): gradients take a third.
+// The goroutine that reads a stream also adds and sends on, so that a hop costs no hand-off of ours.
 //
 // # Failure
 //

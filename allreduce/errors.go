@@ -17,11 +17,11 @@ var ErrLeft = errors.New("it has left the ring")
 type Action string
 
 const (
-	// Joining is connecting to the next member, or waiting for the previous one's stream.
+	// Joining is connecting to a neighbour, or waiting for its stream.
 	Joining Action = "join"
-	// Sending is sending a chunk to the next member, or keeping the stream to it.
+	// Sending is sending a chunk to a neighbour, or keeping the stream to it.
 	Sending Action = "send to"
-	// Receiving is waiting for a chunk from the previous member.
+	// Receiving is waiting for a chunk from a neighbour.
 	Receiving Action = "receive from"
 )
 
@@ -30,7 +30,7 @@ const (
 //
 // If Aborted is set, the neighbour is alive and has itself ended the ring, for the reason
 // that Err gives; the culprit is elsewhere. If every member's deadline passes at
-// once, each blames its previous member: the lowest Step, Phase and Hop
+// once, each blames the neighbour that it waits for: the lowest Step, Phase and Hop
 // among them is the one next to the member that hangs.
 type PeerError struct {
 	Generation Generation

@@ -86,20 +86,31 @@ func eventually(t testing.TB, what string, condition func() bool) {
 func (r *Ring) awaiting(i int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.op.posted && r.op.next == i
+	return r.op.awaiting && r.op.next == i
 }
 
 // TestMemberDiesMidStep kills one of four at various hops, and goes on with the
 // survivors and a fresh member.
 func TestMemberDiesMidStep(t *testing.T) {
+	// The last before the dead one is the furthest in the ring: it has all but its chunk.
+	t.Run("around", func(t *testing.T) { memberDiesMidStep(t, bigVectors, 2) })
+	t.Run("across", func(t *testing.T) { memberDiesMidStep(t, nil, 1) })
+}
+
+func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 	noLeaks(t)
 	ctx := testContext(t)
 	rng := rand.New(rand.NewPCG(21, 22))
 	const size, dead = 4, 2
-	c := newCluster(t, size, nil)
+	c := newCluster(t, size, config)
 	for round := range 4 {
 		var w wires
-		c.nodes[dead] = newTestNode(t, w.install)
+		c.nodes[dead] = newTestNode(t, func(c *Config) {
+			w.install(c)
+			if config != nil {
+				config(c)
+			}
+		})
 		c.members[dead].Addr = c.nodes[dead].Addr()
 		rings := c.join(ctx, Generation(2*round))
 		// The dead member takes no part in the step, so that all others come to a halt; one
@@ -114,10 +125,7 @@ func TestMemberDiesMidStep(t *testing.T) {
 			if i != dead {
 				return rings[i].AllReduce(ctx, 100, accs[i])
 			}
-			// The last before the dead one is the furthest: it has all but its chunk.
-			eventually(t, "rank 1 awaits its last chunk of the reduce phase", func() bool {
-				return rings[1].awaiting(size - 2)
-			})
+			eventually(t, "rank 1 is as far as it can be", func() bool { return rings[1].awaiting(furthest) })
 			w.cut()
 			return nil
 		})
@@ -157,7 +165,7 @@ func TestMemberDiesMidStep(t *testing.T) {
 func TestContextEndsTheWait(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	c := newCluster(t, 3, nil)
+	c := newCluster(t, 3, bigVectors)
 	rings := c.join(ctx, 4)
 	gaveUp := errors.New("gave up")
 	waitCtx, cancel := context.WithCancelCause(ctx)
@@ -205,7 +213,7 @@ func TestLaterGenerationEndsTheRing(t *testing.T) {
 	old := c.join(ctx, 1)
 	waiting := make(chan error)
 	go func() { waiting <- old[2].AllReduce(ctx, 1, NewAccumulator(4)) }()
-	eventually(t, "rank 2 waits", func() bool { return old[2].awaiting(0) })
+	eventually(t, "rank 2 waits", func() bool { return old[2].awaiting(1) })
 	rings := c.join(ctx, 2)
 	if err := <-waiting; err == nil {
 		t.Error("a step of generation 1 was completed by one member")
@@ -338,7 +346,7 @@ func TestMembersThatDisagree(t *testing.T) {
 func TestWrongUseEndsTheRing(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	c := newCluster(t, 2, func(config *Config) { config.MaxMessageBytes = headerSize + 10*wordSize })
+	c := newCluster(t, 2, func(config *Config) { config.MaxMessageBytes = headerSize + maxPacked(10) })
 	tests := []struct {
 		name string
 		act  func(rings []*Ring, i int) error
@@ -352,7 +360,7 @@ func TestWrongUseEndsTheRing(t *testing.T) {
 		}, "step 5 was begun before"},
 		{"chunk too large", func(rings []*Ring, i int) error {
 			return rings[i].AllReduce(ctx, 1, NewAccumulator(21))
-		}, "chunks of 11 numbers, want at most 10"},
+		}, "chunks of 11 numbers, which may take 178 bytes, want at most 162"},
 		{"lengths differ", func(rings []*Ring, i int) error {
 			return rings[i].AllReduce(ctx, 1, NewAccumulator(4+i))
 		}, "a vector of"},
@@ -385,7 +393,7 @@ func TestWrongUseEndsTheRing(t *testing.T) {
 			eventually(t, "rank 0 has noticed", func() bool {
 				rings[0].mu.Lock()
 				defer rings[0].mu.Unlock()
-				return rings[0].fromErr != nil && rings[0].toErr != nil
+				return rings[0].ins[0].left != nil && rings[0].outs[0].ended != nil
 			})
 			err := rings[0].AllReduce(ctx, 1, NewAccumulator(1))
 			if !errors.Is(err, ErrLeft) {
@@ -439,7 +447,7 @@ func TestNodeCloseWakesEveryone(t *testing.T) {
 	reduced, joined := make(chan error), make(chan error)
 	go func() { reduced <- rings[0].AllReduce(ctx, 1, NewAccumulator(4)) }()
 	go func() {
-		_, err := c.nodes[0].Join(ctx, "another job", 1, 1, c.members)
+		_, err := c.nodes[0].Join(ctx, "another job", 1, 0, c.members)
 		joined <- err
 	}()
 	eventually(t, "both wait", func() bool {

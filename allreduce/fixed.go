@@ -31,6 +31,19 @@ func shiftedLeft(m uint64, s uint) word {
 	return word{lo: m << s, hi: m>>(64-s) | m<<(s-64)}
 }
 
+// shiftedUp returns w·2^s modulo 2^128.
+func (w word) shiftedUp(s uint) word {
+	return word{lo: w.lo << s, hi: w.hi<<s | w.lo>>(64-s) | w.lo<<(s-64)}
+}
+
+// shiftedRight returns w/2^s, rounded down, for s < 128.
+func (w word) shiftedRight(s uint) word {
+	if s >= 64 {
+		return word{lo: uint64(int64(w.hi) >> (s - 64)), hi: uint64(int64(w.hi) >> 63)}
+	}
+	return word{lo: w.lo>>s | w.hi<<(64-s), hi: uint64(int64(w.hi) >> s)}
+}
+
 // fromFloat32 returns v in units of 2^-96, rounded to nearest even. |v| < 2^31.
 func fromFloat32(v float32) word {
 	const bias, mantissa = 127, 23

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -108,19 +111,25 @@ func sendBytes(t testing.TB, stream grpc.ClientStream, b []byte) {
 func endOf(stream grpc.ClientStream) error { return stream.RecvMsg(new(inbound)) }
 
 func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
+	t.Run("around", func(t *testing.T) { hostileMessagesEndTheirStreamOnly(t, bigVectors, header{chunk: 1, count: 3}) })
+	t.Run("across", func(t *testing.T) { hostileMessagesEndTheirStreamOnly(t, func(*Config) {}, header{chunk: 0, count: 6}) })
+}
+
+// hostileMessagesEndTheirStreamOnly sends what has no place where the chunk given is awaited.
+func hostileMessagesEndTheirStreamOnly(t *testing.T, config func(*Config), awaited header) {
 	noLeaks(t)
 	ctx := testContext(t)
-	victim := newTestNode(t, func(c *Config) { c.MaxMessageBytes = 4096 })
+	victim := newTestNode(t, func(c *Config) { config(c); c.MaxMessageBytes = 4096 })
 	p := newPuppet(t, victim)
-	const length = 6 // chunks of 3
+	const length = 6 // chunks of 3 around, of 6 across
 	good := func(generation Generation) header {
-		return header{kind: kindReduce, hop: 0, job: jobTag(testJob), generation: generation, step: 7, from: 1, length: length, chunk: 1, count: 3}
+		return header{kind: kindReduce, hop: 0, job: jobTag(testJob), generation: generation, step: 7, from: 1, length: length, chunk: awaited.chunk, count: awaited.count}
 	}
 	changed := func(change func(h *header)) func(Generation) []byte {
 		return func(g Generation) []byte {
 			h := good(g)
 			change(&h)
-			return sealed(h, make([]byte, wordSize*h.count))
+			return sealed(h, zeros(h.count))
 		}
 	}
 	tests := []struct {
@@ -131,7 +140,7 @@ func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
 		{"garbage", func(Generation) []byte { return bytes.Repeat([]byte{0xa5}, 200) }, "begins with a5"},
 		{"empty", func(Generation) []byte { return nil }, "message of 0 bytes"},
 		{"damaged", func(g Generation) []byte {
-			b := sealed(good(g), make([]byte, 3*wordSize))
+			b := sealed(good(g), zeros(awaited.count))
 			b[headerSize+7] ^= 1
 			return b
 		}, "checksum"},
@@ -143,15 +152,16 @@ func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
 		{"future step", changed(func(h *header) { h.step++ }), "step 8, but step 7 is not complete"},
 		{"another phase", changed(func(h *header) { h.kind = kindGather }), "gather hop 0"},
 		{"another hop", changed(func(h *header) { h.hop = 1 }), "reduce hop 1"},
-		{"another chunk", changed(func(h *header) { h.chunk = 0 }), "chunk 0 of 3 numbers, want reduce hop 0, chunk 1 of 3"},
-		{"short", changed(func(h *header) { h.count = 2 }), "chunk 1 of 2 numbers"},
-		{"empty chunk", changed(func(h *header) { h.count = 0 }), "chunk 1 of 0 numbers"},
+		{"another chunk", changed(func(h *header) { h.chunk ^= 1 }),
+			fmt.Sprintf("chunk %d of %d numbers, want reduce hop 0, chunk %d of %d", awaited.chunk^1, awaited.count, awaited.chunk, awaited.count)},
+		{"short", changed(func(h *header) { h.count = 2 }), fmt.Sprintf("chunk %d of 2 numbers", awaited.chunk)},
+		{"empty chunk", changed(func(h *header) { h.count = 0 }), fmt.Sprintf("chunk %d of 0 numbers", awaited.chunk)},
 		{"another length", changed(func(h *header) { h.length = 5 }), "vector of 5 numbers, want 6"},
 		{"abort", func(g Generation) []byte {
 			return sealed(header{kind: kindAbort, job: jobTag(testJob), generation: g, from: 1, count: 3}, []byte("\xffwhy")[1:])
 		}, "it aborted because of why"},
 		{"out of range", func(g Generation) []byte {
-			return sealed(good(g), bytes.Repeat([]byte{0x7f}, 3*wordSize))
+			return sealed(good(g), numbers(slices.Repeat([]word{{hi: 1<<63 - 1}}, awaited.count)...))
 		}, "leaves the range"},
 	}
 	for i, tt := range tests {
@@ -177,10 +187,12 @@ func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
 			}
 			// The node goes on.
 			ring, stream = p.meet(ctx, victim, generation+1)
-			sendBytes(t, stream, sealed(good(generation+1), make([]byte, 3*wordSize)))
-			h := good(generation + 1)
-			h.kind, h.chunk = kindGather, 0
-			sendBytes(t, stream, sealed(h, make([]byte, 3*wordSize)))
+			sendBytes(t, stream, sealed(good(generation+1), zeros(awaited.count)))
+			if awaited.count < length {
+				h := good(generation + 1)
+				h.kind, h.chunk = kindGather, 0
+				sendBytes(t, stream, sealed(h, zeros(h.count)))
+			}
 			if err := ring.AllReduce(ctx, 7, NewAccumulator(length)); err != nil {
 				t.Errorf("the next generation: %v", err)
 			}
@@ -191,17 +203,13 @@ func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
 func TestStaleMessagesAreDropped(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	victim := newTestNode(t, nil)
+	victim := newTestNode(t, bigVectors)
 	p := newPuppet(t, victim)
 	ring, stream := p.meet(ctx, victim, 5)
 	message := func(change func(h *header), value byte) []byte {
 		h := header{kind: kindReduce, job: jobTag(testJob), generation: 5, step: 8, from: 1, length: 2, chunk: 1, count: 1}
 		change(&h)
-		payload := make([]byte, wordSize*h.count)
-		for i := range h.count {
-			payload[wordSize*i+12] = value // the number value
-		}
-		return sealed(h, payload)
+		return sealed(h, numbers(slices.Repeat([]word{{hi: uint64(value) << 32}}, h.count)...))
 	}
 	gather := func(h *header) { h.kind, h.chunk = kindGather, 0 }
 	older := func(h *header) { h.generation-- }
@@ -234,6 +242,28 @@ func TestStaleMessagesAreDropped(t *testing.T) {
 	}
 }
 
+// TestMessageTooMany has a neighbour say its part of a step twice, while others' are awaited.
+func TestMessageTooMany(t *testing.T) {
+	noLeaks(t)
+	ctx := testContext(t)
+	c := newCluster(t, 4, nil)
+	rings := c.join(ctx, 1)
+	errs := parallel(2, func(i int) error {
+		if i == 1 {
+			eventually(t, "rank 0 awaits rank 2", func() bool { return rings[0].awaiting(1) })
+			again := sealed(header{kind: kindReduce, job: jobTag(testJob), generation: 1, step: 3, from: 1, length: 1, count: 1}, zeros(1))
+			return rings[1].send(rings[1].out(0), &again)
+		}
+		go func() {
+			_ = rings[1].AllReduce(ctx, 3, NewAccumulator(1)) // fails when rank 0 does
+		}()
+		return rings[0].AllReduce(ctx, 3, NewAccumulator(1))
+	})
+	if peer := peerErrorOf(t, errs[0]); errs[1] != nil || peer.Rank != 1 || !strings.Contains(peer.Error(), "nothing more is expected") {
+		t.Errorf("got %v, want that rank 1 has said too much", errs)
+	}
+}
+
 func TestStreamsThatAreRefused(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
@@ -257,7 +287,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		{"later generation", with(func(h *hello) { h.generation = 6 }), codes.Unavailable, "was not joined here within"},
 		{"another job", with(func(h *hello) { h.job = "x" }), codes.Unavailable, "was not joined here within"},
 		{"second stream", with(func(h *hello) {}), codes.AlreadyExists, "already has a stream"},
-		{"another rank", with(func(h *hello) { h.from = 0 }), codes.FailedPrecondition, "stream from rank 0, rank 0 expects rank 1"},
+		{"another rank", with(func(h *hello) { h.from = 0 }), codes.FailedPrecondition, "stream from rank 0, rank 0 expects none from it"},
 		{"another size", with(func(h *hello) { h.size = 3 }), codes.FailedPrecondition, "2 members here, 3 there"},
 		{"other members", with(func(h *hello) { h.members[0]++ }), codes.FailedPrecondition, "other members"},
 	}
@@ -311,15 +341,19 @@ func TestNeighbourThatReadsNothing(t *testing.T) {
 	ring, stream := p.meet(ctx, victim, 1)
 	sendBytes(t, stream, sealed(header{
 		kind: kindReduce, job: jobTag(testJob), generation: 1, step: 1, from: 1, length: length, chunk: 1, count: length / 2,
-	}, make([]byte, wordSize*length/2)))
+	}, zeros(length/2)))
 	gaveUp := errors.New("gave up")
 	waitCtx, cancel := context.WithCancelCause(ctx)
 	done := make(chan error)
-	go func() { done <- ring.AllReduce(waitCtx, 1, NewAccumulator(length)) }()
+	acc, rng := NewAccumulator(length), rand.New(rand.NewPCG(25, 26))
+	for i := range acc.words {
+		acc.words[i] = word{lo: rng.Uint64(), hi: rng.Uint64() >> 2} // nothing to save on
+	}
+	go func() { done <- ring.AllReduce(waitCtx, 1, acc) }()
 	eventually(t, "the second chunk is being sent", func() bool {
 		ring.mu.Lock()
 		defer ring.mu.Unlock()
-		return ring.sending && ring.op.next == 1
+		return ring.op.sending != nil && ring.op.next == 1
 	})
 	cancel(gaveUp)
 	err := <-done

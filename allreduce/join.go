@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,15 +14,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Attempts to reach the next member are retryFirst apart, then twice that, up to retryMax.
+// Attempts to reach a neighbour are retryFirst apart, then twice that, up to retryMax.
 const (
 	retryFirst = 5 * time.Millisecond
 	retryMax   = 250 * time.Millisecond
 )
 
-// Join enters the ring of a job's generation as the given rank. It returns when the
-// next member has accepted this one's stream, for which it must have joined too, and the
-// previous member's stream has arrived; ctx bounds the wait, and a next member that
+// Join enters the ring of a job's generation as the given rank. It returns when all its
+// neighbours have accepted this one's streams, for which they must have joined too, and
+// theirs have arrived; ctx bounds the wait, and a neighbour that
 // does not listen yet is tried again until then.
 //
 // Every member passes the same list of members. Joining ends the job's earlier rings
@@ -46,15 +47,13 @@ func (n *Node) join(ctx context.Context, job string, generation Generation, rank
 		generation: generation,
 		rank:       rank,
 		members:    slices.Clone(members),
-		plan:       schedule(rank, len(members)),
+		around:     around(rank, len(members)),
+		across:     across(rank, len(members)),
 		finished:   make(chan struct{}),
 		met:        make(chan struct{}),
-		attached:   make(chan struct{}),
-		received:   make(chan struct{}),
-		watched:    make(chan struct{}),
-		posted:     make(chan struct{}, 1),
 		done:       make(chan struct{}, 1),
 	}
+	r.ins, r.outs = neighbours(r.around, r.across)
 	r.life, r.end = context.WithCancelCause(context.Background())
 	if err := n.enroll(r); err != nil {
 		r.end(err)
@@ -92,25 +91,39 @@ func checkMembers(job string, rank Rank, members []Member) error {
 	return nil
 }
 
-// meet connects to the next member and waits for the previous one.
+// meet connects to the neighbours that are sent to, all at once, and waits for those that send here.
 func (r *Ring) meet(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///"+r.members[r.next()].Addr, dialOptions(r.node.config)...)
-	if err != nil {
-		return r.peerError(r.next(), Joining, err)
+	connecting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wait sync.WaitGroup
+	var first error // set before stop is called
+	var once sync.Once
+	for _, o := range r.outs {
+		wait.Go(func() {
+			if err := r.connect(connecting, o); err != nil {
+				once.Do(func() { first = err; stop(err) })
+			}
+		})
 	}
-	r.conn = conn
-	if err := r.connect(ctx); err != nil {
-		return err
+	wait.Wait()
+	for _, o := range r.outs {
+		if o.stream != nil {
+			go r.watch(o)
+		}
 	}
-	go r.watch()
-	select {
-	case <-r.attached:
-		return nil
-	case <-r.life.Done():
-		return context.Cause(r.life)
-	case <-ctx.Done():
-		return r.peerError(r.previous(), Joining, fmt.Errorf("its stream has not come: %w", context.Cause(ctx)))
+	if first != nil {
+		return first
 	}
+	for _, i := range r.ins {
+		select {
+		case <-i.attached:
+		case <-r.life.Done():
+			return context.Cause(r.life)
+		case <-ctx.Done():
+			return r.peerError(i.rank, Joining, fmt.Errorf("its stream has not come: %w", context.Cause(ctx)))
+		}
+	}
+	return nil
 }
 
 // firstError returns why the ring ended, or err if it has not.
@@ -123,8 +136,13 @@ func (r *Ring) firstError(err error) error {
 	return err
 }
 
-// connect opens the stream to the next member, trying again while that cannot be reached.
-func (r *Ring) connect(ctx context.Context) error {
+// connect opens the stream to a neighbour, trying again while that cannot be reached.
+func (r *Ring) connect(ctx context.Context, o *out) error {
+	conn, err := grpc.NewClient("passthrough:///"+r.members[o.rank].Addr, dialOptions(r.node.config)...)
+	if err != nil {
+		return r.peerError(o.rank, Joining, err)
+	}
+	o.conn = conn
 	// The stream outlives the call, and so takes nothing from ctx.
 	outCtx := metadata.AppendToOutgoingContext(context.Background(), helloKey, string(hello{
 		generation: r.generation,
@@ -134,14 +152,14 @@ func (r *Ring) connect(ctx context.Context) error {
 		job:        r.job,
 	}.append(nil)))
 	for delay := retryFirst; ; delay = min(2*delay, retryMax) {
-		err := r.open(ctx, outCtx)
+		err := r.open(ctx, outCtx, o)
 		if err == nil {
 			return nil
 		}
-		peer := r.peerError(r.next(), Joining, plain(err))
+		peer := r.peerError(o.rank, Joining, plain(err))
 		switch status.Code(err) {
 		case codes.Unavailable, codes.ResourceExhausted:
-			if refused := r.refusal(); refused != nil {
+			if refused := r.refusal(o); refused != nil {
 				peer.Err = refused
 				return peer
 			}
@@ -167,20 +185,20 @@ func (r *Ring) connect(ctx context.Context) error {
 	}
 }
 
-// refusal is why the latest connection to the next member was refused for good, nil if it was not.
-func (r *Ring) refusal() error {
+// refusal is why the latest connection to a neighbour was refused for good, nil if it was not.
+func (r *Ring) refusal(o *out) error {
 	if r.node.config.Refusal == nil {
 		return nil
 	}
-	return r.node.config.Refusal(r.members[r.next()].Addr)
+	return r.node.config.Refusal(r.members[o.rank].Addr)
 }
 
 // open makes one attempt to open the stream and to have it accepted.
-func (r *Ring) open(ctx, outCtx context.Context) error {
+func (r *Ring) open(ctx, outCtx context.Context, o *out) error {
 	streamCtx, cancel := context.WithCancel(outCtx)
 	stopWaiting := context.AfterFunc(ctx, cancel)
 	stopLiving := context.AfterFunc(r.life, cancel)
-	stream, err := r.conn.NewStream(streamCtx, &streamDesc, fullMethod)
+	stream, err := o.conn.NewStream(streamCtx, &streamDesc, fullMethod)
 	if err == nil {
 		var md metadata.MD
 		if md, err = stream.Header(); err == nil && len(md.Get(acceptKey)) == 0 {
@@ -192,7 +210,7 @@ func (r *Ring) open(ctx, outCtx context.Context) error {
 	}
 	waiting, living := stopWaiting(), stopLiving()
 	if err == nil && waiting && living {
-		r.out, r.outCancel = stream, cancel
+		o.stream, o.cancel = stream, cancel
 		return nil
 	}
 	cancel()

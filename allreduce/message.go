@@ -3,6 +3,7 @@ package allreduce
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 // A message is a fixed header and a payload, all little endian:
 //
-//	 0  magic "dpr" and the version of the format, 1
+//	 0  magic "dpr" and the version of the format, 2
 //	 4  kind: 1 reduce, 2 gather, 3 abort
 //	 5  zero
 //	 6  hop, uint16
@@ -22,14 +23,14 @@ import (
 //	40  chunk, uint32
 //	44  count, uint32: numbers in the payload; bytes in an abort
 //	48  CRC-32C of the bytes before it and of the payload
-//	52  payload: the chunk's numbers, 16 bytes each; an abort's reason as text
+//	52  payload: the chunk's numbers (wire.go); an abort's reason as text
 //
 // The checksum guards what neither TCP's 16 bits nor the digest of the result
 // do: a chunk that is damaged in the reduce phase is damaged alike for everyone.
 const (
 	headerSize     = 52
 	checksumOffset = 48
-	wireVersion    = 1
+	wireVersion    = 2
 	magic          = "dpr"
 
 	// maxReason bounds the reason in an abort, in bytes.
@@ -101,6 +102,9 @@ func decodeMessage(b []byte) (message, error) {
 	if string(b[:3]) != magic || b[3] != wireVersion {
 		return message{}, fmt.Errorf("message begins with % x, want %q and version %d", b[:4], magic, wireVersion)
 	}
+	if got, want := binary.LittleEndian.Uint32(b[checksumOffset:]), checksum(b); got != want {
+		return message{}, fmt.Errorf("message has checksum %08x, its bytes give %08x", got, want)
+	}
 	m := message{
 		header: header{
 			kind:       kind(b[4]),
@@ -115,25 +119,25 @@ func decodeMessage(b []byte) (message, error) {
 		},
 		payload: b[headerSize:],
 	}
-	size := 1
+	if b[5] != 0 {
+		return message{}, fmt.Errorf("message has %d in its reserved byte, want 0", b[5])
+	}
+	var err error
 	switch m.kind {
 	case kindReduce, kindGather:
-		size = wordSize
+		err = checkPacked(m.payload, m.count)
 	case kindAbort:
 		if m.count > maxReason {
 			return message{}, fmt.Errorf("abort with a reason of %d bytes, want at most %d", m.count, maxReason)
 		}
+		if m.count != len(m.payload) {
+			err = errors.New("its reason has another length")
+		}
 	default:
 		return message{}, fmt.Errorf("message of kind %d, want 1 to 3", b[4])
 	}
-	if b[5] != 0 {
-		return message{}, fmt.Errorf("message has %d in its reserved byte, want 0", b[5])
-	}
-	if int64(m.count)*int64(size) != int64(len(m.payload)) {
-		return message{}, fmt.Errorf("message announces %d items of %d bytes, but carries %d bytes", m.count, size, len(m.payload))
-	}
-	if got, want := binary.LittleEndian.Uint32(b[checksumOffset:]), checksum(b); got != want {
-		return message{}, fmt.Errorf("message has checksum %08x, its bytes give %08x", got, want)
+	if err != nil {
+		return message{}, fmt.Errorf("message announces %d items in %d bytes, but %w", m.count, len(m.payload), err)
 	}
 	return m, nil
 }

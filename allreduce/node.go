@@ -33,13 +33,17 @@ type Config struct {
 	// not or was asked about before. Join then fails at once.
 	Refusal func(addr string) error
 	// MaxMessageBytes bounds a message, and so a chunk; all members need the
-	// same. Default 16 MiB: about a million numbers per member.
+	// same. Default 16 MiB: a million numbers per member at least.
 	MaxMessageBytes int
+	// SmallVector is the length of the longest vector, in numbers, that is summed by recursive doubling, in few
+	// hops of whole vectors; longer ones go round the ring. All members need the same. Default 32,768; negative
+	// means none.
+	SmallVector int
 	// MaxPending bounds the streams that wait for this node to join their
 	// generation, and PendingTimeout how long each waits. Defaults 64 and 30 s.
 	MaxPending     int
 	PendingTimeout time.Duration
-	// Linger bounds how long a ring that ends waits for the next member to take what
+	// Linger bounds how long a ring that ends waits for its neighbours to take what
 	// was sent. Default 1 s.
 	Linger time.Duration
 	// Logger defaults to slog.Default().
@@ -88,6 +92,7 @@ func NewNode(config Config) (*Node, error) {
 		return nil, errors.New("all-reduce node: want a listener or a registrar, and not both")
 	}
 	setDefault(&config.MaxMessageBytes, 16<<20)
+	setDefault(&config.SmallVector, 32<<10)
 	setDefault(&config.MaxPending, 64)
 	setDefault(&config.PendingTimeout, 30*time.Second)
 	setDefault(&config.Linger, time.Second)
@@ -182,14 +187,15 @@ func (n *Node) pass(stream grpc.ServerStream) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	r, err := n.admit(stream.Context(), h)
+	var i *in
 	if err == nil {
-		err = r.claim(h)
+		i, err = r.claim(h)
 	}
 	if err != nil {
 		n.log.Debug("all-reduce stream refused", "job", h.job, "generation", h.generation, "from", h.from, "err", err)
 		return err
 	}
-	return r.serve(stream)
+	return r.serve(i, stream)
 }
 
 // admit returns the ring of the hello's generation. If that generation is yet to

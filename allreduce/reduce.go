@@ -12,8 +12,8 @@ import (
 // accumulators of one length; all end with the same integers.
 //
 // ctx bounds the wait. After an error the ring is dead, and acc's contents
-// are unspecified. A sum that leaves the range is an *OverflowError at one member and
-// ends the ring for all. One call at a time; acc is the ring's until it returns.
+// are unspecified. A sum that leaves the range is an *OverflowError where that
+// is seen and ends the ring for all. One call at a time; acc is the ring's until it returns.
 func (r *Ring) AllReduce(ctx context.Context, step Step, acc *Accumulator) error {
 	if err := r.allReduce(ctx, step, acc); err != nil {
 		return fmt.Errorf("all-reduce of job %q at rank %d: %w", r.job, r.rank, err)
@@ -35,20 +35,12 @@ func (r *Ring) allReduce(ctx context.Context, step Step, acc *Accumulator) error
 	stop := context.AfterFunc(ctx, func() { r.expire(step, context.Cause(ctx)) })
 	defer stop()
 
-	first, err := r.firstMessage()
-	if err == nil {
-		err = r.send(first)
-	}
+	r.mu.Lock()
+	err := r.proceedLocked(nil)
+	r.mu.Unlock()
 	if err != nil {
 		r.fail(err)
 		return r.firstError(err)
-	}
-	r.mu.Lock()
-	r.op.posted = true
-	r.mu.Unlock()
-	select {
-	case r.posted <- struct{}{}:
-	default: // receive has not yet looked since the last time
 	}
 	select {
 	case <-r.done:
@@ -68,8 +60,7 @@ func (r *Ring) allReduce(ctx context.Context, step Step, acc *Accumulator) error
 func (r *Ring) begin(step Step, acc *Accumulator) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	largest := (acc.Len() + len(r.members) - 1) / len(r.members)
-	limit := (r.node.config.MaxMessageBytes - headerSize) / wordSize
+	plan, largest := r.planFor(acc.Len())
 	switch {
 	case r.err != nil:
 		return r.err
@@ -77,51 +68,98 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 		return fmt.Errorf("step %d is still in progress, want one all-reduce at a time", r.last)
 	case r.started && step <= r.last:
 		return fmt.Errorf("step %d was begun before, want a later one", r.last)
-	case len(r.members) > 1 && largest > limit:
-		return fmt.Errorf("chunks of %d numbers, want at most %d in a message", largest, limit)
+	case len(r.members) > 1 && maxPacked(largest) > r.node.largestPayload():
+		return fmt.Errorf("chunks of %d numbers, which may take %d bytes, want at most %d in a message", largest, maxPacked(largest), r.node.largestPayload())
 	}
 	r.started, r.last = true, step
-	r.op = operation{running: true, acc: acc}
-	switch {
-	case r.fromErr != nil:
-		return r.againLocked(r.fromErr)
-	case r.toErr != nil:
-		return r.againLocked(r.toErr)
+	r.op = operation{running: true, acc: acc, plan: plan}
+	for _, i := range r.ins {
+		if i.left != nil {
+			return r.againLocked(i.left)
+		}
+	}
+	for _, o := range r.outs {
+		if o.ended != nil {
+			return r.againLocked(o.ended)
+		}
+	}
+	// What has come before is for this step, or can now be told to be for none.
+	for _, i := range r.ins {
+		i.poke()
 	}
 	return nil
 }
+
+// planFor chooses the schedule for a vector of so many numbers, and tells the length of its largest chunk.
+// All members choose alike.
+func (r *Ring) planFor(length int) (plan *schedule, largest int) {
+	if length <= r.node.config.SmallVector && maxPacked(length) <= r.node.largestPayload() {
+		return &r.across, length
+	}
+	return &r.around, (length + len(r.members) - 1) / len(r.members)
+}
+
+func (n *Node) largestPayload() int { return n.config.MaxMessageBytes - headerSize }
 
 // expire ends the ring because the context of a step's caller ended first, and names
 // the neighbour that was being waited for.
 func (r *Ring) expire(step Step, cause error) {
 	r.mu.Lock()
-	peer := r.peerErrorLocked(r.previous(), Receiving, cause)
-	if r.sending {
-		peer = r.peerErrorLocked(r.next(), Sending, cause)
-	}
 	running := r.op.running && r.last == step
+	var peer *PeerError
+	if running {
+		if h := r.op.hop(); r.op.sending != nil {
+			peer = r.peerErrorLocked(r.op.sending.rank, Sending, cause)
+		} else if h.from != nobody {
+			peer = r.peerErrorLocked(h.from, Receiving, cause)
+		} else {
+			peer = r.peerErrorLocked(h.to, Sending, cause)
+		}
+	}
 	r.mu.Unlock()
 	if running {
 		r.fail(peer)
 	}
 }
 
-// firstMessage encodes what the first hop sends.
-func (r *Ring) firstMessage() (*[]byte, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err != nil {
-		return nil, r.err
+// proceedLocked does all of the operation in progress that needs no further message: it sends what is next until a message is
+// awaited or the step is complete. by is the neighbour whose receive calls it, nil if AllReduce does. The lock
+// is free while it sends.
+func (r *Ring) proceedLocked(by *in) error {
+	for ; r.err == nil; r.op.next++ {
+		if r.op.next == len(r.op.plan.hops) {
+			r.op = operation{}
+			r.done <- struct{}{}
+			return nil
+		}
+		h := r.op.plan.hops[r.op.next]
+		if h.to != nobody {
+			o, buffer := r.out(h.to), r.messageLocked(h)
+			r.op.sending = o
+			r.mu.Unlock()
+			err := r.send(o, buffer)
+			r.mu.Lock()
+			r.op.sending = nil
+			if err != nil {
+				return err
+			}
+		}
+		if h.from != nobody {
+			r.op.awaiting = true
+			if i := r.in(h.from); i != by {
+				i.poke()
+			}
+			return nil
+		}
 	}
-	return r.messageLocked(0), nil
+	return r.err
 }
 
-// messageLocked encodes what hop i of the plan sends, in a buffer of the node's.
-// The ring has not ended.
-func (r *Ring) messageLocked(i int) *[]byte {
-	h, acc := r.plan[i], r.op.acc
-	lo, hi := span(acc.Len(), len(r.members), h.send)
-	buffer := r.node.buffers.Get(headerSize + wordSize*(hi-lo))
+// messageLocked encodes what a hop sends, in a buffer of the node's. The ring has not ended.
+func (r *Ring) messageLocked(h hop) *[]byte {
+	acc := r.op.acc
+	lo, hi := span(acc.Len(), r.op.plan.chunks, h.send)
+	buffer := r.node.buffers.Get(headerSize + maxPacked(hi-lo) + slack)
 	b := appendHeader((*buffer)[:0], header{
 		kind:       kind(h.phase),
 		hop:        h.index,
@@ -138,142 +176,159 @@ func (r *Ring) messageLocked(i int) *[]byte {
 	return buffer
 }
 
-// receive reads the stream from the previous member until it ends. It works on
-// the operation in progress: it takes each chunk in and sends the next one on. While
-// there is none it holds on to the message it has read, and flow control holds back the rest:
-// the previous member may be a step ahead, by the size-1 chunks of its reduce phase at most.
-func (r *Ring) receive() {
-	defer close(r.received)
+// receive reads the stream from a neighbour until it ends. When a chunk is the one that the operation in progress awaits, it
+// takes it in and sends on what is next, without a hand-off. A message that is early it holds on
+// to, and flow control holds back the rest: a neighbour may be a step ahead.
+func (r *Ring) receive(i *in) {
+	defer close(i.received)
 	var in inbound
 	for {
-		err := r.in.RecvMsg(&in)
+		err := i.stream.RecvMsg(&in)
 		if err == io.EOF {
-			r.previousLeft()
+			r.neighbourLeft(i)
 			return
 		}
 		if err != nil {
-			r.fail(r.peerError(r.previous(), Receiving, plain(err)))
+			r.fail(r.peerError(i.rank, Receiving, plain(err)))
 			return
 		}
 		m, err := decodeMessage(in.bytes)
 		if err != nil {
-			r.fail(r.peerError(r.previous(), Receiving, err))
+			r.fail(r.peerError(i.rank, Receiving, err))
 			return
 		}
-		if err := r.take(m); err != nil {
+		if err := r.take(i, m); err != nil {
 			r.fail(err)
 			return
 		}
 	}
 }
 
-func (r *Ring) previousLeft() {
-	peer := r.peerError(r.previous(), Receiving, ErrLeft)
+// neighbourLeft notes that a neighbour has left in good order, which matters if the step in progress
+// still needs something of it.
+func (r *Ring) neighbourLeft(i *in) {
+	peer := r.peerError(i.rank, Receiving, ErrLeft)
 	r.mu.Lock()
-	r.fromErr = peer
-	running := r.op.running
+	i.left = peer
+	needed := r.op.running && r.op.plan.receivesFrom(i.rank, r.op.next)
 	r.mu.Unlock()
-	if running {
+	if needed {
 		r.fail(peer)
 	}
 }
 
 // take works on one message, or drops it if it is stale. An error ends the ring.
-func (r *Ring) take(m message) error {
+func (r *Ring) take(i *in, m message) error {
 	switch {
 	case m.job != r.tag:
-		return r.garbled("job tag %016x, want %016x", m.job, r.tag)
-	case m.from != r.previous():
-		return r.garbled("sender's rank %d, want %d", m.from, r.previous())
+		return r.garbled(i, "job tag %016x, want %016x", m.job, r.tag)
+	case m.from != i.rank:
+		return r.garbled(i, "sender's rank %d, want %d", m.from, i.rank)
 	case m.generation > r.generation:
-		return r.garbled("generation %d, but the stream is of generation %d", m.generation, r.generation)
+		return r.garbled(i, "generation %d, but the stream is of generation %d", m.generation, r.generation)
 	case m.generation < r.generation:
 		r.node.log.Debug("all-reduce message dropped", "job", r.job, "generation", r.generation, "message_generation", m.generation)
 		return nil
 	case m.kind == kindAbort:
-		peer := r.peerError(r.previous(), Receiving, errors.New(m.reason()))
+		peer := r.peerError(i.rank, Receiving, errors.New(m.reason()))
 		peer.Aborted = true
 		return peer
 	}
-	stale, err := r.awaitStep(m.step)
-	if err != nil {
-		return err
-	}
-	if stale {
-		r.node.log.Debug("all-reduce message dropped", "job", r.job, "generation", r.generation, "message_step", m.step)
-		return nil
-	}
-	reply, err := r.advance(m)
-	if reply == nil || err != nil {
-		return err
-	}
-	return r.send(reply)
-}
-
-// awaitStep waits until an all-reduce is in progress that a message of this step
-// is for, or is too late for.
-func (r *Ring) awaitStep(step Step) (stale bool, err error) {
 	for {
-		r.mu.Lock()
-		posted, running, started, last, err := r.op.posted, r.op.running, r.started, r.last, r.err
-		r.mu.Unlock()
+		fit, err := r.try(i, m)
 		switch {
 		case err != nil:
-			return false, err
-		case started && (step < last || step == last && !running):
-			return true, nil
-		case running && step > last:
-			return false, r.garbled("step %d, but step %d is not complete", step, last)
-		case posted && step == last:
-			return false, nil
+			return err
+		case fit == stale:
+			r.node.log.Debug("all-reduce message dropped", "job", r.job, "generation", r.generation, "message_step", m.step)
+			return nil
+		case fit == due:
+			return nil
 		}
 		select {
-		case <-r.posted:
+		case <-i.turn:
 		case <-r.life.Done():
-		case <-r.in.Context().Done():
-			return false, r.peerError(r.previous(), Receiving, errors.New("the connection was lost"))
+		case <-i.stream.Context().Done():
+			return r.peerError(i.rank, Receiving, errors.New("the connection was lost"))
 		}
 	}
 }
 
-// advance takes in the chunk that m carries, and returns the message to send
-// next, or nil if the step is complete.
-func (r *Ring) advance(m message) (*[]byte, error) {
+// fit is what a message is to the operation in progress.
+type fit uint8
+
+const (
+	stale fit = iota // of a step that is over
+	early            // for a later hop or step
+	due              // it is the one awaited
+)
+
+// try takes a message's chunk in and goes on with the operation, if the message is due.
+func (r *Ring) try(i *in, m message) (fit, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
-		return nil, r.err
+	fit, err := r.fitLocked(i, m)
+	if fit != due || err != nil {
+		return fit, err
 	}
-	acc, want := r.op.acc, r.plan[r.op.next]
-	lo, hi := span(acc.Len(), len(r.members), want.receive)
+	if err := r.takeLocked(i, m); err != nil {
+		return due, err
+	}
+	r.op.awaiting = false
+	r.op.next++
+	return due, r.proceedLocked(i)
+}
+
+func (r *Ring) fitLocked(i *in, m message) (fit, error) {
+	current := r.started && m.step == r.last
+	switch {
+	case r.err != nil:
+		return early, r.err
+	case r.started && m.step < r.last || current && !r.op.running:
+		return stale, nil
+	case !r.op.running:
+		return early, nil
+	}
+	needed := r.op.plan.receivesFrom(i.rank, r.op.next)
+	switch {
+	case current && !needed:
+		return early, r.garbledLocked(i, "%v hop %d of step %d, in which nothing more is expected of it", Phase(m.kind), m.hop, m.step)
+	case !current && needed:
+		return early, r.garbledLocked(i, "step %d, but step %d is not complete", m.step, r.last)
+	case current && r.op.awaiting && r.op.hop().from == i.rank:
+		return due, nil
+	}
+	return early, nil
+}
+
+// takeLocked checks the chunk that is due, and adds it or takes it over.
+func (r *Ring) takeLocked(i *in, m message) error {
+	acc, want := r.op.acc, r.op.hop()
+	lo, hi := span(acc.Len(), r.op.plan.chunks, want.receive)
 	switch {
 	case m.length != acc.Len():
-		return nil, r.garbledLocked("a vector of %d numbers, want %d", m.length, acc.Len())
+		return r.garbledLocked(i, "a vector of %d numbers, want %d", m.length, acc.Len())
 	case m.kind != kind(want.phase) || m.hop != want.index || m.chunk != want.receive || m.count != hi-lo:
-		return nil, r.garbledLocked("%v hop %d, chunk %d of %d numbers, want %v hop %d, chunk %d of %d",
+		return r.garbledLocked(i, "%v hop %d, chunk %d of %d numbers, want %v hop %d, chunk %d of %d",
 			Phase(m.kind), m.hop, m.chunk, m.count, want.phase, want.index, want.receive, hi-lo)
 	}
 	if want.phase == Gather {
-		acc.setSpan(lo, m.payload)
-	} else if err := acc.addSpan(lo, m.payload); err != nil {
-		return nil, fmt.Errorf("step %d of generation %d: %w", r.last, r.generation, err)
+		acc.setSpan(lo, hi, m.payload)
+		return nil
 	}
-	if r.op.next+1 == len(r.plan) {
-		r.op = operation{}
-		r.done <- struct{}{}
-		return nil, nil
+	if err := acc.addSpan(lo, hi, m.payload); err != nil {
+		return fmt.Errorf("step %d of generation %d: %w", r.last, r.generation, err)
 	}
-	r.op.next++
-	return r.messageLocked(r.op.next), nil
+	return nil
 }
 
 // garbled is the error for a message that has no place here.
-func (r *Ring) garbled(format string, args ...any) error {
+func (r *Ring) garbled(i *in, format string, args ...any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.garbledLocked(format, args...)
+	return r.garbledLocked(i, format, args...)
 }
 
-func (r *Ring) garbledLocked(format string, args ...any) error {
-	return r.peerErrorLocked(r.previous(), Receiving, fmt.Errorf("message with "+format, args...))
+func (r *Ring) garbledLocked(i *in, format string, args ...any) error {
+	return r.peerErrorLocked(i.rank, Receiving, fmt.Errorf("message with "+format, args...))
 }

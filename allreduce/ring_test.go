@@ -61,6 +61,15 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 	return c
 }
 
+// bigVectors has every vector go round the ring.
+func bigVectors(c *Config) { c.SmallVector = -1 }
+
+// schedules runs a test once for each way that a vector may take.
+func schedules(t *testing.T, test func(t *testing.T, config func(*Config))) {
+	t.Run("around", func(t *testing.T) { test(t, bigVectors) })
+	t.Run("across", func(t *testing.T) { test(t, nil) })
+}
+
 const testJob = "job"
 
 // join makes all members join, at once.
@@ -150,13 +159,15 @@ func noLeaks(t testing.TB) {
 	})
 }
 
-func TestAllReduceSums(t *testing.T) {
+func TestAllReduceSums(t *testing.T) { schedules(t, allReduceSums) }
+
+func allReduceSums(t *testing.T, config func(*Config)) {
 	noLeaks(t)
 	rng := rand.New(rand.NewPCG(7, 8))
 	for size := 1; size <= 8; size++ {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			ctx := testContext(t)
-			c := newCluster(t, size, nil)
+			c := newCluster(t, size, config)
 			rings := c.join(ctx, 1)
 			for step, length := range []int{0, 1, 2, size - 1, size, size + 1, 100, 1001} {
 				accs, sums := randomAccumulators(rng, size, length)
@@ -169,6 +180,10 @@ func TestAllReduceSums(t *testing.T) {
 }
 
 func TestBitsAreIndependentOfSplitAndOrder(t *testing.T) {
+	schedules(t, bitsAreIndependentOfSplitAndOrder)
+}
+
+func bitsAreIndependentOfSplitAndOrder(t *testing.T, config func(*Config)) {
 	noLeaks(t)
 	ctx := testContext(t)
 	rng := rand.New(rand.NewPCG(9, 10))
@@ -181,7 +196,7 @@ func TestBitsAreIndependentOfSplitAndOrder(t *testing.T) {
 	}
 	var want *Accumulator
 	for generation, size := range []int{1, 2, 3, 5} {
-		c := newCluster(t, size, nil)
+		c := newCluster(t, size, config)
 		rings := c.join(ctx, Generation(generation))
 		accs := make([]*Accumulator, size)
 		for r := range accs {
@@ -206,12 +221,14 @@ func TestBitsAreIndependentOfSplitAndOrder(t *testing.T) {
 
 // TestMembersRunAtTheirOwnPace has fast members send the next step's chunks before slow
 // ones have begun it.
-func TestMembersRunAtTheirOwnPace(t *testing.T) {
+func TestMembersRunAtTheirOwnPace(t *testing.T) { schedules(t, membersRunAtTheirOwnPace) }
+
+func membersRunAtTheirOwnPace(t *testing.T, config func(*Config)) {
 	noLeaks(t)
 	ctx := testContext(t)
 	const size, steps, length = 4, 40, 50
 	rng := rand.New(rand.NewPCG(11, 12))
-	c := newCluster(t, size, nil)
+	c := newCluster(t, size, config)
 	rings := c.join(ctx, 1)
 	var accs [steps][]*Accumulator
 	var sums [steps][]*big.Int
@@ -239,12 +256,14 @@ func TestMembersRunAtTheirOwnPace(t *testing.T) {
 
 // TestNodesCloseAfterTheLastStep is the end of a job: each process goes as soon
 // as it has its result.
-func TestNodesCloseAfterTheLastStep(t *testing.T) {
+func TestNodesCloseAfterTheLastStep(t *testing.T) { schedules(t, nodesCloseAfterTheLastStep) }
+
+func nodesCloseAfterTheLastStep(t *testing.T, config func(*Config)) {
 	noLeaks(t)
 	ctx := testContext(t)
 	rng := rand.New(rand.NewPCG(15, 16))
 	for range 10 {
-		c := newCluster(t, 4, nil)
+		c := newCluster(t, 4, config)
 		rings := c.join(ctx, 1)
 		accs, sums := randomAccumulators(rng, 4, 5000)
 		c.each(func(i int) error {

@@ -1,6 +1,10 @@
 package allreduce
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+)
 
 // Generation numbers a membership of the ring. It only grows within a job.
 type Generation uint64
@@ -8,7 +12,7 @@ type Generation uint64
 // Step numbers an all-reduce. It only grows within a generation.
 type Step uint64
 
-// Rank is a member's place in the ring, from 0; rank r sends to rank r+1 modulo the size.
+// Rank is a member's place in the ring, from 0; in the ring, rank r sends to rank r+1 modulo the size.
 type Rank int
 
 // Phase is one of the two halves of an all-reduce.
@@ -31,32 +35,86 @@ func (p Phase) String() string {
 	return fmt.Sprintf("phase(%d)", uint8(p))
 }
 
-// hop is what one rank does in one hop: it sends chunk send to the next rank
-// and receives chunk receive from the previous one, adding it in the reduce phase
-// and taking it over in the gather phase.
+// nobody stands for a rank in a hop that only sends or only receives.
+const nobody Rank = -1
+
+// hop is what one rank does in one hop: it sends chunk send to one rank and then
+// receives chunk receive from another, adding it in the reduce phase and taking it over in
+// the gather phase. Either may be missing, but not both.
 type hop struct {
 	phase         Phase
-	index         int // within the phase, from 0
-	send, receive int // chunks
+	index         int  // within the phase, from 0
+	to, from      Rank // nobody if nothing is sent or received
+	send, receive int  // chunks
 }
 
-// schedule returns what rank does in a ring of the given size: size-1 hops of
-// each phase, none in a ring of one. It has these properties, which the transport relies on:
-//
-//   - what a rank sends in a hop, the next rank receives in its hop of the same number;
-//   - the first hop sends the rank's own numbers, and every later one sends the
-//     chunk that was received in the hop before.
-func schedule(rank Rank, size int) []hop {
+// schedule is one rank's part in an all-reduce of a vector that is cut into chunks. Hops are
+// done one after the other. It has this property, which the transport relies on: what a rank sends to
+// another in a hop, the other receives in its hop of the same phase and index, and in no other.
+type schedule struct {
+	chunks int
+	hops   []hop
+}
+
+// sendsTo says whether a hop after the given one sends to rank.
+func (s *schedule) sendsTo(rank Rank, after int) bool {
+	return slices.ContainsFunc(s.hops[min(after+1, len(s.hops)):], func(h hop) bool { return h.to == rank })
+}
+
+// receivesFrom says whether the given hop or a later one receives from rank.
+func (s *schedule) receivesFrom(rank Rank, hops int) bool {
+	return slices.ContainsFunc(s.hops[hops:], func(h hop) bool { return h.from == rank })
+}
+
+// around is the ring: size-1 hops of each phase, none in a ring of one, each between neighbours. A member
+// sends and receives less than two vectors, which is the least possible, in many hops: for large vectors.
+func around(rank Rank, size int) schedule {
 	chunk := func(i int) int { return ((int(rank)+i)%size + size) % size }
-	hops := make([]hop, 0, 2*(size-1))
+	to, from := Rank(chunk(1)), Rank(chunk(-1))
+	s := schedule{chunks: size}
 	for i := range size - 1 {
-		hops = append(hops, hop{Reduce, i, chunk(-i), chunk(-i - 1)})
+		s.hops = append(s.hops, hop{Reduce, i, to, from, chunk(-i), chunk(-i - 1)})
 	}
 	// Chunk rank+1 has now met every rank.
 	for i := range size - 1 {
-		hops = append(hops, hop{Gather, i, chunk(1 - i), chunk(-i)})
+		s.hops = append(s.hops, hop{Gather, i, to, from, chunk(1 - i), chunk(-i)})
 	}
-	return hops
+	return s
+}
+
+// across is recursive doubling: in each hop, ranks that differ in one bit exchange all that they have summed so far,
+// so that log2(size) hops do, of a whole vector each: for small vectors, where a hop costs more than
+// its bytes. With a size between powers of two, the ranks from the lower power on give theirs to a
+// rank below first, and get the sum from it in the end.
+func across(rank Rank, size int) schedule {
+	s := schedule{chunks: 1}
+	if size == 1 {
+		return s
+	}
+	doublings := bits.Len(uint(size)) - 1
+	low := Rank(1) << doublings
+	first := 0 // index of the first doubling
+	folded := int(low) < size
+	if folded {
+		first = 1
+	}
+	switch partner := rank + low; {
+	case rank >= low:
+		s.hops = append(s.hops,
+			hop{phase: Reduce, to: rank - low, from: nobody},
+			hop{phase: Gather, to: nobody, from: rank - low})
+		return s
+	case int(partner) < size:
+		s.hops = append(s.hops, hop{phase: Reduce, to: nobody, from: partner})
+	}
+	for i := range doublings {
+		partner := rank ^ 1<<i
+		s.hops = append(s.hops, hop{phase: Reduce, index: first + i, to: partner, from: partner})
+	}
+	if partner := rank + low; int(partner) < size {
+		s.hops = append(s.hops, hop{phase: Gather, to: partner, from: nobody})
+	}
+	return s
 }
 
 // span returns the half-open range of the numbers of a chunk when a vector of

@@ -5,71 +5,108 @@ import (
 	"testing"
 )
 
-func TestSchedule(t *testing.T) {
+func TestSchedules(t *testing.T) {
 	tests := []struct {
-		rank Rank
-		size int
-		want []hop
+		name string
+		got  schedule
+		want schedule
 	}{
-		{0, 1, []hop{}},
-		{0, 2, []hop{{Reduce, 0, 0, 1}, {Gather, 0, 1, 0}}},
-		{1, 2, []hop{{Reduce, 0, 1, 0}, {Gather, 0, 0, 1}}},
-		{0, 3, []hop{{Reduce, 0, 0, 2}, {Reduce, 1, 2, 1}, {Gather, 0, 1, 0}, {Gather, 1, 0, 2}}},
-		{2, 3, []hop{{Reduce, 0, 2, 1}, {Reduce, 1, 1, 0}, {Gather, 0, 0, 2}, {Gather, 1, 2, 1}}},
-		{1, 4, []hop{
-			{Reduce, 0, 1, 0}, {Reduce, 1, 0, 3}, {Reduce, 2, 3, 2},
-			{Gather, 0, 2, 1}, {Gather, 1, 1, 0}, {Gather, 2, 0, 3},
-		}},
+		{"alone", around(0, 1), schedule{chunks: 1}},
+		{"two around", around(1, 2), schedule{2, []hop{{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}}}},
+		{"three around", around(2, 3), schedule{3, []hop{
+			{Reduce, 0, 0, 1, 2, 1}, {Reduce, 1, 0, 1, 1, 0}, {Gather, 0, 0, 1, 0, 2}, {Gather, 1, 0, 1, 2, 1},
+		}}},
+		{"four around", around(1, 4), schedule{4, []hop{
+			{Reduce, 0, 2, 0, 1, 0}, {Reduce, 1, 2, 0, 0, 3}, {Reduce, 2, 2, 0, 3, 2},
+			{Gather, 0, 2, 0, 2, 1}, {Gather, 1, 2, 0, 1, 0}, {Gather, 2, 2, 0, 0, 3},
+		}}},
+		{"alone, doubling", across(0, 1), schedule{chunks: 1}},
+		{"two across", across(1, 2), schedule{1, []hop{{Reduce, 0, 0, 0, 0, 0}}}},
+		{"four across", across(1, 4), schedule{1, []hop{{Reduce, 0, 0, 0, 0, 0}, {Reduce, 1, 3, 3, 0, 0}}}},
+		{"three across, folded", across(2, 3), schedule{1, []hop{{Reduce, 0, 0, nobody, 0, 0}, {Gather, 0, nobody, 0, 0, 0}}}},
+		{"three across, with a fold", across(0, 3), schedule{1, []hop{{Reduce, 0, nobody, 2, 0, 0}, {Reduce, 1, 1, 1, 0, 0}, {Gather, 0, 2, nobody, 0, 0}}}},
+		{"three across, without", across(1, 3), schedule{1, []hop{{Reduce, 1, 0, 0, 0, 0}}}},
 	}
 	for _, tt := range tests {
-		if got := schedule(tt.rank, tt.size); !reflect.DeepEqual(got, tt.want) {
-			t.Errorf("rank %d of %d: got %v, want %v", tt.rank, tt.size, got, tt.want)
+		if !reflect.DeepEqual(tt.got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, tt.got, tt.want)
 		}
 	}
 }
 
-// TestScheduleReduces plays the schedule on sets of ranks instead of numbers.
-func TestScheduleReduces(t *testing.T) {
-	for size := 1; size <= 12; size++ {
-		plans := make([][]hop, size)
-		have := make([][]uint, size) // have[rank][chunk] is the set of ranks summed in it
-		for r := range size {
-			plans[r] = schedule(Rank(r), size)
-			have[r] = make([]uint, size)
-			for c := range size {
-				have[r][c] = 1 << r
-			}
+// TestSchedulesReduce plays the schedules on sets of ranks instead of numbers, as members at their own pace do.
+func TestSchedulesReduce(t *testing.T) {
+	for name, make := range map[string]func(Rank, int) schedule{"around": around, "across": across} {
+		for size := 1; size <= 33; size++ {
+			playSchedule(t, name, size, make)
 		}
-		for i := range 2 * (size - 1) {
-			inFlight := make([]uint, size)
-			for r := range size {
-				h := plans[r][i]
-				if i > 0 && h.send != plans[r][i-1].receive {
-					t.Fatalf("size %d, rank %d, hop %d: sends chunk %d, but received %d before", size, r, i, h.send, plans[r][i-1].receive)
-				}
-				if got := plans[(r+1)%size][i]; got.receive != h.send || got.phase != h.phase || got.index != h.index {
-					t.Fatalf("size %d, rank %d sends %v, the next rank expects %v", size, r, h, got)
-				}
-				inFlight[r] = have[r][h.send]
+	}
+}
+
+func playSchedule(t *testing.T, name string, size int, plan func(Rank, int) schedule) {
+	type message struct {
+		phase        Phase
+		index, chunk int
+		set          uint64
+	}
+	plans := make([]schedule, size)
+	have := make([][]uint64, size) // have[rank][chunk] is the set of ranks summed in it
+	at, sent := make([]int, size), make([]bool, size)
+	mail := map[[2]Rank][]message{}
+	for r := range size {
+		plans[r] = plan(Rank(r), size)
+		have[r] = make([]uint64, plans[r].chunks)
+		for c := range have[r] {
+			have[r][c] = 1 << r
+		}
+	}
+	for moved := true; moved; {
+		moved = false
+		for r := range size {
+			if at[r] == len(plans[r].hops) {
+				continue
 			}
-			for r := range size {
-				h, from := plans[r][i], (r+size-1)%size
-				if h.phase == Gather {
-					have[r][h.receive] = inFlight[from]
+			h := plans[r].hops[at[r]]
+			if h.to != nobody && !sent[r] {
+				link := [2]Rank{Rank(r), h.to}
+				mail[link] = append(mail[link], message{h.phase, h.index, h.send, have[r][h.send]})
+			}
+			sent[r] = true
+			if h.from != nobody {
+				link := [2]Rank{h.from, Rank(r)}
+				if len(mail[link]) == 0 {
 					continue
 				}
-				if have[r][h.receive]&inFlight[from] != 0 {
-					t.Fatalf("size %d, rank %d, hop %d: a rank is summed twice", size, r, i)
+				m := mail[link][0]
+				mail[link] = mail[link][1:]
+				if m.phase != h.phase || m.index != h.index || m.chunk != h.receive {
+					t.Fatalf("%s, size %d: rank %d gets %+v where it expects %+v", name, size, r, m, h)
 				}
-				have[r][h.receive] |= inFlight[from]
+				if h.phase == Gather {
+					have[r][h.receive] = m.set
+				} else if have[r][h.receive]&m.set != 0 {
+					t.Fatalf("%s, size %d, rank %d, hop %d: a rank is summed twice", name, size, r, at[r])
+				} else {
+					have[r][h.receive] |= m.set
+				}
+			}
+			at[r]++
+			sent[r], moved = false, true
+		}
+	}
+	for r := range size {
+		if at[r] != len(plans[r].hops) {
+			t.Errorf("%s, size %d: rank %d waits in hop %d for ever", name, size, r, at[r])
+		}
+		for c := range have[r] {
+			if have[r][c] != 1<<size-1 {
+				t.Errorf("%s, size %d: chunk %d of rank %d sums the ranks %b", name, size, c, r, have[r][c])
 			}
 		}
-		for r := range size {
-			for c := range size {
-				if have[r][c] != 1<<size-1 {
-					t.Errorf("size %d: chunk %d of rank %d sums the ranks %b", size, c, r, have[r][c])
-				}
-			}
+	}
+	for link, left := range mail {
+		if len(left) > 0 {
+			t.Errorf("%s, size %d: %d messages from rank %d to %d are never received", name, size, len(left), link[0], link[1])
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // The gRPC service has one method: a stream on which a member passes messages
-// (message.go) to the next one. The receiver answers with response metadata once it
+// (message.go) to another one. The receiver answers with response metadata once it
 // has accepted the stream, and with a status at its end: OK when it leaves
 // the ring in good order, Aborted with a reason when its ring failed. It is written by
 // hand and not generated, because its messages are not protocol buffers: those would cost
@@ -74,7 +74,7 @@ func dialOptions(c Config) []grpc.DialOption {
 		grpc.WithDefaultCallOptions(
 			grpc.CallContentSubtype(codecName),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
-			grpc.MaxCallRecvMsgSize(0), // the next member answers with no messages
+			grpc.MaxCallRecvMsgSize(0), // who is sent to answers with no messages
 		),
 		grpc.WithWriteBufferSize(ioBuffer),
 		grpc.WithNoProxy(), // neighbours talk directly

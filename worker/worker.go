@@ -35,7 +35,7 @@ type Config struct {
 	Coordinators []string     // host:port of each replica; a name with several addresses stands for all of them
 	ID           string       // unique among the job's workers
 	Listener     net.Listener // for ring streams; the worker closes it
-	Advertise    string       // host:port under which the ring neighbour reaches Listener; "" is its own address
+	Advertise    string       // host:port under which ring neighbours reach Listener; "" is its own address
 	Model        string       // where the backbone lies here; "" is where the coordinator has it
 	Options      model.Options
 	Version      string
@@ -44,7 +44,7 @@ type Config struct {
 	Credentials Credentials
 
 	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and the ring's next member
+	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and to ring neighbours
 	Open func(dir string, options model.Options) (backbone Backbone, err error) // model.Open
 	Mark func(point string)                                                     // called at the points that Marks names
 }
