@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,12 +26,8 @@ const (
 	maxRegroupDelay = 5 * time.Second
 	// maxBarren is how many generations in a row may end without progress before the job is given up.
 	maxBarren = 20
-	// minSpeed stands in for the speed of a worker whose clock saw no time pass.
-	minSpeed = 1e-3
 	// rejoinGrace is how long a new leader waits for the workers that the one before had.
 	rejoinGrace = 1500 * time.Millisecond
-	// speedWeight is the weight of the newest measurement in a worker's moving average of its speed.
-	speedWeight = 0.3
 )
 
 // controller is the leader's loop: it forms generations, sends plans, collects reports, commits. All its state
@@ -51,6 +48,9 @@ type controller struct {
 	sessions map[string]*session // by worker id
 	gen      *generation         // nil while there is none
 	eval     *evaluation         // under way; survives a generation
+	dispute  *dispute            // nil while all agree
+
+	held map[fsm.Step]map[int]string // by step and micro-batch, the id of a worker that has computed it
 
 	jobID     string
 	begun     bool      // a generation has run, so MinNodes is enough
@@ -61,6 +61,8 @@ type controller struct {
 	barren    int       // generations since the last committed step
 	lastWhy   error     // why the last generation ended
 	lastStep  time.Time // when the step before was complete
+	ticked    time.Time // the last tick
+	hiccup    time.Time // when this process itself was last found to have stood still
 	finishing bool
 	done      bool
 	deposed   error // leadership is lost, or this replica cannot keep the log any more
@@ -78,12 +80,24 @@ type generation struct {
 	planned fsm.Step // the last step whose plan was sent
 	reports map[fsm.Step]*stepReports
 	pending []*fsmpb.StepCommitted // complete steps that wait for the one that commits them
+	free    []time.Time            // when each rank last became free
 	regroup bool                   // a worker waits to join: drain, then form the next generation
 }
 
-// stepReports collects one step's reports by rank.
+// stepReports is one step under way: what each rank has to do, what it has done and its report.
 type stepReports struct {
+	sent    time.Time
+	costs   []int          // by micro-batch
+	shard   [][]int        // by rank
+	dealt   [][]int        // by rank, what it computes, in its order: shard and audits
+	cost    []int          // by rank, of what it does not have from before
+	digests []map[int]bool // by rank, the micro-batches of whose contribution it is to report the digest
+	done    []int          // by rank, how many of dealt it has computed
+	waits   []bool         // by rank, whether it has computed all
+	waiting time.Time      // when the last one began to wait
+
 	got   []*coordpb.Report
+	fails []string // by rank, why it cannot apply the step
 	count int
 }
 
@@ -100,7 +114,7 @@ func newController(cfg *Config, job *Job, n *node) *controller {
 	c := &controller{
 		cfg: cfg, job: job, node: n, logger: cfg.Logger, progress: cfg.Progress,
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
-		sessions: map[string]*session{}, patience: time.Now().Add(rejoinGrace),
+		sessions: map[string]*session{}, held: map[fsm.Step]map[int]string{}, ticked: time.Now(), patience: time.Now().Add(rejoinGrace),
 	}
 	if job != nil {
 		c.resume()
@@ -178,8 +192,19 @@ func (c *controller) handle(e event) {
 	case e.loaded != nil:
 		c.onLoaded(e.loaded)
 	case e.tick:
-		c.expireSilent()
+		c.onTick()
 	}
+}
+
+func (c *controller) onTick() {
+	now := time.Now()
+	if now.Sub(c.ticked) > lateFloor {
+		c.hiccup = now // messages of that time may still be waiting
+	}
+	c.ticked = now
+	c.expireSilent()
+	c.relieve(now)
+	c.rejoin()
 }
 
 // fail ends this leader's work for a reason that another start may not meet.
@@ -226,6 +251,18 @@ func (c *controller) endGeneration(why error) {
 	}
 }
 
+func (c *controller) committed() (step fsm.Step) {
+	c.node.view(func(m *fsm.Machine) { step = m.Step() })
+	return step
+}
+
+// regroupAtOnce has the next generation formed without waiting for more reports of a failure, because there was none.
+func (c *controller) regroupAtOnce() {
+	if c.barren <= 3 {
+		c.notBefore = time.Now()
+	}
+}
+
 // maybeForm proposes a new generation of all ready workers when there are enough. Nothing may be on its way to
 // the log: a step that was proposed belongs to the old generation and is committed or rejected first.
 func (c *controller) maybeForm() {
@@ -233,7 +270,7 @@ func (c *controller) maybeForm() {
 	if c.begun {
 		need = c.cfg.MinNodes
 	}
-	members := c.ready()
+	members := c.able()
 	now := time.Now()
 	if c.forming || c.inFlight > 0 || len(members) < need || now.Before(c.notBefore) {
 		return
@@ -262,7 +299,8 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	}
 	var state []byte
 	c.node.view(func(m *fsm.Machine) { state = m.State() })
-	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{}}
+	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{},
+		free: make([]time.Time, len(members))}
 	c.begun, c.expected = true, 0
 	list := make([]*coordpb.Member, len(members))
 	for r, s := range members {
@@ -322,6 +360,7 @@ func (c *controller) onApplied(a *applied) {
 		c.onGeneration(b.GenerationStarted, a.form)
 	case *fsmpb.Entry_StepCommitted:
 		c.barren = 0
+		maps.DeleteFunc(c.held, func(t fsm.Step, _ map[int]string) bool { return t <= fsm.Step(b.StepCommitted.Step) })
 	case *fsmpb.Entry_EvaluationCommitted:
 		c.onEvaluated()
 	case *fsmpb.Entry_JobFinished, *fsmpb.Entry_JobFailed:
@@ -343,7 +382,7 @@ func (c *controller) advance() {
 		return
 	}
 	if c.gen != nil && c.gen.regroup && c.gen.planned == step && c.inFlight == 0 {
-		c.logger.Info("generation ended", "generation", c.gen.number, "reason", "a worker joins")
+		c.logger.Info("generation ended", "generation", c.gen.number, "reason", "a worker joins, or is back")
 		c.gen = nil
 		if c.eval != nil {
 			c.eval.abandon()

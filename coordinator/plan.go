@@ -3,9 +3,6 @@ package coordinator
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
-	"slices"
-	"sort"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
@@ -81,40 +78,4 @@ func (p *StepPlan) IDs() []string {
 		}
 	}
 	return ids
-}
-
-// Assign deals micro-batches to ranks so that all end at about the same time: costs[i] is the work in micro-batch i,
-// speeds[r] the work a unit of time that rank r does. The longest go first, each to the rank that would finish it
-// earliest, the lowest rank on a tie. The answer lists each rank's micro-batches in ascending order. Who computes
-// what has no influence on the result, only on its time.
-func Assign(costs []int, speeds []float64) ([][]int, error) {
-	if len(speeds) == 0 {
-		return nil, fmt.Errorf("assign %d micro-batches: no ranks", len(costs))
-	}
-	for r, v := range speeds {
-		if !(v > 0) {
-			return nil, fmt.Errorf("assign %d micro-batches: rank %d has speed %v, want a positive one", len(costs), r, v)
-		}
-	}
-	order := make([]int, len(costs))
-	for i := range order {
-		order[i] = i
-	}
-	sort.SliceStable(order, func(a, b int) bool { return costs[order[a]] > costs[order[b]] })
-	out := make([][]int, len(speeds))
-	load := make([]float64, len(speeds))
-	for _, i := range order {
-		best, end := 0, (load[0]+float64(costs[i]))/speeds[0]
-		for r := 1; r < len(speeds); r++ {
-			if e := (load[r] + float64(costs[i])) / speeds[r]; e < end {
-				best, end = r, e
-			}
-		}
-		load[best] += float64(costs[i])
-		out[best] = append(out[best], i)
-	}
-	for _, list := range out {
-		slices.Sort(list)
-	}
-	return out, nil
 }

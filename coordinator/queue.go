@@ -116,9 +116,10 @@ func (c *controller) begin(job *Job) {
 func (c *controller) leave() {
 	c.job, c.jobID, c.gen, c.eval = nil, "", nil, nil
 	c.begun, c.forming, c.finishing, c.failing = false, false, false, false
-	c.barren, c.lastWhy = 0, nil
+	c.barren, c.lastWhy, c.dispute = 0, nil, nil
+	clear(c.held)
 	for _, s := range c.sessions {
-		s.ready, s.numerics, s.speed = false, "", 0
+		s.ready, s.numerics, s.pace = false, "", pace{}
 		c.welcome(s)
 	}
 }

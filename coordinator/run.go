@@ -37,6 +37,7 @@ type Config struct {
 	HeartbeatTimeout time.Duration // silence after which a worker is given up
 	StepTimeout      time.Duration // bound on one all-reduce
 	LogExamples      bool
+	Audit            float64 // share of the micro-batches that two workers compute, 0 to 1
 
 	Version  string
 	Logger   *slog.Logger

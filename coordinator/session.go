@@ -41,7 +41,11 @@ type session struct {
 	engine string
 	// numerics is what decides the bits of its gradients
 	numerics string
-	speed    float64 // rows a second in its gradients; 0 until measured
+	pace
+	standing bool      // taken out of its generation, and has not said that it has left it
+	rest     time.Time // until when it stays out
+	lates    int       // how often it was late
+	steady   int       // steps since then
 }
 
 func (s *session) String() string {

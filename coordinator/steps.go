@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -49,39 +50,61 @@ func (c *controller) attaches(t fsm.Step) int {
 
 func (c *controller) sendPlan(t fsm.Step) {
 	p := c.job.Plan(t)
-	speeds := make([]float64, len(c.gen.ranks))
-	var known, sum float64
-	for _, s := range c.gen.ranks {
-		if s.speed > 0 {
-			known++
-			sum += s.speed
+	n := len(c.gen.ranks)
+	d := dealing{costs: p.Costs, speeds: c.gen.speeds(), held: c.heldBy(t), twice: c.toAudit(t, len(p.Micro)), probe: c.probes()}
+	disputed := -1
+	if c.dispute != nil && c.dispute.step == t {
+		disputed = c.dispute.micro
+		if d.twice == nil {
+			d.twice = map[int]bool{}
+		}
+		d.twice[disputed] = true // by two at once, if there are two to ask
+		d.barred = func(micro, r int) bool {
+			_, asked := c.dispute.claims[c.gen.ranks[r].id]
+			return micro == disputed && asked
 		}
 	}
-	for r, s := range c.gen.ranks {
-		switch {
-		case s.speed > 0:
-			speeds[r] = s.speed
-		case known > 0:
-			speeds[r] = sum / known
-		default:
-			speeds[r] = 1
-		}
+	shards, audits, err := d.deal()
+	if err != nil && disputed >= 0 {
+		c.settle() // those who could decide have left
+		return
 	}
-	shards, err := Assign(p.Costs, speeds)
 	if err != nil {
 		c.fail("step %d: %w", t, err)
 		return
 	}
+	second := map[int]bool{}
+	for _, list := range audits {
+		for _, i := range list {
+			second[i] = true
+		}
+	}
+	reports := &stepReports{sent: time.Now(), costs: p.Costs, shard: shards, dealt: make([][]int, n), cost: make([]int, n), digests: make([]map[int]bool, n),
+		done: make([]int, n), waits: make([]bool, n), got: make([]*coordpb.Report, n), fails: make([]string, n)}
 	attach := c.attaches(t)
 	for r, s := range c.gen.ranks {
-		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), AttachState: r == attach}
+		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), AttachState: r == attach, Committed: int64(c.committed())}
+		reports.digests[r] = map[int]bool{}
 		for _, i := range shards[r] {
 			m.Shard = append(m.Shard, p.Micro[i])
+			if second[i] || i == disputed {
+				m.Compare = append(m.Compare, int32(i))
+				reports.digests[r][i] = true
+			}
+			if h, ok := d.held[i]; !ok || h != r {
+				reports.cost[r] += p.Costs[i]
+			}
 		}
+		for _, i := range audits[r] {
+			m.Audit = append(m.Audit, p.Micro[i])
+			reports.digests[r][i] = true
+			reports.cost[r] += p.Costs[i]
+		}
+		reports.dealt[r] = slices.Concat(shards[r], audits[r])
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Plan{Plan: m}})
-		c.cfg.markHalf(HalfPlan, r, len(c.gen.ranks))
+		c.cfg.markHalf(HalfPlan, r, n)
 	}
-	c.gen.reports[t] = &stepReports{got: make([]*coordpb.Report, len(c.gen.ranks))}
+	c.gen.reports[t] = reports
 }
 
 func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
@@ -94,6 +117,10 @@ func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
 		c.onEvaluation(s, b.Evaluation)
 	case *coordpb.WorkerMessage_Failure:
 		c.onFailure(s, b.Failure)
+	case *coordpb.WorkerMessage_Progress:
+		c.onProgress(s, b.Progress)
+	case *coordpb.WorkerMessage_Standby:
+		c.onStandby(s, b.Standby)
 	case *coordpb.WorkerMessage_Leave:
 		s.close(codes.OK, "")
 		c.drop(s, fmt.Errorf("it asked to leave"))
@@ -103,11 +130,18 @@ func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
 }
 
 func (c *controller) onFailure(s *session, f *coordpb.Failure) {
-	if f.Fatal && (!c.cfg.Serve || c.gen != nil && uint64(c.gen.number) == f.Generation) {
-		c.failJob(fsm.Step(f.Step), fmt.Sprintf("%s (found by worker %s)", f.Error, s.id))
+	if f.Fatal && f.MicroBatch > 0 {
+		c.claimFailure(s, f)
 		return
 	}
 	if c.gen == nil || uint64(c.gen.number) != f.Generation || c.gen.rank(s) < 0 {
+		return
+	}
+	if reports := c.gen.reports[fsm.Step(f.Step)]; f.Fatal && reports != nil && reports.got[c.gen.rank(s)] == nil {
+		// It could not apply the step. If the others cannot either, the job ends; else it is this machine.
+		rank := c.gen.rank(s)
+		reports.fails[rank] = f.Error
+		c.file(fsm.Step(f.Step), reports, rank, &coordpb.Report{})
 		return
 	}
 	c.endGeneration(fmt.Errorf("%s at step %d: %s", s, f.Step, f.Error))
@@ -124,27 +158,29 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for", s, r.Step, r.Generation)
 		return
 	}
-	reports.got[rank] = r
-	reports.count++
 	if r.GradientCost > 0 {
-		v := max(minSpeed, float64(r.GradientCost)/max(float64(r.GradientNs), 1)*float64(time.Second))
-		if s.speed == 0 {
-			s.speed = v
-		} else {
-			s.speed += speedWeight * (v - s.speed)
-		}
+		s.measure(r.GradientCost, time.Duration(r.GradientNs))
 	}
-	if reports.count == len(c.gen.ranks) {
-		c.commit(fsm.Step(r.Step), reports)
+	c.file(fsm.Step(r.Step), reports, rank, r)
+}
+
+// file puts a rank's report with the others; with the last one the step is complete.
+func (c *controller) file(t fsm.Step, reports *stepReports, rank int, r *coordpb.Report) {
+	c.computed(t, reports, rank, len(reports.dealt[rank]))
+	c.gen.free[rank] = time.Now()
+	reports.got[rank] = r
+	if reports.count++; reports.count == len(c.gen.ranks) {
+		c.commit(t, reports)
 	}
 }
 
 // commit proposes a step that every rank has reported, with the steps before it that wait for it, or puts it with
 // them. Ranks report in order and a step needs all of them, so steps become complete in order too.
 func (c *controller) commit(t fsm.Step, reports *stepReports) {
-	if !c.agree(t, reports) {
+	if !c.agree(t, reports) || !c.sound(t, reports) {
 		return
 	}
+	c.settled(reports)
 	attach := c.attaches(t)
 	first := reports.got[max(0, attach)]
 	if attach >= 0 {
@@ -175,19 +211,27 @@ func (c *controller) commit(t fsm.Step, reports *stepReports) {
 // expelled and named. Without a majority nobody can say who is right, and the job stops rather than guess.
 func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
 	votes := map[string]int{}
-	for _, r := range reports.got {
-		votes[string(r.StateDigest)]++
+	for rank := range reports.got {
+		votes[reports.vote(rank)]++
 	}
-	if len(votes) == 1 || plantedNoAgreement {
+	if _, fails := votes[cannotApply]; len(votes) == 1 && !fails || plantedNoAgreement {
 		return true
 	}
 	for digest, n := range votes {
 		if 2*n <= len(reports.got) {
 			continue
 		}
+		if digest == cannotApply {
+			c.failJob(t, reports.fails[slices.IndexFunc(reports.fails, func(text string) bool { return text != "" })])
+			return false
+		}
 		for rank, r := range reports.got {
-			if string(r.StateDigest) != digest {
-				s := c.gen.ranks[rank]
+			s := c.gen.ranks[rank]
+			switch vote := reports.vote(rank); vote {
+			case digest:
+			case cannotApply:
+				defer c.expel(s, "%s cannot apply step %d (%s), %d of %d workers can: this machine computes differently from the others", s, t, reports.fails[rank], n, len(reports.got))
+			default:
 				defer c.expel(s, "after step %d %s holds a state with digest %x, %d of %d workers hold %x: this machine computes differently from the others",
 					t, s, r.StateDigest, n, len(reports.got), digest)
 			}
@@ -198,11 +242,26 @@ func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
 	return false
 }
 
+// cannotApply is the vote of a rank that could not apply the step.
+const cannotApply = "cannot apply"
+
+// vote is the digest of the state that a rank reports.
+func (r *stepReports) vote(rank int) string {
+	if r.fails[rank] != "" {
+		return cannotApply
+	}
+	return string(r.got[rank].StateDigest)
+}
+
 func describeStates(g *generation, reports *stepReports) string {
 	text := ""
 	for rank, r := range reports.got {
 		if rank > 0 {
 			text += ", "
+		}
+		if why := reports.fails[rank]; why != "" {
+			text += fmt.Sprintf("%s cannot apply it (%s)", g.ranks[rank], why)
+			continue
 		}
 		text += fmt.Sprintf("%s has %x", g.ranks[rank], r.StateDigest)
 	}

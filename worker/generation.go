@@ -12,6 +12,9 @@ import (
 // queueSize bounds the messages a coordinator may be ahead: a few plans and evaluation chunks.
 const queueSize = 64
 
+// errUnheard says that the coordinator cannot be told. The session's reader learns why.
+var errUnheard = errors.New("the coordinator does not hear this worker")
+
 // generation is this worker's part in one ring. One goroutine runs it; it ends at the first error or when stopped.
 type generation struct {
 	s       *session
@@ -19,61 +22,103 @@ type generation struct {
 	number  allreduce.Generation
 	rank    allreduce.Rank
 	members []allreduce.Member
+	resume  int64  // the committed step it starts after
+	state   []byte // after that; nil once taken over
 	work    chan *coordpb.CoordinatorMessage
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
 
-func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) (*generation, error) {
-	g := &generation{s: s, t: t, number: allreduce.Generation(m.Generation), rank: allreduce.Rank(m.Rank),
+func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generation {
+	g := &generation{s: s, t: t, number: allreduce.Generation(m.Generation), rank: allreduce.Rank(m.Rank), resume: m.ResumeStep, state: m.State,
 		work: make(chan *coordpb.CoordinatorMessage, queueSize), done: make(chan struct{})}
 	for _, p := range m.Members {
 		g.members = append(g.members, allreduce.Member{ID: p.Id, Addr: p.RingAddr})
 	}
-	if err := t.restore(m.State, m.ResumeStep); err != nil {
-		return nil, fmt.Errorf("generation %d: %w", m.Generation, err)
-	}
-	return g, nil
+	return g
 }
 
-// start runs the generation until ctx ends, it is stopped, or something fails.
-func (g *generation) start(ctx context.Context) {
+// start runs the generation until ctx ends, it is stopped, or something fails. It begins when the one before, which is
+// cancelled, has ended: that may take as long as a micro-batch.
+func (g *generation) start(ctx context.Context, before *generation) {
 	ctx, g.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(g.done)
 		defer g.cancel()
-		if err := g.loop(ctx); err != nil && ctx.Err() == nil {
-			g.report(err)
+		if before != nil {
+			<-before.done
 		}
+		if ctx.Err() != nil {
+			return
+		}
+		g.run(ctx)
 	}()
 }
 
-// stop abandons the work and waits for the goroutine to end.
-func (g *generation) stop() {
-	g.cancel()
-	<-g.done
+// run takes over the state and works. The ring forms while the first gradient is computed.
+func (g *generation) run(stopped context.Context) {
+	if err := g.t.restore(g.state, g.resume); err != nil {
+		g.report(fmt.Errorf("generation %d: %w", g.number, err))
+		return
+	}
+	g.state = nil
+	ctx, fail := context.WithCancelCause(stopped)
+	var ring *allreduce.Ring
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		joinCtx, cancel := context.WithTimeout(ctx, g.t.stepTimeout)
+		defer cancel()
+		r, err := g.s.ring.Join(joinCtx, g.t.job, g.number, g.rank, g.members)
+		if err != nil {
+			fail(err)
+			return
+		}
+		ring = r
+		g.s.mark(AfterJoin)
+		g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.resume)
+	}()
+	defer func() {
+		fail(nil)
+		if <-joined; ring != nil {
+			ring.Close()
+		}
+	}()
+	with := company{
+		ring: func(ctx context.Context) (*allreduce.Ring, error) {
+			select {
+			case <-joined:
+				if ring != nil {
+					return ring, nil
+				}
+			case <-ctx.Done():
+			}
+			return nil, context.Cause(ctx)
+		},
+		progress: func(step int64, done int) error {
+			return g.tell(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Progress{Progress: &coordpb.Progress{Generation: uint64(g.number), Step: step, Done: int32(done)}}})
+		},
+	}
+	err := g.loop(ctx, with)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // why the ring could not be formed, rather than that the work was cancelled
+	}
+	if stopped.Err() == nil {
+		g.report(err) // before the ring is left: the neighbours' complaints come after the reason
+	}
 }
 
-func (g *generation) loop(ctx context.Context) error {
-	joinCtx, cancel := context.WithTimeout(ctx, g.t.stepTimeout)
-	ring, err := g.s.ring.Join(joinCtx, g.t.job, g.number, g.rank, g.members)
-	cancel()
-	if err != nil {
-		return err
-	}
-	defer ring.Close()
-	g.s.mark(AfterJoin)
-	g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.t.state.Step)
+func (g *generation) loop(ctx context.Context, with company) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case m := <-g.work:
-			reply, err := g.t.do(ctx, ring, m)
+			reply, err := g.t.do(ctx, with, m)
 			if err != nil {
 				return err
 			}
-			if err := g.s.send(reply); err != nil {
+			if err := g.tell(reply); err != nil {
 				return err
 			}
 			g.s.mark(AfterReport)
@@ -81,8 +126,18 @@ func (g *generation) loop(ctx context.Context) error {
 	}
 }
 
+func (g *generation) tell(m *coordpb.WorkerMessage) error {
+	if err := g.s.send(m); err != nil {
+		return fmt.Errorf("%w: %w", errUnheard, err)
+	}
+	return nil
+}
+
 // report tells the coordinator why this generation cannot go on here.
 func (g *generation) report(err error) {
+	if errors.Is(err, errUnheard) {
+		return
+	}
 	f := &coordpb.Failure{Generation: uint64(g.number), Step: g.t.state.Step + 1, Error: err.Error()}
 	var peer *allreduce.PeerError
 	var data *DataError
@@ -90,7 +145,7 @@ func (g *generation) report(err error) {
 	case errors.As(err, &peer):
 		f.PeerId = peer.ID
 	case errors.As(err, &data):
-		f.Fatal = true
+		f.Fatal, f.MicroBatch = true, data.micro
 	default:
 		// Not a neighbour and not the data: this machine cannot compute. The others can.
 		defer g.s.broken(&localError{err})

@@ -40,7 +40,9 @@ type session struct {
 	stream coordpb.Coordinator_SessionClient
 	mu     sync.Mutex // serializes Send
 	gen    *generation
-	broken context.CancelCauseFunc // ends the session from within
+	// standing are the goroutines that wait for a generation that this worker stands down from.
+	standing sync.WaitGroup
+	broken   context.CancelCauseFunc // ends the session from within
 }
 
 // session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish; joined says
@@ -65,6 +67,7 @@ func (w *worker) session(ctx context.Context, addr string) (joined bool, err err
 		return false, err
 	}
 	s := &session{worker: w, addr: addr, stream: stream, broken: cancel}
+	defer s.standing.Wait()
 	defer s.stopGeneration()
 	left := context.AfterFunc(ctx, func() {
 		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Leave{Leave: &coordpb.Leave{}}})
@@ -145,13 +148,13 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 			if job == nil {
 				return &localError{fmt.Errorf("coordinator %s: generation %d without a job", s.addr, b.StartGeneration.Generation)}
 			}
-			if err := s.startGeneration(ctx, job, b.StartGeneration); err != nil {
-				return &localError{err}
-			}
+			s.startGeneration(ctx, job, b.StartGeneration)
 		case *coordpb.CoordinatorMessage_Plan:
 			s.queue(b.Plan.Generation, m)
 		case *coordpb.CoordinatorMessage_Evaluate:
 			s.queue(b.Evaluate.Generation, m)
+		case *coordpb.CoordinatorMessage_StandDown:
+			s.standDown(b.StandDown.Generation)
 		case *coordpb.CoordinatorMessage_Heartbeat:
 		case *coordpb.CoordinatorMessage_Finish:
 			return s.stream.CloseSend()
@@ -218,21 +221,38 @@ func (s *session) beat(ctx context.Context, every time.Duration) {
 	}
 }
 
-func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) error {
-	s.stopGeneration()
-	g, err := newGeneration(s, t, m)
-	if err != nil {
-		return err
+// startGeneration abandons the generation before. It does not wait for its end, so that the coordinator is heard meanwhile.
+func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) {
+	before := s.gen
+	if before != nil {
+		before.cancel()
 	}
-	g.start(ctx)
-	s.gen = g
-	return nil
+	s.gen = newGeneration(s, t, m)
+	s.gen.start(ctx, before)
+}
+
+// standDown abandons a generation that goes on without this worker, and says when that is done: a worker that hangs or
+// computes slowly says so late.
+func (s *session) standDown(generation uint64) {
+	g := s.gen
+	if g != nil && uint64(g.number) == generation {
+		g.cancel()
+	}
+	s.standing.Go(func() {
+		m := &coordpb.Standby{Generation: generation}
+		if g != nil && uint64(g.number) == generation {
+			<-g.done
+			m.GradientNs, m.GradientCost = g.t.work.took.Nanoseconds(), g.t.work.cost
+		}
+		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Standby{Standby: m}}) // the reader learns why
+	})
 }
 
 // stopGeneration abandons the step in flight and waits until it is.
 func (s *session) stopGeneration() {
 	if s.gen != nil {
-		s.gen.stop()
+		s.gen.cancel()
+		<-s.gen.done
 		s.gen = nil
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
@@ -28,13 +30,28 @@ type trainer struct {
 	stepTimeout time.Duration
 
 	state   optim.State
+	digest  fsm.Digest // of state
+	kept    *partials
+	work    work                   // of the step in flight
 	resumed int64                  // the step that the generation started after
 	acc     *allreduce.Accumulator // the gradient, then the loss sum and the token count
 	grad    []float32
 }
 
+// work is how much was computed, and how long that took. What was kept from before does not count.
+type work struct {
+	cost int64 // rows: source, prompt and target tokens
+	took time.Duration
+}
+
+// progressInterval is the least time between two words about a shard's progress.
+const progressInterval = 100 * time.Millisecond
+
 // DataError is a failure that the examples cause on any machine.
-type DataError struct{ err error }
+type DataError struct {
+	err   error
+	micro int32 // 1 + the index of the micro-batch that fails; 0 where it is what all ranks do alike
+}
 
 func (e *DataError) Error() string { return e.err.Error() }
 func (e *DataError) Unwrap() error { return e.err }
@@ -61,7 +78,7 @@ func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
 		adam:     optim.AdamW{LR: spec.LearningRate, Beta1: spec.Beta1, Beta2: spec.Beta2, Eps: spec.Epsilon, WeightDecay: spec.WeightDecay},
 		schedule: optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps}, maxNorm: spec.MaxGradNorm,
 		stepTimeout: time.Duration(w.StepTimeoutMs) * time.Millisecond,
-		acc:         allreduce.NewAccumulator(n + 2), grad: make([]float32, n),
+		kept:        own.partials.of(w.JobId), acc: allreduce.NewAccumulator(n + 2), grad: make([]float32, n),
 	}, nil
 }
 
@@ -77,15 +94,27 @@ func (t *trainer) restore(data []byte, step int64) error {
 	if plantedRestore != nil {
 		s = plantedRestore(t.state, s)
 	}
-	t.state, t.resumed = s, step
-	return nil
+	t.state, t.resumed, t.work = s, step, work{}
+	t.kept.forget(step)
+	_, err := t.encode()
+	return err
+}
+
+// encode is the state's one encoding, of which it takes the digest.
+func (t *trainer) encode() ([]byte, error) {
+	state, err := t.state.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("state after step %d: %w", t.state.Step, err)
+	}
+	t.digest = sha256.Sum256(state)
+	return state, nil
 }
 
 // do does one piece of work and returns what to tell the coordinator.
-func (t *trainer) do(ctx context.Context, ring *allreduce.Ring, m *coordpb.CoordinatorMessage) (*coordpb.WorkerMessage, error) {
+func (t *trainer) do(ctx context.Context, with company, m *coordpb.CoordinatorMessage) (*coordpb.WorkerMessage, error) {
 	switch b := m.Body.(type) {
 	case *coordpb.CoordinatorMessage_Plan:
-		r, err := t.step(ctx, ring, b.Plan)
+		r, err := t.step(ctx, with, b.Plan)
 		return &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: r}}, err
 	case *coordpb.CoordinatorMessage_Evaluate:
 		r, err := t.evaluate(b.Evaluate)
@@ -94,17 +123,26 @@ func (t *trainer) do(ctx context.Context, ring *allreduce.Ring, m *coordpb.Coord
 	return nil, fmt.Errorf("unexpected work %T", m.Body)
 }
 
+// company is what a step needs of the other workers and of the coordinator.
+type company struct {
+	ring     func(context.Context) (*allreduce.Ring, error) // waits until it has formed
+	progress func(step int64, done int) error               // tells the coordinator how many micro-batches are computed
+}
+
 // step is one training step: the shard's gradient, the all-reduce, the update.
-func (t *trainer) step(ctx context.Context, ring *allreduce.Ring, p *coordpb.Plan) (*coordpb.Report, error) {
+func (t *trainer) step(ctx context.Context, with company, p *coordpb.Plan) (*coordpb.Report, error) {
 	if p.Step != t.state.Step+1 {
 		return nil, fmt.Errorf("plan of step %d, this worker is after step %d", p.Step, t.state.Step)
 	}
-	began := time.Now()
-	cost, err := t.gradient(ctx, p)
-	if err != nil {
+	t.kept.forget(p.Committed)
+	r := &coordpb.Report{Generation: p.Generation, Step: p.Step}
+	if err := t.gradient(ctx, with, p, r); err != nil {
 		return nil, fmt.Errorf("step %d: %w", p.Step, err)
 	}
-	took := time.Since(began)
+	ring, err := with.ring(ctx)
+	if err != nil {
+		return nil, err
+	}
 	reduceCtx, cancel := context.WithTimeout(ctx, t.stepTimeout)
 	defer cancel()
 	t.mark(BeforeReduce)
@@ -112,20 +150,18 @@ func (t *trainer) step(ctx context.Context, ring *allreduce.Ring, p *coordpb.Pla
 		return nil, err
 	}
 	t.mark(AfterReduce)
-	r := &coordpb.Report{Generation: p.Generation, Step: p.Step, GradientNs: took.Nanoseconds(), GradientCost: cost}
 	if err := t.update(r); err != nil {
-		return nil, &DataError{fmt.Errorf("step %d: %w", p.Step, err)}
+		return nil, &DataError{err: fmt.Errorf("step %d: %w", p.Step, err)}
 	}
 	if plantedUpdate != nil {
 		plantedUpdate(t.id, t.state.Step == t.resumed+1, &t.state, func() error { return t.update(r) })
 	}
 	t.mark(AfterUpdate)
-	state, err := t.state.MarshalBinary()
+	state, err := t.encode()
 	if err != nil {
-		return nil, fmt.Errorf("step %d: %w", p.Step, err)
+		return nil, err
 	}
-	digest := sha256.Sum256(state)
-	r.StateDigest = digest[:]
+	r.StateDigest = t.digest[:]
 	if p.AttachState {
 		r.State = state
 	}
@@ -133,33 +169,67 @@ func (t *trainer) step(ctx context.Context, ring *allreduce.Ring, p *coordpb.Pla
 }
 
 // gradient fills the accumulator with the shard's share of the global batch's summed gradient, loss and tokens.
-// The sums are exact, so how the batch was dealt out leaves no trace in them.
-func (t *trainer) gradient(ctx context.Context, p *coordpb.Plan) (cost int64, err error) {
+// The sums are exact, so how the batch was dealt out leaves no trace in them. Then it computes what it was given to audit, which
+// enters no sum.
+func (t *trainer) gradient(ctx context.Context, with company, p *coordpb.Plan, r *coordpb.Report) error {
 	t.acc.Reset()
+	t.work = work{}
 	limit := allreduce.Limit(int(p.MicroBatches))
 	n := len(t.grad)
-	for _, mb := range p.Shard {
+	said := time.Now()
+	for done, mb := range slices.Concat(p.Shard, p.Audit) {
 		if err := ctx.Err(); err != nil {
-			return 0, err
+			return err
 		}
-		loss, tokens, grad, err := t.microBatch(mb.Examples)
-		if err == nil {
-			err = t.acc.Add(0, grad, limit)
+		if done > 0 && time.Since(said) >= progressInterval {
+			said = time.Now()
+			if err := with.progress(p.Step, done); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			err = t.acc.AddFloat64(n, loss, limit)
+		c, err := t.contribution(p.Step, mb)
+		summed := done < len(p.Shard)
+		if err == nil && summed {
+			err = t.acc.Add(0, c.grad, limit)
+		}
+		if err == nil && summed {
+			err = t.acc.AddFloat64(n, c.loss, limit)
 		}
 		if err != nil {
-			return 0, t.blame(mb.Examples, limit, err)
+			return t.blame(mb, limit, err)
 		}
-		if err := t.acc.AddInt(n+1, int64(tokens)); err != nil {
-			return 0, err
+		if summed {
+			if err := t.acc.AddInt(n+1, int64(c.tokens)); err != nil {
+				return err
+			}
 		}
-		for _, e := range mb.Examples {
-			cost += int64(len(e.Source) + t.conf.Length + len(e.Target))
+		if !summed || slices.Contains(p.Compare, mb.Index) {
+			d := c.digest(mb.Index)
+			r.Contributions = append(r.Contributions, &coordpb.Contribution{MicroBatch: mb.Index, Digest: d[:]})
 		}
 	}
-	return cost, nil
+	r.GradientNs, r.GradientCost = t.work.took.Nanoseconds(), t.work.cost
+	return with.progress(p.Step, len(p.Shard)+len(p.Audit))
+}
+
+// contribution is what a micro-batch adds to step's sums, computed now or kept from an earlier generation.
+func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contribution, error) {
+	key := partialKey{step, mb.Index, t.digest}
+	if c := t.kept.get(key); c != nil {
+		return c, nil
+	}
+	began := time.Now()
+	c := new(contribution)
+	var err error
+	if c.loss, c.tokens, c.grad, err = t.microBatch(mb.Examples); err != nil {
+		return nil, err
+	}
+	t.work.took += time.Since(began)
+	for _, e := range mb.Examples {
+		t.work.cost += int64(len(e.Source) + t.conf.Length + len(e.Target))
+	}
+	t.kept.keep(key, c)
+	return c, nil
 }
 
 func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens int, grad []float32, err error) {
@@ -174,8 +244,8 @@ func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens 
 
 // blame finds the example that makes a micro-batch fail, so that the error can name it. The numbers of an example
 // are the same on any machine, so the job cannot go on elsewhere either.
-func (t *trainer) blame(examples []*coordpb.Example, limit float64, cause error) error {
-	for _, e := range examples {
+func (t *trainer) blame(mb *coordpb.MicroBatch, limit float64, cause error) error {
+	for _, e := range mb.Examples {
 		loss, _, grad, err := t.microBatch([]*coordpb.Example{e})
 		if err == nil {
 			probe := allreduce.NewAccumulator(len(grad) + 1)
@@ -184,14 +254,14 @@ func (t *trainer) blame(examples []*coordpb.Example, limit float64, cause error)
 			}
 		}
 		if err != nil {
-			return &DataError{fmt.Errorf("example %s: %w", e.Id, err)}
+			return &DataError{fmt.Errorf("example %s: %w", e.Id, err), mb.Index + 1}
 		}
 	}
-	ids := make([]string, len(examples))
-	for i, e := range examples {
+	ids := make([]string, len(mb.Examples))
+	for i, e := range mb.Examples {
 		ids[i] = e.Id
 	}
-	return &DataError{fmt.Errorf("examples %v together: %w", ids, cause)}
+	return &DataError{fmt.Errorf("examples %v together: %w", ids, cause), mb.Index + 1}
 }
 
 // update turns the reduced sums into the mean gradient, clips it and applies AdamW. Every worker does the same

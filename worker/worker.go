@@ -2,7 +2,7 @@
 // every step, compute the gradient of its share of the global batch, all-reduce it with the other workers, apply
 // the update and report.
 //
-// A worker keeps nothing but the backbone. The trainer state reaches it with each generation, the tokenized
+// A worker keeps nothing but the backbone and, until a step is committed, what it has computed for it. The trainer state reaches it with each generation, the tokenized
 // examples with each plan. Whatever goes wrong, recovery is one path: the generation ends, the coordinator starts
 // another, and the worker resumes from the state that it is sent. When the coordinator is not there the worker
 // keeps trying.
@@ -70,14 +70,15 @@ const (
 	sayAgain = 30 * time.Second
 )
 
-// worker is the state that outlives a session: the ring node and the backbone.
+// worker is the state that outlives a session: the ring node, the backbone, and what was computed for steps not committed yet.
 type worker struct {
 	Config
 	host     string
 	ring     *allreduce.Node
 	backbone Backbone
 	path     string // of backbone
-	welcome  bool   // a coordinator has taken this worker before
+	partials partials
+	welcome  bool // a coordinator has taken this worker before
 }
 
 // Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator or the machine rules the
