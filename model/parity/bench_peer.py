@@ -1,4 +1,5 @@
-"""Measures training steps of dpt and of PyTorch with Transformers' T5, in alternation, and writes BENCHMARKS.md.
+"""Measures training steps of dpt and of PyTorch with Transformers' T5, in alternation, and writes its section of
+BENCHMARKS.md.
 
     python bench_peer.py --dpt ../../dpt [--shape t5-base] [--rounds 3] [--data DIR --tokenizer FILE]
 
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import time
 
+import sections
+
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPES = {  # the published config.json files
     "t5-small": dict(d_model=512, d_ff=2048, num_heads=8, num_layers=6),
@@ -38,12 +41,12 @@ def main():
     step = alternate(args, "step", step_settings(args))
     data = alternate(args, "data", data_settings(args)) if args.data else []
     text = report(args, step, data)
-    pathlib.Path(args.out).write_text(text)
+    sections.write(f"step {args.shape}", text, args.out)
     print(text)
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     p.add_argument("--dpt", required=True, help="the program to measure, built with oneDNN")
     p.add_argument("--shape", default="t5-base", choices=SHAPES)
     p.add_argument("--batch", type=int, default=8)
@@ -55,7 +58,7 @@ def arguments():
     p.add_argument("--batches", type=int, default=1, help="batches of each task in a pass over real lengths")
     p.add_argument("--attention", default="eager,sdpa", help="PyTorch's attentions to try")
     p.add_argument("--dpt-flags", default="", help="further flags for dpt, such as --engine onednn")
-    p.add_argument("--out", default=str(HERE.parent.parent / "BENCHMARKS.md"))
+    p.add_argument("--out", default=str(sections.FILE))
     args = p.parse_args()
     if bool(args.data) != bool(args.tokenizer):
         p.error("--data and --tokenizer go together")
@@ -186,20 +189,20 @@ def pad(torch, batch, how):
 def report(args, step, data):
     versions = next(s["versions"] for s in step if s["versions"])
     lines = [
-        "# Benchmarks", "",
-        f"{datetime.date.today()}, {cpu()}, {args.threads} threads. {step[0]['engine']}; "
+        f"## Training steps of {args.shape}", "",
+        f"{datetime.date.today()}, {sections.cpu()}, {args.threads} threads. {step[0]['engine']}; "
         + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".", "",
         "Training steps of a decomposed soft prompt of 100 tokens before a frozen T5 with random weights: loss and gradient, no optimizer. Every setting ran",
         f"in a process of its own, in {args.rounds} rounds that alternate between all of them; numbers are medians over rounds. Peak memory is what was",
         "resident while stepping, weights included. GFLOP/s count what the standard algorithm multiplies without padding, the same for all. Made by", "",
         "    python model/parity/bench_peer.py " + " ".join(shown(sys.argv[1:])), "",
-        f"## {args.shape}, batch {args.batch}, {PAPER_LENGTH} source tokens and 4 target tokens", "",
+        f"### {args.shape}, batch {args.batch}, {PAPER_LENGTH} source tokens and 4 target tokens", "",
     ]
     lines += table(step)
     limits = [f"{s['name'].removeprefix('dpt, ')} {s['gflops_done']:.0f} of {s['gflops_limit']:.0f} GFLOP/s ({100 * s['limit_share']:.0f}%)" for s in step if "limit_share" in s]
     lines += ["", "Of the engine's limit, measured in the same runs on the same products, dpt reaches, counting the products really made: " + ", ".join(limits) + ".", ""]
     if data:
-        lines += [f"## {args.shape}, batch {args.batch}, real lengths: {args.batches} batch(es) of each SuperGLUE task, sources up to {PAPER_LENGTH}", ""]
+        lines += [f"### {args.shape}, batch {args.batch}, real lengths: {args.batches} batch(es) of each SuperGLUE task, sources up to {PAPER_LENGTH}", ""]
         lines += table(data) + [""]
     return "\n".join(lines)
 
@@ -216,13 +219,6 @@ def table(settings):
 def shown(argv):
     """The arguments without the directories of the machine."""
     return [pathlib.Path(a).name if "/" in a else a for a in argv]
-
-
-def cpu():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown CPU"
 
 
 if __name__ == "__main__":
