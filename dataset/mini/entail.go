@@ -48,6 +48,9 @@ func inventRTE(r *prng.Source) (line, int) {
 	case 2:
 		c := world.NewComparison(r, who[0], who[1])
 		claim := c.Claim(r)
+		for claim.SameWord(c) { // how much of the premise is repeated would tell something
+			claim = c.Claim(r)
+		}
 		premise, hypothesis, follows = c.Tell(), claim.Tell(), c.Implies(claim)
 	case 3:
 		a := world.NewAbility(r, who[0], who[1])

@@ -17,7 +17,7 @@ import (
 )
 
 // digest is the SHA-256 of the files in the order of their names.
-const digest = "f4f77e7f2007fc2e8611939b764892d06011bd29aa5dcc94811cbe28fc4e96e0"
+const digest = "ac6997d632a4cf474d7377330266de391dc7d91ce192ec70b11790ebbb3e509c"
 
 // files reads all files.
 func files(t *testing.T) map[string][]byte {

@@ -55,10 +55,8 @@ func (l *record) unlabel() {
 // bullet starts a bullet point.
 const bullet = "\n@highlight\n"
 
-var leads = []string{"This is the news.", "News from the town.", "Read all about it.", "Here is what we heard."}
-
-// inventReCoRD tells of two events among four people, one to a bullet point, and tells one again in another form without one of
-// its two people, or with neither. Each of the four is as likely to be the one asked for.
+// inventReCoRD tells of two events among four people, one to a bullet point, and tells one again in another form without its
+// people. Each of the four is as likely to be the one asked for.
 func inventReCoRD(r *prng.Source) (line, int) {
 	who := side.Cast(r, 4)
 	events := [2]world.Event{world.NewEvent(r, who[0], who[1]), world.NewEvent(r, who[2], who[3])}
@@ -69,23 +67,16 @@ func inventReCoRD(r *prng.Source) (line, int) {
 	told, asked := world.OtherForms(r)
 	forms := [2]world.Form{world.AnyForm(r), world.AnyForm(r)}
 	forms[about] = told
-	text := world.Pick(r, leads) + bullet + events[0].Tell(forms[0]) + bullet + events[1].Tell(forms[1])
+	text := world.Lead(r) + bullet + events[0].Tell(forms[0]) + bullet + events[1].Tell(forms[1])
 
 	e := events[about]
-	answer, missing := e.Agent, e
-	missing.Agent = "@placeholder"
+	answer := e.Agent
+	e.Agent, e.Patient = "@placeholder", "somebody" // a name here would be one of the four that is not the answer
 	if r.IntN(2) == 0 {
-		answer, missing = e.Patient, e
-		missing.Patient = "@placeholder"
+		answer = events[about].Patient
+		e = e.Turned()
 	}
-	if r.IntN(2) == 0 {
-		if missing.Agent == e.Agent {
-			missing.Agent = "somebody"
-		} else {
-			missing.Patient = "somebody"
-		}
-	}
-	l := &record{Source: "mini", Passage: recordPassage{Text: text}, QAs: []recordQA{{Query: world.Capital(missing.Tell(asked)) + "."}}}
+	l := &record{Source: "mini", Passage: recordPassage{Text: text}, QAs: []recordQA{{Query: world.Capital(e.Tell(asked)) + "."}}}
 	for at := 0; at < len(text); at++ {
 		for _, name := range who {
 			if strings.HasPrefix(text[at:], name) {

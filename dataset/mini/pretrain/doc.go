@@ -20,7 +20,11 @@
 // ReCoRD's and WSC's targets are names; so are the targets of some skills here, in other formats.
 package pretrain
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/dptune/dpt/dataset/mini/world"
+)
 
 // Pair is a text and what is to be answered.
 type Pair struct{ Source, Target string }
@@ -36,15 +40,17 @@ var heldMarks = []string{
 	"entities", "superglue-record", "record", "boolq", "cb", "copa", "multirc", "rte", "wic", "wsc", "@placeholder", "@highlight",
 }
 
-// free tells whether a word may be a label or a mark.
+// free tells whether a word may be a label or a mark: neither held out nor a name.
 func free(word string) bool {
-	word = strings.ToLower(word)
-	for _, list := range [][]string{heldLabels, heldMarks} {
-		for _, held := range list {
-			if word == held {
-				return false
-			}
+	return !taken[strings.ToLower(word)]
+}
+
+var taken = func() map[string]bool {
+	taken := map[string]bool{}
+	for _, words := range [][]string{heldLabels, heldMarks, world.People()} {
+		for _, w := range words {
+			taken[strings.ToLower(w)] = true
 		}
 	}
-	return true
-}
+	return taken
+}()

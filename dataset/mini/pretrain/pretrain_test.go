@@ -1,6 +1,111 @@
 package pretrain
 
-import "testing"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+)
+
+// A pre-trained model's documentation names the seed that it saw: the same seed gives the same texts always, on every platform.
+func TestBytesNeverChange(t *testing.T) {
+	h := sha256.New()
+	for i := range uint64(2000) {
+		p, name := Skill(1, i)
+		h.Write([]byte(name + "\n" + p.Source + "\n" + p.Target + "\n" + Document(1, i) + "\n"))
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != digest {
+		t.Errorf("the streams' SHA-256 is %s, want %s: the model that was trained on them cannot be made again", got, digest)
+	}
+}
+
+// Each text is a function of the seed and the number alone.
+func TestPure(t *testing.T) {
+	backward := make([]string, 200)
+	for i := len(backward) - 1; i >= 0; i-- {
+		p, _ := Skill(7, uint64(i))
+		backward[i] = p.Source + p.Target + Document(7, uint64(i))
+	}
+	for i, want := range backward {
+		p, _ := Skill(7, uint64(i))
+		if got := p.Source + p.Target + Document(7, uint64(i)); got != want {
+			t.Errorf("text %d is %q, and was %q", i, got, want)
+		}
+		if q, _ := Skill(8, uint64(i)); q == p {
+			t.Errorf("text %d is the same for two seeds: %q", i, q.Source)
+		}
+	}
+}
+
+func TestShapes(t *testing.T) {
+	const n = 40_000
+	count := map[string]int{}
+	total := 0
+	for _, s := range skills {
+		total += s.weight
+	}
+	for i := range uint64(n) {
+		p, name := Skill(3, i)
+		count[name]++
+		if len(p.Source) > 220 || len(p.Target) == 0 || len(p.Target) > 60 {
+			t.Errorf("%s: source of %d bytes, target of %d: %q -> %q", name, len(p.Source), len(p.Target), p.Source, p.Target)
+		}
+		d := Document(3, i)
+		if len(d) < 50 || len(d) > 450 {
+			t.Errorf("document %d has %d bytes, want 50 to 450: %q", i, len(d), d)
+		}
+		for _, text := range []string{p.Source, p.Target, d} {
+			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) || strings.ContainsAny(text, "{}") {
+				t.Errorf("%s: %q has a letter beyond printable ASCII, or a placeholder", name, text)
+			}
+		}
+	}
+	for _, s := range skills {
+		if want := n * s.weight / total; count[s.name] < want/2 || count[s.name] > 2*want {
+			t.Errorf("%s comes up %d times of %d, want about %d", s.name, count[s.name], n, want)
+		}
+	}
+	if len(Skills()) != len(skills) {
+		t.Errorf("Skills has %d names, want %d", len(Skills()), len(skills))
+	}
+}
+
+// Whether the answer is yes must not be told by the label, its place in the mapping or the claim's length.
+func TestMappingsAreEven(t *testing.T) {
+	yes, first, n := 0, 0, 0
+	for i := range uint64(40_000) {
+		p, name := Skill(5, i)
+		if !strings.HasPrefix(name, "judge-") || name == "judge-belief" {
+			continue
+		}
+		head, _, _ := strings.Cut(p.Source, ": ")
+		one, other, _ := strings.Cut(head, " ")
+		oneKey, oneLabel, _ := strings.Cut(one, "=")
+		otherKey, otherLabel, _ := strings.Cut(other, "=")
+		n++
+		switch p.Target {
+		case oneLabel:
+			first++
+			yes += positive(oneKey)
+		case otherLabel:
+			yes += positive(otherKey)
+		default:
+			t.Fatalf("%s: target %q is no label of %q", name, p.Target, p.Source)
+		}
+	}
+	for what, k := range map[string]int{"yes": yes, "first": first} {
+		if d := float64(k) - float64(n)/2; d*d > 16*float64(n)/4 { // four standard deviations
+			t.Errorf("the answer is %s %d of %d times, want half", what, k, n)
+		}
+	}
+}
+
+func positive(key string) int {
+	if key == "yes" || key == "same" {
+		return 1
+	}
+	return 0
+}
 
 func BenchmarkSkill(b *testing.B) {
 	n := 0
@@ -18,3 +123,6 @@ func BenchmarkDocument(b *testing.B) {
 	}
 	b.SetBytes(int64(n / b.N))
 }
+
+// digest is the SHA-256 of the first texts of seed 1.
+const digest = "e46deb658b7f41a669429d6c1dfdfd6c5cdf72fc9ce282f93ccbe9a3c1d03be4"

@@ -1,6 +1,9 @@
 package pretrain
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/dptune/dpt/dataset/internal/prng"
 	"github.com/dptune/dpt/dataset/mini/world"
 )
@@ -30,15 +33,17 @@ func tellReferent(r *prng.Source) Pair {
 // blanks stand for a name that is to be found.
 var blanks = []string{"___", "...", "???", "XX", "(who)", "[]"}
 
-// fillEvent leaves a name out of one of two events that are told again, and maybe the other one too.
+// fillEvent leaves a name out of one of two events that are told again, and maybe the other one too. There may be
+// a list of the four.
 func fillEvent(r *prng.Source) Pair {
 	who := side.Cast(r, 4)
 	events := [2]world.Event{world.NewEvent(r, who[0], who[1]), world.NewEvent(r, who[2], who[3])}
-	text := events[0].Tell(world.AnyForm(r)) + ". " + events[1].Tell(world.AnyForm(r)) + "."
-	e := events[r.IntN(2)]
 	if events[0].Same(events[1]) {
 		return fillEvent(r)
 	}
+	text := events[0].Tell(world.AnyForm(r)) + ". " + events[1].Tell(world.AnyForm(r)) + "."
+	e := events[r.IntN(2)]
+	slices.Sort(who) // for the list of names
 	blank := world.Pick(r, blanks)
 	name, missing := e.Agent, e
 	missing.Agent = blank
@@ -53,5 +58,12 @@ func fillEvent(r *prng.Source) Pair {
 			missing.Agent = "somebody"
 		}
 	}
-	return Pair{join(r, text, world.Capital(missing.Tell(world.AnyForm(r)))+"."), name}
+	if r.IntN(3) == 0 {
+		text = world.Lead(r) + " " + text
+	}
+	parts := []string{text, world.Capital(missing.Tell(world.AnyForm(r))) + "."}
+	if r.IntN(3) == 0 {
+		parts = append(parts, strings.Join(who, ", "))
+	}
+	return Pair{join(r, parts...), name}
 }

@@ -24,7 +24,7 @@ var attitudes = [Stances][]string{
 }
 
 // deeds need no object.
-var deeds = []string{"sang", "fell", "won", "left", "slept", "cried", "laughed", "ran", "danced", "moved", "quit", "hid", "swam", "prayed"}
+var deeds = []string{"sang", "fell", "won", "left", "slept", "yawned", "hummed", "ran", "danced", "moved", "quit", "hid", "swam", "prayed"}
 
 // Beliefs is what a person knows, makes up and wonders about three others: a clause of each stance, in some order.
 type Beliefs struct {

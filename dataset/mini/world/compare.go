@@ -26,6 +26,9 @@ func (c Comparison) Claim(r *prng.Source) Comparison {
 	return claim
 }
 
+// SameWord tells whether two comparisons on one scale use the same word.
+func (c Comparison) SameWord(other Comparison) bool { return c.word == other.word }
+
 // Implies tells whether a claim about the same people and scale holds where c, without "not", does: people are never equal.
 func (c Comparison) Implies(claim Comparison) bool {
 	same := c.X == claim.X == (c.word == claim.word)

@@ -97,3 +97,9 @@ func OtherForms(r *prng.Source) (one, other Form) {
 
 // Same tells whether two events are of one relation and one thing, whoever took part.
 func (e Event) Same(other Event) bool { return e.relation == other.relation && e.Thing == other.Thing }
+
+// leads open a report of events.
+var leads = []string{"This is the news.", "News from the town.", "Read all about it.", "Here is what we heard."}
+
+// Lead draws a sentence that opens a report of events.
+func Lead(r *prng.Source) string { return Pick(r, leads) }

@@ -23,7 +23,7 @@ var scripts = []script{
 	{[2]string{"stole a car", "robbed a store"}, [2]string{"went to jail", "was arrested"}},
 	{[2]string{"won the lottery", "dug up a treasure"}, [2]string{"became rich", "bought a castle"}},
 	{[2]string{"lost the purse", "spent every coin"}, [2]string{"was broke", "could not pay"}},
-	{[2]string{"skipped lunch", "ate nothing"}, [2]string{"was hungry", "ordered a pizza"}},
+	{[2]string{"skipped lunch", "ate nothing"}, [2]string{"was starving", "ordered a pizza"}},
 	{[2]string{"chewed salty chips", "crossed the desert"}, [2]string{"was thirsty", "drank much water"}},
 	{[2]string{"slipped on ice", "fell off a ladder"}, [2]string{"broke a leg", "walked on crutches"}},
 	{[2]string{"saw a ghost", "met a bear"}, [2]string{"screamed", "ran away in fear"}},
