@@ -38,7 +38,7 @@ func Example() {
 	}
 	fmt.Println(metrics)
 	// Output:
-	// copa choice1: He cycled over glass. choice2: He skipped lunch. premise: Ulf was hungry. question: cause
+	// copa choice1: He cycled over glass. choice2: He skipped lunch. premise: Ulf was starving. question: cause
 	// -> choice2
 	// accuracy 50.00
 }
