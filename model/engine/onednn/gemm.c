@@ -216,17 +216,12 @@ out:
 	return 1;
 }
 
-dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory) {
+int dpt_repack(dpt_packed *p, const dpt_gemm *g, int worker, const float *w, long rs, long cs) {
 	one_thread();
 	dnnl_memory_t from = NULL;
 	dnnl_primitive_desc_t pd = NULL;
 	dnnl_primitive_t reorder = NULL;
-	int done = 0;
-	dpt_packed *p = calloc(1, sizeof *p);
-	if (!p) {
-		fail("pack", dnnl_out_of_memory);
-		return NULL;
-	}
+	int failed = 1;
 	dnnl_dims_t strides = {rs, cs};
 #if DNNL_VERSION_MAJOR >= 3
 	dnnl_memory_desc_t plain = NULL;
@@ -237,14 +232,13 @@ dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, lon
 	dnnl_memory_desc_t plain;
 	TRY(dnnl_memory_desc_init_by_strides(&plain, 2, g->weights->dims, dnnl_f32, strides));
 #endif
-	TRY(dnnl_memory_create(&p->memory, g->weights, g->d->engine, memory));
 	TRY(dnnl_memory_create(&from, MD(plain), g->d->engine, (void *)w));
 	TRY(dnnl_reorder_primitive_desc_create(&pd, MD(plain), g->d->engine, g->weights, g->d->engine, NULL));
 	TRY(dnnl_primitive_create(&reorder, pd));
 	dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p->memory}};
 	TRY(dnnl_primitive_execute(reorder, g->d->streams[worker], 2, args));
 	TRY(dnnl_stream_wait(g->d->streams[worker]));
-	done = 1;
+	failed = 0;
 out:
 	if (reorder) dnnl_primitive_destroy(reorder);
 	if (pd) dnnl_primitive_desc_destroy(pd);
@@ -252,11 +246,21 @@ out:
 #if DNNL_VERSION_MAJOR >= 3
 	if (plain) dnnl_memory_desc_destroy(plain);
 #endif
-	if (!done) {
-		dpt_packed_free(p);
+	return failed;
+}
+
+dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory) {
+	one_thread();
+	dpt_packed *p = calloc(1, sizeof *p);
+	if (!p) {
+		fail("pack", dnnl_out_of_memory);
 		return NULL;
 	}
-	return p;
+	TRY(dnnl_memory_create(&p->memory, g->weights, g->d->engine, memory));
+	if (!dpt_repack(p, g, worker, w, rs, cs)) return p;
+out:
+	dpt_packed_free(p);
+	return NULL;
 }
 
 void dpt_packed_free(dpt_packed *p) {

@@ -36,6 +36,8 @@ int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, vo
 
 // dpt_pack packs b for g into memory of dpt_gemm_packed_size bytes that the caller owns. Element (i, j) of b is at w[i*rs + j*cs], one of which is 1.
 dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory);
+// dpt_repack puts other values into what dpt_pack made for g or one like it.
+int dpt_repack(dpt_packed *p, const dpt_gemm *g, int worker, const float *w, long rs, long cs);
 void dpt_packed_free(dpt_packed *p);
 
 #endif

@@ -73,6 +73,18 @@ typedef struct {
 	int shared; // backward adds the gradients of both k and v to dk
 } dpt_attn;
 
+// dpt_weight_gradient is dw [out,in] += dyᵀ·x over n rows; dw is float32.
+typedef struct {
+	dpt_mat dw, dy, x;
+	long out, in, n;
+} dpt_weight_gradient;
+
+// dpt_gain_gradient is dg [1,·] += Σ dy∘x·r over n rows; dg and r are float32.
+typedef struct {
+	dpt_mat dg, dy, x, r;
+	long n;
+} dpt_gain_gradient;
+
 typedef struct {
 	const char *name;
 	void (*rows)(const dpt_rows *a, long from, long to);
@@ -82,6 +94,12 @@ typedef struct {
 	void (*attention)(const dpt_attn *a, long part, void *scratch);
 	// Bytes of scratch memory, 64-byte aligned, for segments of at most that many queries and keys.
 	size_t (*attention_scratch)(const dpt_attn *a, long queries, long keys);
+	// Gradients of weights: see train_impl.h. Part i of weight_gradient is rows 96·i to 96·(i+1) of dw.
+	void (*weight_gradient)(const dpt_weight_gradient *a, long part, void *scratch);
+	size_t (*weight_gradient_scratch)(void);
+	void (*gain_gradient)(const dpt_gain_gradient *a, long from, long to);
+	void (*bias_gradient)(const dpt_attn *a, long head, long segments, void *scratch);
+	size_t (*bias_gradient_scratch)(const dpt_attn *a, long queries, long keys);
 	// For tests: y = exp(x), tanh(x).
 	void (*exp)(float *y, const float *x, long n);
 	void (*tanh)(float *y, const float *x, long n);

@@ -169,6 +169,7 @@ static void test_tanh(float *y, const float *x, long n) { EACH(n) storef(y, j, m
 
 #include "rows_impl.h"
 #include "attention_impl.h"
+#include "train_impl.h"
 
 const dpt_kernels TABLE = {
 	.name = NAME,
@@ -176,6 +177,11 @@ const dpt_kernels TABLE = {
 	.embed_backward = embed_backward,
 	.attention = attention,
 	.attention_scratch = attention_scratch,
+	.weight_gradient = weight_gradient,
+	.weight_gradient_scratch = weight_gradient_scratch,
+	.gain_gradient = gain_gradient,
+	.bias_gradient = bias_gradient,
+	.bias_gradient_scratch = bias_gradient_scratch,
 	.exp = test_exp,
 	.tanh = test_tanh,
 };

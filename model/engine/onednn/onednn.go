@@ -55,6 +55,11 @@ type Engine struct {
 	attn   attentionTask
 	rows   rowsTask
 	embed  embedBackwardTask
+
+	weight   weightGradientTask
+	gainGrad gainGradientTask
+	biasGrad biasGradientTask
+	stacked  []float32 // SetLinear's
 }
 
 var _ engine.Engine = (*Engine)(nil)

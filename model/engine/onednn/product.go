@@ -264,16 +264,21 @@ func (t *packTask) gemm(i, j int) *C.dpt_gemm {
 	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[0]
 }
 
-func (t *packTask) Do(part, worker int) {
-	i, j := 0, part
+// place is what a part packs: its orientation and number, where its first element is in w, and how far rows and columns are apart there.
+func (t *packTask) place(part int) (i, j, from, rs, cs int) {
+	i, j = 0, part
 	if n := len(t.weights[0].parts); part >= n {
 		i, j = 1, part-n
 	}
 	first, _ := t.weights[i].cols(j)
-	rs, cs, from := 1, t.in, first*t.in // forward: element (i, j) is w[j*in + i]
 	if i == 1 {
-		rs, cs, from = t.in, 1, first
+		return i, j, first, t.in, 1
 	}
+	return i, j, first * t.in, 1, t.in // forward: element (i, j) is w[j*in + i]
+}
+
+func (t *packTask) Do(part, worker int) {
+	i, j, from, rs, cs := t.place(part)
 	g := t.gemm(i, j)
 	t.errs[part] = call(func() bool {
 		p := C.dpt_pack(g, C.int(worker), (*C.float)(unsafe.Pointer(&t.w[from])), C.long(rs), C.long(cs), t.memories[part])

@@ -25,6 +25,10 @@ type Engine[F Float] struct {
 	attn  attentionTask[F]
 	rows  rowsTask[F]
 	embed embedBackwardTask[F]
+
+	weight   weightGradientTask[F]
+	gainGrad gainGradientTask[F]
+	biasGrad biasGradientTask[F]
 }
 
 var _ engine.Engine = (*Engine[float32])(nil)

@@ -36,10 +36,16 @@ func (e *Engine[F]) NewLinear(spec engine.LinearSpec) (engine.Linear, error) {
 	} else {
 		l.w = newMatrix[F](out, spec.In)
 	}
+	l.fill(spec.Weights)
+	return l, nil
+}
+
+// fill copies stacked weights.
+func (l *linear[F]) fill(weights [][]float32) {
 	o := 0
-	for _, w := range spec.Weights {
-		for ; len(w) > 0; w = w[spec.In:] {
-			for i, v := range w[:spec.In] {
+	for _, w := range weights {
+		for ; len(w) > 0; w = w[l.in:] {
+			for i, v := range w[:l.in] {
 				if l.transposed {
 					l.w.data[i*l.w.ld+o] = F(v)
 				} else {
@@ -49,7 +55,6 @@ func (e *Engine[F]) NewLinear(spec engine.LinearSpec) (engine.Linear, error) {
 			o++
 		}
 	}
-	return l, nil
 }
 
 func newMatrix[F Float](rows, cols int) matrix[F] {

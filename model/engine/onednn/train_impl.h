@@ -1,0 +1,145 @@
+// Gradients of weights; part of kernels_impl.h. Operands of any type are summed in float32, rows in order.
+
+#define WG_ROWS 96   // of dw in a part: a multiple of every MR
+#define WG_DEPTH 256 // rows of x and dy at a time: a panel of x stays in the first cache
+
+static size_t weight_gradient_scratch(void) { return 4 * (WG_DEPTH * WG_ROWS + WG_DEPTH * 2 * VL + WG_ROWS * 2 * VL); }
+
+// wg_micro adds to c [M, 2·VL]: the products of M columns of a, whose element (k, i) is a[k*WG_ROWS + i], with a panel b [depth, 2·VL].
+INLINE void wg_micro(const int M, long depth, const float *a, const float *b, float *c, long ldc) {
+	vf s[MR][2];
+	UNROLL
+	for (int i = 0; i < M; i++) {
+		s[i][0] = loadf(c + i * ldc, 0, VL);
+		s[i][1] = loadf(c + i * ldc, VL, VL);
+	}
+	for (long k = 0; k < depth; k++) {
+		vf b0 = loadf(b, 0, VL), b1 = loadf(b, VL, VL);
+		UNROLL
+		for (int i = 0; i < M; i++) {
+			s[i][0] += a[i] * b0;
+			s[i][1] += a[i] * b1;
+		}
+		a += WG_ROWS;
+		b += 2 * VL;
+	}
+	UNROLL
+	for (int i = 0; i < M; i++) {
+		storef(c + i * ldc, 0, VL, s[i][0]);
+		storef(c + i * ldc, VL, VL, s[i][1]);
+	}
+}
+
+static void weight_gradient(const dpt_weight_gradient *a, long part, void *scratch) {
+	float *dy = scratch, *x = dy + WG_DEPTH * WG_ROWS, *edge = x + WG_DEPTH * 2 * VL;
+	long first = part * WG_ROWS, rows = a->out - first < WG_ROWS ? a->out - first : WG_ROWS;
+	for (long k0 = 0; k0 < a->n; k0 += WG_DEPTH) {
+		long depth = a->n - k0 < WG_DEPTH ? a->n - k0 : WG_DEPTH;
+		for (long k = 0; k < depth; k++) copy((row){dy + k * WG_ROWS, DPT_F32}, at(&a->dy, k0 + k, first), rows);
+		for (long j0 = 0; j0 < a->in; j0 += 2 * VL) {
+			long w = a->in - j0 < 2 * VL ? a->in - j0 : 2 * VL;
+			for (long k = 0; k < depth; k++) {
+				row from = at(&a->x, k0 + k, j0);
+				storef(x + k * 2 * VL, 0, VL, load(from, 0, w < VL ? w : VL));
+				storef(x + k * 2 * VL, VL, VL, w > VL ? load(from, VL, w - VL) : splat(0));
+			}
+			float *c = (float *)at(&a->dw, first, j0).p;
+			long ldc = a->dw.ld;
+			if (w < 2 * VL) {
+				for (long i = 0; i < rows; i++)
+					EACH(w) storef(edge + i * 2 * VL, j, VL, loadf(c + i * ldc, j, m));
+				c = edge;
+				ldc = 2 * VL;
+			}
+			long i = 0;
+			for (; i + MR <= rows; i += MR) wg_micro(MR, depth, dy + i, x, c + i * ldc, ldc);
+			for (; i + 4 <= rows; i += 4) wg_micro(4, depth, dy + i, x, c + i * ldc, ldc);
+			for (; i < rows; i++) wg_micro(1, depth, dy + i, x, c + i * ldc, ldc);
+			if (w < 2 * VL)
+				for (i = 0; i < rows; i++) copy(at(&a->dw, first + i, j0), (row){edge + i * 2 * VL, DPT_F32}, w);
+		}
+	}
+}
+
+// dg += Σ dy∘x·r, for columns [from, to), at most 64 of them.
+static void gain_gradient(const dpt_gain_gradient *a, long from, long to) {
+	long n = to - from;
+	float sum[64 + VL] = {0};
+	copy((row){sum, DPT_F32}, at(&a->dg, 0, from), n);
+	for (long i = 0; i < a->n; i++) {
+		row dy = at(&a->dy, i, from), x = at(&a->x, i, from);
+		float r = ((float *)a->r.p)[i * a->r.ld];
+		EACH(n) storef(sum, j, m, loadf(sum, j, m) + load(dy, j, m) * load(x, j, m) * r);
+	}
+	copy(at(&a->dg, 0, from), (row){sum, DPT_F32}, n);
+}
+
+// bg_memory is the scratch memory of a head: see attn_memory.
+typedef struct {
+	uint32_t *tmp;
+	float *ext;
+	uint32_t *kt, *vt, *q, *dout;
+	float *s, *ds;
+} bg_memory;
+
+static size_t bg_layout(bg_memory *x, void *base, const dpt_attn *a, long nq, long nk) {
+	arena s = {base, 0};
+	long keys = UP(nk, NR), depth = a->d;
+	x->tmp = take(&s, 4 * NR * depth);
+	x->ext = take(&s, 4 * (nq + keys + VL));
+	x->kt = take(&s, 4 * keys * depth);
+	x->vt = take(&s, 4 * keys * depth);
+	x->q = take(&s, 4 * QB * depth);
+	x->dout = take(&s, 4 * QB * depth);
+	x->s = take(&s, 4 * QB * keys);
+	x->ds = take(&s, 4 * QB * keys);
+	return s.used;
+}
+
+static size_t bias_gradient_scratch(const dpt_attn *a, long queries, long keys) {
+	bg_memory x = {0};
+	return bg_layout(&x, NULL, a, queries, keys);
+}
+
+// bias_gradient adds head h's gradient to a->dq, which is [heads, hi-lo+1] here: the gradient of the scores, as attention has it, by distance. Each row
+// sums the distances beyond the ends first: they are many, and float32 sums are to stay short.
+static void bias_gradient(const dpt_attn *a, long h, long segments, void *scratch) {
+	long d = a->d, col = h * d;
+	float *sum = at(&a->dq, h, 0).p;
+	bg_memory x = {0};
+	for (long part = 0; part < segments; part++) {
+		const long *seg = a->segments + 5 * part;
+		long q0 = seg[0], nq = seg[1], k0 = seg[2], nk = seg[3], offset = seg[4], keys = UP(nk, NR);
+		bg_layout(&x, scratch, a, nq, nk);
+		spread(x.ext, a, h, offset + nq - 1, nq - 1 + keys);
+		pack_columns(x.kt, &a->k, k0, nk, col, d, 0, x.tmp);
+		pack_columns(x.vt, &a->v, k0, nk, col, d, 0, x.tmp);
+		for (long i = 0; i < nq; i += QB) {
+			long rows = nq - i < QB ? nq - i : QB, pos = offset + i;
+			long n = a->causal && pos + rows < nk ? pos + rows : nk, np = UP(n, NR);
+			pack_rows(x.q, d, &a->q, q0 + i, rows, col, d, 0);
+			pack_rows(x.dout, d, &a->dout, q0 + i, rows, col, d, 0);
+			product_f32(rows, np, d, (float *)x.q, d, 1, (float *)x.kt, x.s, keys, 0);
+			product_f32(rows, np, d, (float *)x.dout, d, 1, (float *)x.vt, x.ds, keys, 0);
+			for (long r = 0; r < rows; r++) {
+				long seen = a->causal && pos + r + 1 < n ? pos + r + 1 : n;
+				row o = at(&a->out, q0 + i + r, col), dout = at(&a->dout, q0 + i + r, col);
+				vf dot = {0};
+				EACH(d) dot += load(o, j, m) * load(dout, j, m);
+				float lse = ((float *)a->lse.p)[(q0 + i + r) * a->lse.ld + h], *g = x.ds + r * keys;
+				softmax_backward(x.s + r * keys, g, NULL, NULL, x.ext + (nq - 1 - i - r), lse, sumv(dot), seen, np);
+				// Key j's distance is j - (pos+r): those from `low` to `high` have a value each.
+				long low = a->lo + pos + r + 1, high = a->hi + pos + r - 1;
+				low = low < 0 ? 0 : low > seen ? seen : low;
+				high = high + 1 < low ? low : high + 1 > seen ? seen : high + 1;
+				float *to = sum + (low - (pos + r) - a->lo);
+				vf below = {0}, above = {0};
+				EACH(low) below += loadf(g, j, m);
+				EACH(high - low) storef(to, j, m, loadf(to, j, m) + loadf(g + low, j, m));
+				EACH(seen - high) above += loadf(g + high, j, m);
+				sum[0] += sumv(below);
+				sum[a->hi - a->lo] += sumv(above);
+			}
+		}
+	}
+}
