@@ -31,19 +31,29 @@ func bucket(distance int, bidirectional bool, buckets, maxDistance int) int {
 	return first + min(exact+int(l), buckets-1)
 }
 
-// newBias spreads the trained table [buckets, heads] over distances, beyond whose ends the last bucket goes on.
-func newBias(eng engine.Engine, cfg Config, table []float32, bidirectional bool) (engine.Bias, error) {
-	lo, hi := -cfg.RelativeDistance, 0
+// distances are those that a stack's bias has a value for each; beyond its ends the last bucket goes on.
+func (c Config) distances(bidirectional bool) (lo, hi int) {
 	if bidirectional {
-		hi = cfg.RelativeDistance
+		return -c.RelativeDistance, c.RelativeDistance
 	}
+	return -c.RelativeDistance, 0
+}
+
+// spreadBias spreads the trained table [buckets, heads] over distances: [heads, hi-lo+1].
+func (c Config) spreadBias(table []float32, bidirectional bool) []float32 {
+	lo, hi := c.distances(bidirectional)
 	span := hi - lo + 1
-	values := make([]float32, cfg.NumHeads*span)
+	values := make([]float32, c.NumHeads*span)
 	for d := lo; d <= hi; d++ {
-		b := bucket(d, bidirectional, cfg.RelativeBuckets, cfg.RelativeDistance)
-		for h := range cfg.NumHeads {
-			values[h*span+d-lo] = table[b*cfg.NumHeads+h]
+		b := bucket(d, bidirectional, c.RelativeBuckets, c.RelativeDistance)
+		for h := range c.NumHeads {
+			values[h*span+d-lo] = table[b*c.NumHeads+h]
 		}
 	}
-	return eng.NewBias(cfg.NumHeads, lo, hi, values)
+	return values
+}
+
+func newBias(eng engine.Engine, cfg Config, table []float32, bidirectional bool) (engine.Bias, error) {
+	lo, hi := cfg.distances(bidirectional)
+	return eng.NewBias(cfg.NumHeads, lo, hi, cfg.spreadBias(table, bidirectional))
 }

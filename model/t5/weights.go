@@ -160,15 +160,21 @@ func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
 	return b
 }
 
-// embedding reads the table that encoder and decoder share, and the output projection: the checkpoint's own where it has one, else the
-// same table. (Transformers does not tie what a checkpoint holds with other values.)
-func (l *loader) embedding() (engine.Table, engine.Linear) {
+// tableName is what a checkpoint calls the table that encoder and decoder share.
+func tableName(w Weights) string {
 	name := "shared.weight"
 	for _, alias := range []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} {
-		if !l.w.Has(name) && l.w.Has(alias) {
+		if !w.Has(name) && w.Has(alias) {
 			name = alias
 		}
 	}
+	return name
+}
+
+// embedding reads the table that encoder and decoder share, and the output projection: the checkpoint's own where it has one, else the
+// same table. (Transformers does not tie what a checkpoint holds with other values.)
+func (l *loader) embedding() (engine.Table, engine.Linear) {
+	name := tableName(l.w)
 	w := l.tensor(name, l.cfg.VocabSize, l.cfg.DModel)
 	if l.err != nil {
 		return nil, nil

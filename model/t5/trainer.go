@@ -1,0 +1,219 @@
+package t5
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// Trainer computes the gradient of the loss with respect to all weights: what pre-training and full fine-tuning need. It makes no use of weights being
+// frozen: neither absorption nor what the first layer saves. Nor has it a prompt. One goroutine at a time may use it.
+type Trainer struct {
+	m    *Model
+	eng  engine.Trainer
+	tied bool
+
+	slots []slot
+	// What gradients are added to, like the weights in m.
+	embed, head              engine.Tensor
+	encoder                  []encoderLayerGradient
+	decoder                  []decoderLayerGradient
+	encoderBias, decoderBias engine.Tensor // [heads, distances]
+	encoderNorm, decoderNorm engine.Tensor
+
+	sums    engine.Workspace // the gradients
+	pass    engine.Workspace // what backward needs
+	tmp     engine.Workspace // a sublayer's
+	pending engine.Workspace
+
+	host trainerBuffers
+}
+
+type attentionGradient struct{ norm, q, kv, o engine.Tensor } // q is that of queries, keys and values in self-attention, kv nil
+
+type feedForwardGradient struct{ norm, wi, wo engine.Tensor }
+
+type encoderLayerGradient struct {
+	self attentionGradient
+	ff   feedForwardGradient
+}
+
+type decoderLayerGradient struct {
+	self, cross attentionGradient
+	ff          feedForwardGradient
+}
+
+// slot is one or more parameters that stand together in the vector, as one tensor in the engine.
+type slot struct {
+	offset, size int
+	sum          engine.Tensor
+	set          func(values []float32) error
+	// fold turns what sum holds into the gradient of the parameters; nil: they are the same.
+	fold func(dst, sum []float32)
+}
+
+// NewTrainer makes a T5 of the weights in one vector, laid out as cfg.Parameters(tied) says. eng must be an engine.Trainer.
+func NewTrainer(eng engine.Engine, cfg Config, tied bool, weights []float32) (*Trainer, error) {
+	te, ok := eng.(engine.Trainer)
+	if !ok {
+		return nil, fmt.Errorf("engine %s computes no gradients of weights, want one that does", eng.Name())
+	}
+	params := cfg.Parameters(tied)
+	v, err := newVector(params, weights)
+	if err != nil {
+		return nil, err
+	}
+	m, err := New(eng, cfg, v, Options{NoAbsorption: true, NoFirstLayer: true})
+	if err != nil {
+		return nil, err
+	}
+	t := &Trainer{m: m, eng: te, tied: tied, sums: eng.NewWorkspace(), pass: eng.NewWorkspace(), tmp: eng.NewWorkspace(), pending: eng.NewWorkspace()}
+	t.layOut(v)
+	return t, nil
+}
+
+// Model computes with the weights that were set last.
+func (t *Trainer) Model() *Model { return t.m }
+
+// layOut makes a slot for every weight.
+func (t *Trainer) layOut(v *vector) {
+	cfg, m := t.m.cfg, t.m
+	d, inner := cfg.DModel, cfg.Inner()
+	linear := func(w engine.Linear, rows, cols int, name string) engine.Tensor {
+		return t.slot(v, name, rows, cols, func(values []float32) error { return t.eng.SetLinear(w, values) })
+	}
+	gain := func(g engine.Gain, name string) engine.Tensor {
+		return t.slot(v, name, 1, d, func(values []float32) error { return t.eng.SetGain(g, values) })
+	}
+	self := func(w *selfAttention, prefix string) attentionGradient {
+		return attentionGradient{
+			norm: gain(w.norm, prefix+"layer_norm.weight"),
+			q:    linear(w.qkv, 3*inner, d, prefix+"SelfAttention.q.weight"),
+			o:    linear(w.o, d, inner, prefix+"SelfAttention.o.weight"),
+		}
+	}
+	feedForward := func(w *feedForward, prefix string) feedForwardGradient {
+		wi := prefix + "DenseReluDense.wi.weight"
+		if cfg.GatedGELU {
+			wi = prefix + "DenseReluDense.wi_0.weight"
+		}
+		return feedForwardGradient{
+			norm: gain(w.norm, prefix+"layer_norm.weight"),
+			wi:   linear(w.wi, cfg.hidden(), d, wi),
+			wo:   linear(w.wo, d, cfg.DFF, prefix+"DenseReluDense.wo.weight"),
+		}
+	}
+	t.embed = t.slot(v, "shared.weight", cfg.VocabSize, d, func(values []float32) error {
+		if t.tied {
+			return errors.Join(t.eng.SetTable(m.embed, values), t.eng.SetLinear(m.head, values))
+		}
+		return t.eng.SetTable(m.embed, values)
+	})
+	t.head = t.embed
+	if !t.tied {
+		t.head = linear(m.head, cfg.VocabSize, d, "lm_head.weight")
+	}
+	for i := range m.encoder {
+		w, p := &m.encoder[i], fmt.Sprintf("encoder.block.%d.layer.", i)
+		t.encoder = append(t.encoder, encoderLayerGradient{self(&w.self, p+"0."), feedForward(&w.ff, p+"1.")})
+	}
+	for i := range m.decoder {
+		w, p := &m.decoder[i], fmt.Sprintf("decoder.block.%d.layer.", i)
+		a := p + "1.EncDecAttention."
+		t.decoder = append(t.decoder, decoderLayerGradient{
+			self: self(&w.self, p+"0."),
+			cross: attentionGradient{
+				norm: gain(w.cross.norm, p+"1.layer_norm.weight"),
+				q:    linear(w.cross.q, inner, d, a+"q.weight"),
+				kv:   linear(w.cross.kv, 2*inner, d, a+"k.weight"),
+				o:    linear(w.cross.o, d, inner, a+"o.weight"),
+			},
+			ff: feedForward(&w.ff, p+"2."),
+		})
+	}
+	t.encoderBias = t.biasSlot(v, "encoder", m.encoderBias, true)
+	t.decoderBias = t.biasSlot(v, "decoder", m.decoderBias, false)
+	t.encoderNorm = gain(m.encoderNorm, "encoder.final_layer_norm.weight")
+	t.decoderNorm = gain(m.decoderNorm, "decoder.final_layer_norm.weight")
+}
+
+// slot adds the parameters from the named one on that fill rows × cols.
+func (t *Trainer) slot(v *vector, name string, rows, cols int, set func([]float32) error) engine.Tensor {
+	sum := t.sums.Tensor(engine.Wide, rows, cols)
+	t.slots = append(t.slots, slot{offset: v.params[name].Offset, size: rows * cols, sum: sum, set: set})
+	return sum
+}
+
+// biasSlot adds a stack's relative attention bias [buckets, heads], whose gradient comes by distance.
+func (t *Trainer) biasSlot(v *vector, stack string, b engine.Bias, bidirectional bool) engine.Tensor {
+	p := v.params[stack+".block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+	cfg := t.m.cfg
+	lo, hi := cfg.distances(bidirectional)
+	span := hi - lo + 1
+	sum := t.sums.Tensor(engine.Wide, cfg.NumHeads, span)
+	t.slots = append(t.slots, slot{
+		offset: p.Offset, size: p.Size(), sum: sum,
+		set: func(table []float32) error { return t.eng.SetBias(b, cfg.spreadBias(table, bidirectional)) },
+		fold: func(dst, sum []float32) {
+			clear(dst)
+			for d := lo; d <= hi; d++ {
+				b := bucket(d, bidirectional, cfg.RelativeBuckets, cfg.RelativeDistance)
+				for h := range cfg.NumHeads {
+					dst[b*cfg.NumHeads+h] += sum[h*span+d-lo]
+				}
+			}
+		},
+	})
+	return sum
+}
+
+// Set replaces all weights.
+func (t *Trainer) Set(weights []float32) error {
+	for _, s := range t.slots {
+		if s.offset+s.size > len(weights) {
+			return fmt.Errorf("%d weights, want at least %d", len(weights), s.offset+s.size)
+		}
+		if err := s.set(weights[s.offset : s.offset+s.size]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses [len(pairs)], and the gradient of their sum with respect to
+// all weights into grad. Its bits depend on the weights and on pairs, in their order, alone. All pairs are computed at once.
+func (t *Trainer) LossGrad(pairs []Pair, losses []float64, grad []float32) error {
+	if len(losses) != len(pairs) {
+		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
+	}
+	if err := t.m.Check(nil, pairs); err != nil {
+		return err
+	}
+	for _, s := range t.slots {
+		if s.offset+s.size > len(grad) {
+			return fmt.Errorf("gradient has room for %d numbers, want at least %d", len(grad), s.offset+s.size)
+		}
+		t.eng.Zero(s.sum)
+	}
+	if len(pairs) > 0 {
+		if err := t.run(pairs, losses); err != nil {
+			return err
+		}
+	}
+	for _, s := range t.slots {
+		dst := grad[s.offset : s.offset+s.size]
+		if s.fold == nil {
+			if err := t.eng.DownloadFloat32(dst, s.sum); err != nil {
+				return fmt.Errorf("gradient: %w", err)
+			}
+			continue
+		}
+		t.host.sum = append(t.host.sum[:0], make([]float32, s.sum.Rows()*s.sum.Cols())...)
+		if err := t.eng.DownloadFloat32(t.host.sum, s.sum); err != nil {
+			return fmt.Errorf("gradient: %w", err)
+		}
+		s.fold(dst, t.host.sum)
+	}
+	return nil
+}

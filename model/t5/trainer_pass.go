@@ -1,0 +1,164 @@
+package t5
+
+import (
+	"fmt"
+
+	"github.com/dptune/dpt/model/engine"
+)
+
+// trainerBuffers are slices that calls fill and hand to the engine, kept for the next call.
+type trainerBuffers struct {
+	ids, complement []int32
+	targets         []int32
+	sources, spans  []engine.Span
+	losses          []float64
+	sum             []float32
+}
+
+// residual is a stream between sublayers: x, and the last sublayer's output that is still to be added to it (nil at the start).
+type residual struct{ x, delta engine.Tensor }
+
+// normTrained is what the backward of a norm and of the product behind it needs: y = norm(x), with x's reciprocal root mean squares r.
+type normTrained struct{ x, r, y engine.Tensor }
+
+// attentionTrained is what attention's backward needs: qkv holds q, k and v side by side, or k and v alone in cross-attention.
+type attentionTrained struct {
+	norm         normTrained
+	qkv, q, k, v engine.Tensor
+	out, logNorm engine.Tensor
+}
+
+// feedForwardTrained: hidden is the input of the activation act, which with ReLU takes its place.
+type feedForwardTrained struct {
+	norm        normTrained
+	hidden, act engine.Tensor
+}
+
+type encoderTrained struct {
+	self attentionTrained
+	ff   feedForwardTrained
+}
+
+type decoderTrained struct {
+	self, cross attentionTrained
+	ff          feedForwardTrained
+}
+
+// run computes losses and adds all gradients.
+func (t *Trainer) run(pairs []Pair, losses []float64) error {
+	m, h := t.m, &t.host
+	t.pass.Reset()
+	h.ids, h.sources = h.ids[:0], h.sources[:0]
+	for _, p := range pairs {
+		h.sources = append(h.sources, engine.Span{Start: len(h.ids), Len: len(p.Source)})
+		h.ids = append(h.ids, p.Source...)
+	}
+	sourceIDs, sourceBack := t.index(h.ids)
+	encoderSegments := t.pass.Segments(engine.SegmentSpec{Q: h.sources, KV: h.sources})
+	h.ids, h.targets, h.spans = h.ids[:0], h.targets[:0], h.spans[:0]
+	for _, p := range pairs {
+		h.spans = append(h.spans, engine.Span{Start: len(h.ids), Len: len(p.Target)})
+		h.ids = append(append(h.ids, m.cfg.DecoderStartToken), p.Target[:len(p.Target)-1]...)
+		h.targets = append(h.targets, p.Target...)
+	}
+	targetIDs, targetBack := t.index(h.ids)
+	targets := t.pass.Index(h.targets)
+	decoderSegments := t.pass.Segments(engine.SegmentSpec{Q: h.spans, KV: h.spans, Causal: true})
+	crossSegments := t.pass.Segments(engine.SegmentSpec{Q: h.spans, KV: h.sources})
+
+	m.part("encoder forward")
+	encoder := make([]encoderTrained, len(m.encoder))
+	s := t.embedded(sourceIDs)
+	for i := range encoder {
+		w := &m.encoder[i]
+		s, encoder[i].self = t.selfForward(&w.self, s, encoderSegments, m.encoderBias)
+		s, encoder[i].ff = t.feedForwardForward(&w.ff, s)
+	}
+	encoderEnd := t.norm(s, m.encoderNorm)
+
+	m.part("decoder forward")
+	decoder := make([]decoderTrained, len(m.decoder))
+	s = t.embedded(targetIDs)
+	for i := range decoder {
+		w := &m.decoder[i]
+		s, decoder[i].self = t.selfForward(&w.self, s, decoderSegments, m.decoderBias)
+		s, decoder[i].cross = t.crossForward(&w.cross, s, encoderEnd.y, crossSegments)
+		s, decoder[i].ff = t.feedForwardForward(&w.ff, s)
+	}
+	decoderEnd := t.norm(s, m.decoderNorm)
+
+	m.part("loss")
+	if m.cfg.ScaleOutput {
+		t.eng.Scale(decoderEnd.y, m.outputScale())
+	}
+	logits := t.linear(t.pass, engine.Wide, decoderEnd.y, m.head)
+	loss, logNorm := t.pass.Tensor(engine.Wide, logits.Rows(), 1), t.pass.Tensor(engine.Wide, logits.Rows(), 1)
+	t.eng.CrossEntropyForward(loss, logNorm, logits, targets)
+	t.eng.CrossEntropyBackward(logits, logits, logNorm, targets)
+
+	m.part("decoder backward")
+	t.tmp.Reset()
+	dy := t.linearBackward(engine.Wide, logits, decoderEnd.y, m.head, t.head)
+	if m.cfg.ScaleOutput {
+		t.eng.Scale(dy, m.outputScale())
+	}
+	dx, denc := t.zeros(logits.Rows()), t.zeros(encoderEnd.y.Rows())
+	t.normBackward(dx, dy, &decoderEnd, m.decoderNorm, t.decoderNorm)
+	for i := len(decoder) - 1; i >= 0; i-- {
+		w, g := &m.decoder[i], &t.decoder[i]
+		t.feedForwardBackward(&w.ff, &g.ff, &decoder[i].ff, dx)
+		t.crossBackward(&w.cross, &g.cross, &decoder[i].cross, dx, denc, encoderEnd.y, crossSegments)
+		t.selfBackward(&w.self, &g.self, &decoder[i].self, dx, decoderSegments, m.decoderBias, t.decoderBias)
+	}
+	t.eng.EmbedBackward(t.embed, dx, targetBack)
+
+	m.part("encoder backward")
+	dx = t.zeros(denc.Rows())
+	t.normBackward(dx, denc, &encoderEnd, m.encoderNorm, t.encoderNorm)
+	for i := len(encoder) - 1; i >= 0; i-- {
+		w, g := &m.encoder[i], &t.encoder[i]
+		t.feedForwardBackward(&w.ff, &g.ff, &encoder[i].ff, dx)
+		t.selfBackward(&w.self, &g.self, &encoder[i].self, dx, encoderSegments, m.encoderBias, t.encoderBias)
+	}
+	t.eng.EmbedBackward(t.embed, dx, sourceBack)
+	m.part("")
+	return t.downloadLosses(loss, pairs, losses)
+}
+
+// index uploads ids, and their complements: the table's gradient is that of a prompt with a row for every id.
+func (t *Trainer) index(ids []int32) (forward, backward engine.Index) {
+	t.host.complement = t.host.complement[:0]
+	for _, id := range ids {
+		t.host.complement = append(t.host.complement, ^id)
+	}
+	return t.pass.Index(ids), t.pass.Index(t.host.complement)
+}
+
+func (t *Trainer) embedded(ids engine.Index) residual {
+	x := t.pass.Tensor(engine.Wide, ids.Len(), t.m.cfg.DModel)
+	t.eng.EmbedForward(x, t.m.embed, nil, ids)
+	return residual{x: x}
+}
+
+func (t *Trainer) zeros(rows int) engine.Tensor {
+	x := t.pass.Tensor(engine.Wide, rows, t.m.cfg.DModel)
+	t.eng.Zero(x)
+	return x
+}
+
+func (t *Trainer) downloadLosses(loss engine.Tensor, pairs []Pair, losses []float64) error {
+	h := &t.host
+	h.losses = sized(h.losses, loss.Rows())
+	if err := t.eng.Download(h.losses, loss); err != nil {
+		return fmt.Errorf("losses: %w", err)
+	}
+	rest := h.losses
+	for i, p := range pairs {
+		losses[i] = 0
+		for _, l := range rest[:len(p.Target)] {
+			losses[i] += l
+		}
+		rest = rest[len(p.Target):]
+	}
+	return nil
+}
