@@ -27,6 +27,7 @@ func subcommands() []subcommand {
 		{"export", "a prompt as an adapter for another program", runExport},
 		{"bench", "how fast a training step runs, and what bounds it", runBench},
 		{"report", "tables and figures of a sweep", runReport},
+		{"pretrain", "a small T5 from nothing", runPretrain},
 		{"certs", "a private CA and certificates for mutual TLS", runCerts},
 		{"coord", "add a replica to a running coordinator, or remove one", runCoord},
 	}

@@ -114,3 +114,23 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestConfigJSON(t *testing.T) {
+	for _, gated := range []bool{false, true} {
+		for _, eos := range [][]int32{{1}, {1, 5}} {
+			c := oddConfig(gated)
+			c.EOSTokenIDs = eos
+			data, err := c.JSON(!gated, "float32")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := ParseConfig(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, c) {
+				t.Errorf("read back as %+v, want %+v", got, c)
+			}
+		}
+	}
+}

@@ -100,7 +100,7 @@ func (t *Trainer) layOut(v *vector) {
 		}
 		return feedForwardGradient{
 			norm: gain(w.norm, prefix+"layer_norm.weight"),
-			wi:   linear(w.wi, cfg.hidden(), d, wi),
+			wi:   linear(w.wi, w.wi.Out(), d, wi),
 			wo:   linear(w.wo, d, cfg.DFF, prefix+"DenseReluDense.wo.weight"),
 		}
 	}

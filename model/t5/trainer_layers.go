@@ -103,7 +103,8 @@ func (t *Trainer) feedForwardForward(w *feedForward, s residual) (residual, feed
 		saved.act = t.pass.Tensor(engine.Narrow, saved.hidden.Rows(), t.m.cfg.DFF)
 		t.eng.GatedGELUForward(saved.act, saved.hidden)
 	} else {
-		t.eng.ReLUForward(saved.act, saved.hidden)
+		saved.positive = t.pass.Mask(saved.act.Rows(), saved.act.Cols())
+		t.eng.ReLUForward(saved.act, saved.hidden, saved.positive)
 	}
 	return residual{saved.norm.x, t.pend(saved.act, w.wo)}, saved
 }
@@ -117,7 +118,7 @@ func (t *Trainer) feedForwardBackward(w *feedForward, g *feedForwardGradient, s 
 		dhidden = t.tmp.Tensor(engine.Narrow, s.hidden.Rows(), s.hidden.Cols())
 		t.eng.GatedGELUBackward(dhidden, dact, s.hidden)
 	} else {
-		t.eng.ReLUBackward(dhidden, dact, s.act)
+		t.eng.ReLUBackward(dhidden, dact, s.positive)
 	}
 	dy := t.linearBackward(engine.Wide, dhidden, s.norm.y, w.wi, g.wi)
 	t.normBackward(dx, dy, &s.norm, w.norm, g.norm)

@@ -28,10 +28,11 @@ type attentionTrained struct {
 	out, logNorm engine.Tensor
 }
 
-// feedForwardTrained: hidden is the input of the activation act, which with ReLU takes its place.
+// feedForwardTrained: hidden is the input of the activation act, which with ReLU takes its place and keeps where it was positive.
 type feedForwardTrained struct {
 	norm        normTrained
 	hidden, act engine.Tensor
+	positive    engine.Mask
 }
 
 type encoderTrained struct {
