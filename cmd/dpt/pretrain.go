@@ -30,6 +30,8 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	log := cli.DefaultLog()
 	cmd := cli.NewCommand("dpt pretrain", "--out DIR [--documents FILE] [--pairs FILE]",
 		"Trains a small byte-level T5 from nothing, on one machine: spans taken out of documents, and pairs of source and target. Writes a model directory as Transformers does. The result depends on the settings and texts alone: neither on the number of threads nor on when it was stopped. Started again with the same --out it goes on where it was.")
+	cmd.Examples = []cli.Example{{Command: "dpt pretrain --out tiny --dtype bf16 --steps 4000"}}
+	dtype = "bf16"
 	g := cmd.Group("Texts")
 	g.String(&documents, "documents", "texts, one to a line, from which spans are taken, `FILE`", cli.ExistingFile).DefaultText("the small world of the embedded data set")
 	g.String(&pairs, "pairs", `pairs, {"source": ..., "target": ...} to a line, `+"`FILE`", cli.ExistingFile).DefaultText("the same world's skills")
@@ -64,7 +66,6 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	g.Int(&o.EvalPairs, "eval-examples", "held-out examples to look at", cli.AtLeast(1))
 	g.Duration(&o.SaveEvery, "save-every", "write the state and the model every `TIME`", cli.MoreThan(time.Duration(0)))
 	log.Bind(g)
-	dtype = "bf16"
 	cmd.Engines = model.Engines()
 	if err := cmd.Parse(args); err != nil {
 		return err
