@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dptune/dpt/dataset"
@@ -14,7 +15,7 @@ import (
 // reader solves every example from its text alone, by rules of its own and by what it has read: what it knows of causes, word senses,
 // motives and attitudes it has from the documents of package pretrain. It shares no code with what made the examples.
 type reader struct {
-	t     *testing.T
+	t     *testing.T // the test that asks
 	topic map[string]string // a cause or effect -> the cause that stands for its script
 	sense map[string]string // a sentence without its subject -> what the word in it is
 	first map[string]bool   // the words of a deed and of its reason -> whether the one named first is meant
@@ -30,8 +31,15 @@ var (
 	attitudePattern = regexp.MustCompile(`[A-Z]\w+ ([^.]*)\. (Surely|It is not so that|Maybe) (\w+ \w+)\.`)
 )
 
+// newReader returns the reader for a test; it has read once for all.
 func newReader(t *testing.T) *reader {
-	r := &reader{t, map[string]string{}, map[string]string{}, map[string]bool{}, map[string]string{}}
+	r := *hasRead()
+	r.t = t
+	return &r
+}
+
+var hasRead = sync.OnceValue(func() *reader {
+	r := &reader{nil, map[string]string{}, map[string]string{}, map[string]bool{}, map[string]string{}}
 	for i := range uint64(25_000) {
 		d := pretrain.Document(11, i)
 		for _, m := range causePattern.FindAllStringSubmatch(d, -1) {
@@ -58,7 +66,7 @@ func newReader(t *testing.T) *reader {
 		}
 	}
 	return r
-}
+})
 
 // What the documents teach must be what everybody knows.
 func TestReaderKnows(t *testing.T) {

@@ -14,7 +14,8 @@
 //     pronoun between asterisks. Parts are marked here by words that are drawn for each text, mostly invented ones.
 //   - The labels. No target is one of the labels of the templates: 0, 1, 2, True, False, entailment, contradiction, neutral,
 //     not_entailment, choice1, choice2, in any case. Labels here are words, letters or digits from 3 that are drawn for each
-//     text, which says itself what they stand for ("yes=zib no=mof: ..."). So a model learns to obey a mapping from answers to
+//     text, which says itself what they stand for ("yes=zib no=mof: ..."), or the answers that they stand for: yes, no, maybe, same,
+//     other, first, second. So a model learns to obey a mapping from answers to
 //     labels, and a prompt has to state a mapping that the model has never seen.
 //
 // ReCoRD's and WSC's targets are names; so are the targets of some skills here, in other formats.

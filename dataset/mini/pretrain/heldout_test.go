@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	sampledPairs     = 150_000
-	sampledDocuments = 75_000
+	sampledPairs     = 100_000
+	sampledDocuments = 50_000
 )
 
 // tuning is what the tasks' templates and examples hold.

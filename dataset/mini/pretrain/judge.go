@@ -103,8 +103,8 @@ func chooseScript(r *prng.Source) Pair {
 		}
 		return judge(r, yesNo, 1, given, other)
 	}
-	ls := labels(r, 2)
-	if r.IntN(3) == 0 { // marked by the labels themselves
+	if r.IntN(4) == 0 { // marked by the labels themselves
+		ls := labels(r, 2)
 		if r.IntN(2) == 0 {
 			return Pair{given + " " + ls[0] + ": " + choice + " " + ls[1] + ": " + other, ls[0]}
 		}
@@ -118,5 +118,6 @@ func chooseScript(r *prng.Source) Pair {
 	if r.IntN(3) == 0 {
 		text = mark(r) + ": " + first + " " + mark(r) + ": " + second + " " + mark(r) + ": " + given
 	}
-	return Pair{mapping(r, []string{"first", "second"}, ls) + text, ls[answer]}
+	head, target := task(r, []string{"first", "second"}, answer)
+	return Pair{head + text, target}
 }

@@ -70,33 +70,47 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// Whether the answer is yes must not be told by the label, its place in the mapping or the claim's length.
-func TestMappingsAreEven(t *testing.T) {
-	yes, first, n := 0, 0, 0
-	for i := range uint64(40_000) {
+// Whether the answer is yes must not be told by which judgement it is, nor by a label's place in the mapping.
+func TestJudgementsAreEven(t *testing.T) {
+	count, yes, front := map[string]int{}, map[string]int{}, map[string]int{}
+	for i := range uint64(60_000) {
 		p, name := Skill(5, i)
 		if !strings.HasPrefix(name, "judge-") || name == "judge-belief" {
 			continue
 		}
 		head, _, _ := strings.Cut(p.Source, ": ")
-		one, other, _ := strings.Cut(head, " ")
-		oneKey, oneLabel, _ := strings.Cut(one, "=")
-		otherKey, otherLabel, _ := strings.Cut(other, "=")
-		n++
-		switch p.Target {
-		case oneLabel:
-			first++
-			yes += positive(oneKey)
-		case otherLabel:
-			yes += positive(otherKey)
-		default:
-			t.Fatalf("%s: target %q is no label of %q", name, p.Target, p.Source)
+		if one, other, named := strings.Cut(head, " or "); named {
+			name += ", answers named"
+			if p.Target != one && p.Target != other {
+				t.Fatalf("%s: target %q is no answer of %q", name, p.Target, p.Source)
+			}
+			yes[name] += positive(p.Target)
+		} else {
+			for n, entry := range strings.Split(head, " ") {
+				if key, label, _ := strings.Cut(entry, "="); label == p.Target {
+					yes[name] += positive(key)
+					front[name] += 1 - n
+				}
+			}
+			if mapped := strings.Contains(head+" ", "="+p.Target+" "); !mapped {
+				t.Fatalf("%s: target %q is no label of %q", name, p.Target, p.Source)
+			}
+		}
+		count[name]++
+	}
+	for name, n := range count {
+		even := func(what string, k int) {
+			if d := float64(k) - float64(n)/2; d*d > 16*float64(n)/4 { // four standard deviations
+				t.Errorf("%s: the answer is %s %d of %d times, want half", name, what, k, n)
+			}
+		}
+		even("yes", yes[name])
+		if front[name] > 0 {
+			even("the first label", front[name])
 		}
 	}
-	for what, k := range map[string]int{"yes": yes, "first": first} {
-		if d := float64(k) - float64(n)/2; d*d > 16*float64(n)/4 { // four standard deviations
-			t.Errorf("the answer is %s %d of %d times, want half", what, k, n)
-		}
+	if len(count) != 12 {
+		t.Errorf("%d kinds of judgement come up, want six in two ways: %v", len(count), count)
 	}
 }
 
@@ -125,4 +139,4 @@ func BenchmarkDocument(b *testing.B) {
 }
 
 // digest is the SHA-256 of the first texts of seed 1.
-const digest = "e46deb658b7f41a669429d6c1dfdfd6c5cdf72fc9ce282f93ccbe9a3c1d03be4"
+const digest = "84b4694a520e8f7149d5105a9c78879e22225c52da2349b5f5657fc4c6a26588"

@@ -1,6 +1,8 @@
 package pretrain
 
 import (
+	"strings"
+
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
@@ -14,8 +16,8 @@ type skill struct {
 // skills are all skills. Those that "judge" or "choose" map an answer to a label that the text itself gives; those that "ask"
 // answer in words of the text; those that "tell" say a sentence in another way.
 var skills = []skill{
-	{"copy", 3, copySigns},
-	{"map", 5, mapWord},
+	{"copy", 5, copySigns},
+	{"map", 9, mapWord},
 	{"judge-event", 9, judgeEvent},
 	{"judge-comparison", 6, judgeComparison},
 	{"judge-ability", 4, judgeAbility},
@@ -65,10 +67,20 @@ func Skill(seed, i uint64) (Pair, string) {
 	return s.invent(r), s.name
 }
 
-// judge makes a pair of a mapping from answers to labels, and parts of a source of which the answer is the right one.
+// judge makes a pair of parts of a source and the one of the answers that is the right one.
 func judge(r *prng.Source, answers []string, answer int, parts ...string) Pair {
+	head, target := task(r, answers, answer)
+	return Pair{head + join(r, parts...), target}
+}
+
+// task begins a source that wants one of the answers, and returns what is wanted. Three in five times it maps the answers to labels, of
+// which one is the target; else it names the answers and the target is one of them.
+func task(r *prng.Source, answers []string, answer int) (head, target string) {
+	if r.IntN(5) < 2 {
+		return strings.Join(answers, " or ") + ": ", answers[answer]
+	}
 	ls := labels(r, len(answers))
-	return Pair{mapping(r, answers, ls) + join(r, parts...), ls[answer]}
+	return mapping(r, answers, ls), ls[answer]
 }
 
 var yesNo = []string{"yes", "no"}

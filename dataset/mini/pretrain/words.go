@@ -92,7 +92,7 @@ func mark(r *prng.Source) string {
 	if r.IntN(3) == 0 {
 		return world.Pick(r, marks)
 	}
-	m := invented(r, 4)
+	m := invented(r, 3)
 	if r.IntN(4) == 0 {
 		m += string(rune('0' + r.IntN(10)))
 		if !free(m) {
