@@ -15,7 +15,7 @@ import (
 // reader solves every example from its text alone, by rules of its own and by what it has read: what it knows of causes, word senses,
 // motives and attitudes it has from the documents of package pretrain. It shares no code with what made the examples.
 type reader struct {
-	t     *testing.T // the test that asks
+	t     *testing.T        // the test that asks
 	topic map[string]string // a cause or effect -> the cause that stands for its script
 	sense map[string]string // a sentence without its subject -> what the word in it is
 	first map[string]bool   // the words of a deed and of its reason -> whether the one named first is meant
