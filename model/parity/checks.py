@@ -76,6 +76,14 @@ class Bench:
         save_file({"A": A, "B": B, "prompt": reference.product(A, B).contiguous()}, path)
         return path, A, B
 
+    def soft(self, name, method, length, bottleneck, std, seed=3):
+        """A prompt file of a method for a model, as the program reads and writes it, and the prompt in PyTorch."""
+        soft = reference.start(method, MODELS[name]["d_model"], length, bottleneck, std, torch.Generator().manual_seed(seed))
+        path = self.work / f"{method}-{name.replace(' ', '-')}-{length}-{std}-{seed}.safetensors"
+        # "prompt" of pt is what is trained; of the others it is what they make.
+        save_file({**soft.state_dict(), "prompt": soft().detach().contiguous()}, path)
+        return path, soft
+
     def ids(self, text, limit=None):
         """Token ids as SentencePiece gives them, with </s>, cut as Transformers cuts."""
         ids = self.pieces.encode(text)
@@ -91,11 +99,11 @@ class Bench:
             chosen += superglue.train(self.data, task)[:count]
         return chosen
 
-    def replay(self, name, task, metrics, A, B, max_source, max_target):
-        """The steps that metrics.jsonl tells of, done by PyTorch from A and B, which it leaves trained."""
+    def replay(self, name, task, metrics, soft, max_source, max_target):
+        """The steps that metrics.jsonl tells of, done by PyTorch from a prompt, which it leaves trained."""
         known = superglue.by_id(self.data, task)
         batches = [[self.pair(known[i], max_source, max_target) for i in line["examples"]] for line in metrics]
-        return list(reference.train(self.reference(name), A, B, batches, len(metrics), **SETTINGS))
+        return list(reference.train(self.reference(name), soft, batches, len(metrics), **SETTINGS))
 
 
 def tokenize(bench):
@@ -207,18 +215,37 @@ def train(bench):
         metrics = bench.programs.train(out, workers, *flags)
         files[workers] = (out / "prompt.safetensors").read_bytes()
         if workers == 2:
-            A, B = torch.nn.Parameter(A), torch.nn.Parameter(B)
-            _compare(bench, "train, ReCoRD, 2 workers: ", metrics, steps, bench.replay("v1.0", "record", metrics, A, B, max_source, max_target))
+            soft = reference.Decomposed(A, B)
+            _compare(bench, "train, ReCoRD, 2 workers: ", metrics, steps, bench.replay("v1.0", "record", metrics, soft, max_source, max_target))
             got = load_file(out / "prompt.safetensors")
             # Adam divides by small second moments, so the parameters drift apart sooner than the losses.
-            bench.report.within("train, ReCoRD, 2 workers: final prompt", distance(got["prompt"], reference.product(A, B)), 1e-2)
+            bench.report.within("train, ReCoRD, 2 workers: final prompt", distance(got["prompt"], soft().detach()), 1e-2)
     for workers in (1, 4):
         bench.report.equal(f"train, ReCoRD: prompt.safetensors of {workers} and of 2 workers", int(files[workers] != files[2]), 1)
 
 
+def methods(bench):
+    """pt, respt and svd: two workers on RTE follow PyTorch's losses"""
+    max_source, max_target, length, steps = 256, 16, 100, 10
+    for method, bottleneck in (("pt", 0), ("respt", 400), ("svd", 100)):
+        init, soft = bench.soft("v1.0", method, length, bottleneck, std=0.3)
+        out = bench.work / "runs" / f"rte-{method}"
+        shutil.rmtree(out, ignore_errors=True)
+        flags = _job(bench, "v1.0", "rte", init, length, bottleneck, steps, max_source, max_target)
+        metrics = bench.programs.train(out, 2, "--method", method, *flags)
+        what = f"methods, {method}, RTE, 2 workers: "
+        _compare(bench, what, metrics, steps, bench.replay("v1.0", "rte", metrics, soft, max_source, max_target))
+        got = load_file(out / "final.safetensors")
+        bench.report.within(what + "final prompt", distance(got["prompt"], soft().detach()), 1e-2)
+        if method != "pt":
+            wrong = sum(got[k].shape != v.shape for k, v in soft.state_dict().items())
+            bench.report.equal(what + "trained tensors in the file", wrong + abs(len(got) - 1 - len(soft.state_dict())), len(got) - 1)
+
+
 def _job(bench, name, task, init, length, bottleneck, steps, max_source, max_target):
-    return ["--model", bench.model(name), "--data", bench.data, "--task", task, "--init", init, "--prompt-length", length,
-            "--bottleneck", bottleneck, "--steps", steps, "--batch-size", 8, "--micro-batch", 2, "--lr", SETTINGS["lr"],
+    width = ["--bottleneck", bottleneck] if bottleneck else []
+    return [*width, "--model", bench.model(name), "--data", bench.data, "--task", task, "--init", init, "--prompt-length", length,
+            "--steps", steps, "--batch-size", 8, "--micro-batch", 2, "--lr", SETTINGS["lr"],
             "--weight-decay", SETTINGS["weight_decay"], "--warmup", SETTINGS["warmup"], "--max-grad-norm", SETTINGS["max_norm"],
             "--max-source-length", max_source, "--max-target-length", max_target, "--seed", 7]
 
@@ -233,25 +260,38 @@ def _compare(bench, what, metrics, steps, replayed):
 
 
 def export(bench):
-    """dpt export --format peft: PEFT with the adapter gives the logits that PyTorch gives with the prompt"""
+    """dpt export --format peft: PEFT with the adapter gives dpt's logits and greedy outputs, for every method's prompts"""
     from peft import PeftModel
 
-    path, A, B = bench.prompt("v1.0", length=100, bottleneck=10, std=0.3)
-    out = bench.work / "adapter"
-    shutil.rmtree(out, ignore_errors=True)
-    bench.programs.dpt("export", "--prompt", path, "--format", "peft", "--out", out, "--model", bench.model("v1.0"))
-    pairs = [bench.pair(e) for e in bench.examples()]
-    want = reference.score(bench.reference("v1.0"), reference.product(A, B), pairs)[2]
-    peft = PeftModel.from_pretrained(reference.load(bench.model("v1.0")), out).eval()
+    limit, examples = 24, bench.examples()
+    texts = [(e.source, e.target) for e in examples]
+    pairs = [bench.pair(e) for e in examples]
     width = max(len(s) for s, _ in pairs)
-    with torch.no_grad():
-        logits = peft(
-            input_ids=torch.tensor([s + [0] * (width - len(s)) for s, _ in pairs]),
-            attention_mask=torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s, _ in pairs]),
-            labels=reference.labels([t for _, t in pairs]),
-        ).logits
-    farthest = max((logits[i, : len(w)] - w).abs().max().item() for i, w in enumerate(want))
-    bench.report.within("export, PEFT's logits", farthest, LOGITS)
+    ids = torch.tensor([s + [0] * (width - len(s)) for s, _ in pairs])
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s, _ in pairs])
+    fast = tokenizers.Tokenizer.from_file(str(bench.tokenizer / "tokenizer.json"))
+    for method, bottleneck in (("dpt", 10), ("pt", 0), ("respt", 400)):
+        path, soft = bench.soft("v1.0", method, length=100, bottleneck=bottleneck, std=0.3)
+        out = bench.work / "adapter"
+        shutil.rmtree(out, ignore_errors=True)
+        bench.programs.dpt("export", "--prompt", path, "--format", "peft", "--out", out, "--model", bench.model("v1.0"))
+        peft = PeftModel.from_pretrained(reference.load(bench.model("v1.0")), out).eval()
+        with torch.no_grad():
+            logits = peft(input_ids=ids, attention_mask=mask, labels=reference.labels([t for _, t in pairs])).logits
+            outputs = peft.generate(input_ids=ids, attention_mask=mask, max_new_tokens=limit, do_sample=False, num_beams=1)
+        want = reference.score(bench.reference("v1.0"), soft().detach(), pairs)[2]
+        ours = bench.programs.score(bench.model("v1.0"), texts, bench.work, path)[2]
+        for what, rows in (("PyTorch", want), ("dpt score", ours)):
+            farthest = max((logits[i, : len(w)] - w).abs().max().item() for i, w in enumerate(rows))
+            bench.report.within(f"export, {method}, PEFT's logits and those of {what}", farthest, LOGITS)
+        lines = bench.programs.dpt("predict", "--model", bench.model("v1.0"), "--prompt", path, "--max-target-length", limit,
+                                   "--max-source-length", width, "--cpu", "--threads", bench.programs.threads, lines=[s for s, _ in texts])
+        spoken = [fast.decode(row.tolist(), skip_special_tokens=True) for row in outputs]
+        bench.report.equal(f"export, {method}, PEFT's greedy outputs and those of dpt predict", sum(a != b for a, b in zip(spoken, lines)), len(texts))
+        # Outputs that do not depend on the prompt would say nothing about it.
+        bare = reference.greedy(bench.reference("v1.0"), None, [s for s, _ in pairs], limit)[0]
+        moved = sum(fast.decode(b, skip_special_tokens=True) != s for b, s in zip(bare, spoken))
+        bench.report.equal(f"export, {method}, outputs that the prompt changes at all", int(moved == 0), 1)
 
 
 def tasks(bench):
@@ -263,8 +303,7 @@ def tasks(bench):
         init, A, B = bench.prompt("quick", length, bottleneck, std=0.5)
         flags = _job(bench, "quick", task, init, length, bottleneck, steps, max_source, max_target)
         metrics = bench.programs.train(out, 2, *flags, "--eval-split", "train", "--eval-every", steps // 2)
-        A, B = torch.nn.Parameter(A), torch.nn.Parameter(B)
-        _compare(bench, f"{task}: ", metrics, steps, bench.replay("quick", task, metrics, A, B, max_source, max_target))
+        _compare(bench, f"{task}: ", metrics, steps, bench.replay("quick", task, metrics, reference.Decomposed(A, B), max_source, max_target))
 
         prompt = out / "final.safetensors"
         scores = bench.programs.dpt("eval", "--model", bench.model("quick"), "--prompt", prompt, "--task", task, "--data", bench.data,
@@ -304,4 +343,4 @@ def distance(got, want):
     return ((got - want).norm() / want.norm()).item()
 
 
-ALL = {"tokenize": tokenize, "score": score, "predict": predict, "train": train, "export": export, "tasks": tasks}
+ALL = {"tokenize": tokenize, "score": score, "predict": predict, "train": train, "methods": methods, "export": export, "tasks": tasks}

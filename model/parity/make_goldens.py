@@ -7,6 +7,7 @@ left as it is.
 """
 
 import argparse
+import copy
 import json
 import pathlib
 import shutil
@@ -110,8 +111,8 @@ STEPS, BATCH, MAX_SOURCE, MAX_TARGET = 20, 4, 64, 16
 SETTINGS = dict(lr=0.3, weight_decay=1e-5, warmup=0.1)  # the paper's
 
 
-def trajectory(out, name, model, seed, std, max_norm, texts, extra):
-    """Twenty steps of DPT. texts is a list of (source, target); only their indices are written here."""
+def trajectory(out, name, model, seed, std, max_norm, texts, extra, method="dpt", bottleneck=BOTTLENECK):
+    """Twenty steps of a method. texts is a list of (source, target); only their indices are written here."""
     settings = dict(SETTINGS, max_norm=max_norm)
     generator = torch.Generator().manual_seed(seed)
     pairs = [superglue.byte_pair(s, t, MAX_SOURCE, MAX_TARGET) for s, t in texts]
@@ -120,29 +121,35 @@ def trajectory(out, name, model, seed, std, max_norm, texts, extra):
         order += torch.randperm(len(pairs), generator=generator).tolist()
     batches = [order[i * BATCH : (i + 1) * BATCH] for i in range(STEPS)]
     frozen = reference.load(out.parent / model)
-    A0 = std * torch.randn(frozen.config.d_model, BOTTLENECK, generator=generator)
-    B0 = std * torch.randn(BOTTLENECK, LENGTH, generator=generator)
+    initial = reference.start(method, frozen.config.d_model, LENGTH, bottleneck, std, generator)
+    chosen = [[pairs[i] for i in b] for b in batches]
+    gradient = reference.first_gradient(frozen, initial, chosen[0])
 
     def run(backbone, dtype):
-        A = torch.nn.Parameter(A0.to(dtype, copy=True))
-        B = torch.nn.Parameter(B0.to(dtype, copy=True))
-        chosen = [[pairs[i] for i in b] for b in batches]
-        return list(reference.train(backbone, A, B, chosen, STEPS, **settings)), A.detach(), B.detach()
+        soft = copy.deepcopy(initial).to(dtype)
+        return list(reference.train(backbone, soft, chosen, STEPS, **settings)), soft.state_dict()
 
-    steps, A, B = run(frozen, torch.float32)
-    double, A64, _ = run(reference.load(out.parent / model, torch.float64), torch.float64)
+    steps, final = run(frozen, torch.float32)
+    double, final64 = run(reference.load(out.parent / model, torch.float64), torch.float64)
     drift = max(abs(s[0] / d[0] - 1) for s, d in zip(steps, double))
     print(f"trajectory {name}: loss {steps[0][0]:.4f} to {steps[-1][0]:.4f}, norms",
           f"{min(s[2] for s in steps):.3f} to {max(s[2] for s in steps):.3f},",
           f"{sum(s[2] > max_norm for s in steps)} steps clipped, float32 against float64:",
-          f"losses {drift:.1e}, A {((A - A64).norm() / A64.norm()).item():.1e}")
+          f"losses {drift:.1e},", *(f"{k} {((v - final64[k]).norm() / final64[k].norm()).item():.1e}" for k, v in final.items()))
+    if method == "svd":
+        print(f"trajectory {name}: {(final['Sigma'] > 0).sum().item()} of {final['Sigma'].numel()} entries of Sigma stay positive")
     assert 0 < sum(s[2] > max_norm for s in steps) < STEPS, "clipping must bite, but not always"
     # A trajectory that float32 itself cannot follow would say nothing at a bound of 1e-3.
     assert drift < 1e-4, f"trajectory {name} drifts by {drift}; choose another seed"
     out.mkdir(exist_ok=True)
-    save_file({"A.initial": A0, "B.initial": B0, "A.final": A, "B.final": B}, out / f"{name}.safetensors")
+    tensors = {f"{k}.initial": v for k, v in initial.state_dict().items()} | {f"{k}.final": v for k, v in final.items()}
+    if method != "dpt":  # whose gradients testdata/v10 and v11 hold
+        tensors |= {f"{k}.gradient": v for k, v in gradient.items()}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, out / f"{name}.safetensors")
     write_json(out / f"{name}.json", {
         "model": model,
+        "method": method,
+        "bottleneck": bottleneck,
         **extra,
         "max_source_length": MAX_SOURCE,
         "max_target_length": MAX_TARGET,
@@ -193,6 +200,9 @@ def main():
     texts = invented(20, seed=1)
     examples = [dict(source=s, target=t) for s, t in texts]
     trajectory(out, "invented", "v11", 31, 0.5, 0.2, texts, dict(examples=examples))
+    trajectory(out, "invented-pt", "v11", 32, 0.5, 0.2, texts, dict(examples=examples), "pt", 0)
+    trajectory(out, "invented-respt", "v11", 33, 0.5, 0.2, texts, dict(examples=examples), "respt", 5)
+    trajectory(out, "invented-svd", "v11", 34, 0.5, 0.2, texts, dict(examples=examples), "svd", 7)
     if (args.data / "RTE").is_dir():
         texts = [(x.source, x.target) for x in superglue.train(args.data, "rte")]
         trajectory(out, "rte", "v10", 30, 0.15, 1.0, texts, dict(task="rte", split="train", template="dpt"))

@@ -1,4 +1,4 @@
-"""The reference computation: a frozen T5 of Transformers with a decomposed soft prompt in front of it.
+"""The reference computation: a frozen T5 of Transformers with a soft prompt in front of it.
 
 Everything here is PyTorch and Transformers used as their documentation says, so that what it computes
 is what the field computes. Nothing in it knows the Go program.
@@ -151,17 +151,98 @@ def warmup_steps(warmup, total):
     return int(warmup) if warmup > 1 else int(warmup * total)
 
 
-def train(model, A, B, batches, total, lr, weight_decay, warmup, max_norm):
-    """DPT training. Yields (loss before the update, learning rate of the update, gradient norm before
-    clipping) per batch; A and B are parameters updated in place. The schedule is for total steps."""
-    optimizer = torch.optim.AdamW([A, B], lr=lr, weight_decay=weight_decay)
+def train(model, soft, batches, total, lr, weight_decay, warmup, max_norm):
+    """Prompt training. Yields (loss before the update, learning rate of the update, gradient norm before
+    clipping) per batch; soft is a module of this file's, updated in place. The schedule is for total steps."""
+    trained = list(soft.parameters())
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay)
     schedule = get_linear_schedule_with_warmup(optimizer, warmup_steps(warmup, total), total)
     for pairs in batches:
         optimizer.zero_grad()
-        loss = forward(model, product(A, B), pairs).loss
+        loss = forward(model, soft(), pairs).loss
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_([A, B], max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(trained, max_norm)
         rate = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
         yield loss.item(), rate, norm.item()
+
+
+class Decomposed(torch.nn.Module):
+    """DPT: the product of A [e, b] and B [b, c]. Like the modules below it gives the prompt [c, e] when called, and
+    the names of its parameters are those of the program's prompt files."""
+
+    def __init__(self, A, B):
+        super().__init__()
+        self.A, self.B = torch.nn.Parameter(A.clone()), torch.nn.Parameter(B.clone())
+
+    def forward(self):
+        return product(self.A, self.B)
+
+
+class Plain(torch.nn.Module):
+    """Prompt tuning: the rows themselves."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.prompt = torch.nn.Parameter(rows.clone())
+
+    def forward(self):
+        return self.prompt
+
+
+class Residual(torch.nn.Module):
+    """Residual prompt tuning: rows through a shared MLP of PyTorch's own layers, with a skip connection."""
+
+    def __init__(self, rows, bottleneck):
+        super().__init__()
+        e = rows.shape[1]
+        self.embeddings = torch.nn.Parameter(rows.clone())
+        self.mlp = torch.nn.ModuleDict(
+            dict(down=torch.nn.Linear(e, bottleneck), up=torch.nn.Linear(bottleneck, e), norm=torch.nn.LayerNorm(e))
+        )
+
+    def forward(self):
+        hidden = torch.relu(self.mlp["down"](self.embeddings))
+        return self.mlp["norm"](self.mlp["up"](hidden)) + self.embeddings
+
+
+class RankProbe(torch.nn.Module):
+    """The rank probe: U [e, r], the diagonal of Sigma [r], V [r, c]."""
+
+    def __init__(self, U, Sigma, V):
+        super().__init__()
+        self.U, self.Sigma, self.V = (torch.nn.Parameter(t.clone()) for t in (U, Sigma, V))
+
+    def forward(self):
+        return (self.U @ torch.diag(torch.relu(self.Sigma)) @ self.V).T
+
+
+def start(method, e, length, bottleneck, std, generator):
+    """A fresh prompt of a method: every number drawn, none left at 0 or 1, so that each shows a mistake."""
+
+    def draw(*shape):
+        return std * torch.randn(*shape, generator=generator)
+
+    if method == "dpt":
+        return Decomposed(draw(e, bottleneck), draw(bottleneck, length))
+    if method == "pt":
+        return Plain(draw(length, e))
+    if method == "svd":
+        rank = bottleneck or min(e, length)
+        return RankProbe(draw(e, rank), draw(rank).abs(), draw(rank, length))
+    soft = Residual(draw(length, e), bottleneck)
+    with torch.no_grad():
+        for name, p in soft.mlp.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            scale = p.shape[1] ** -0.5 if p.dim() == 2 else 0.3
+            p.copy_((1 if name == "norm.weight" else 0) + scale * noise)
+    return soft
+
+
+def first_gradient(model, soft, pairs):
+    """The gradient of the batch's loss with respect to every parameter of soft, by name."""
+    forward(model, soft(), pairs).loss.backward()
+    found = {name: p.grad.clone() for name, p in soft.named_parameters()}
+    soft.zero_grad()
+    return found

@@ -18,6 +18,8 @@ var fewglue = filepath.Join("..", "..", "..", "shared", "data", "fewglue")
 // trajectory is testdata/trajectory/NAME.json.
 type trajectory struct {
 	Model           string
+	Method          string
+	Bottleneck      int
 	Task            string
 	Split           string
 	Template        dataset.Template
@@ -36,15 +38,22 @@ type trajectory struct {
 	}
 }
 
-// TestTrajectoryInvented follows PyTorch for 20 steps on text that the golden carries.
+// TestTrajectoryInvented follows PyTorch for 20 steps of each method on text that the golden carries.
 func TestTrajectoryInvented(t *testing.T) {
-	var want trajectory
-	readJSON(t, "trajectory/invented.json", &want)
-	pairs := make([]model.Pair, len(want.Examples))
-	for i, e := range want.Examples {
-		pairs[i] = want.pair(e.Source, e.Target)
+	for name, method := range map[string]string{"invented": "dpt", "invented-pt": "pt", "invented-respt": "respt", "invented-svd": "svd"} {
+		t.Run(method, func(t *testing.T) {
+			var want trajectory
+			readJSON(t, "trajectory/"+name+".json", &want)
+			if want.Method != method {
+				t.Fatalf("the golden is of %s", want.Method)
+			}
+			pairs := make([]model.Pair, len(want.Examples))
+			for i, e := range want.Examples {
+				pairs[i] = want.pair(e.Source, e.Target)
+			}
+			follow(t, name, want, pairs)
+		})
 	}
-	follow(t, "invented", want, pairs)
 }
 
 // TestTrajectoryRTE follows PyTorch for 20 steps on real examples, read and written out by the package dataset.
@@ -77,16 +86,18 @@ func (w trajectory) pair(source, target string) model.Pair {
 	}
 }
 
-// follow trains A and B from the golden's start and compares every step's loss, rate and gradient norm, and the end.
+// follow trains from the golden's start and compares the first gradient, every step's loss, rate and gradient norm, and the end.
 func follow(t *testing.T, name string, want trajectory, pairs []model.Pair) {
 	t.Helper()
 	b := backbone(t, want.Model)
 	e := b.Dim()
 	given := tensors(t, "trajectory/"+name+".safetensors")
-	cfg := prompt.Config{Method: "dpt", Dim: e, Length: length, Bottleneck: bottleneck}
-	state := optim.NewState(parameters(t, cfg, map[string][]float32{
-		"A": given("A.initial", e, bottleneck), "B": given("B.initial", bottleneck, length),
-	}))
+	cfg := prompt.Config{Method: want.Method, Dim: e, Length: length, Bottleneck: want.Bottleneck}
+	initial := map[string][]float32{}
+	for _, part := range cfg.Tensors() {
+		initial[part.Name] = given(part.Name+".initial", part.Shape...)
+	}
+	state := optim.NewState(parameters(t, cfg, initial))
 	graph, err := prompt.NewGraph(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +115,11 @@ func follow(t *testing.T, name string, want trajectory, pairs []model.Pair) {
 		loss, grad, err := graph.Gradient(state.Params, meanLoss(b, chosen, nil))
 		if err != nil {
 			t.Fatalf("step %d: %v", i+1, err)
+		}
+		if i == 0 && want.Method != "dpt" { // whose gradients TestGradient checks
+			for _, part := range cfg.Tensors() {
+				within(t, "first gradient of "+part.Name, relativeNorm(grad[part.Offset:part.Offset+part.Size()], given(part.Name+".gradient", part.Shape...)), gradientBound)
+			}
 		}
 		norm := optim.ClipGlobalNorm(grad, want.MaxNorm)
 		factor := schedule.Factor(int64(i))
