@@ -38,9 +38,12 @@
 // # Replay
 //
 // Everything the simulation draws is drawn from the seed, by name and not by the order of events, so that one goroutine's luck does not
-// change another's. What Go itself draws is not: which ready case a select takes, in what order a map is walked, and the numbers of math/rand,
-// by which raft times its elections. An ordinary build therefore plays the same cluster and the same script of faults under
-// a seed, but not the same interleaving. Command replay builds the test program on a runtime that draws these from the seed too and plays each seed
-// in a fresh process on one thread. That makes about half of the seeds replay to the nanosecond; the others still leave their first
-// trace somewhere on the way, by a few milliseconds. A seed that fails prints its trace when it fails.
+// change another's. What Go itself draws is drawn from the seed too: the tests play each seed in a fresh process on one thread of a program that
+// command replay builds, whose runtime has its random numbers from the seed and does nothing by the clock. The same seed is then the same
+// events at the same nanoseconds, and a seed that fails names the command that plays it again:
+//
+//	go run ./worker/simulation/replay -seed 17
+//
+// Under the race detector, with -short and where that program cannot be built, a seed still is the same cluster and the same script of faults, but
+// not the same interleaving.
 package simulation

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,21 +11,19 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-// TestSimulation plays 1,000 seeds, or SIM_SEEDS seeds from SIM_FROM. With one seed its trace is printed.
+// TestSimulation plays 1,000 seeds, or SIM_SEEDS seeds from SIM_FROM, with the bug SIM_BUG if one is named. With one seed its trace is printed.
 func TestSimulation(t *testing.T) {
 	usual := uint64(1000)
 	if testing.Short() || raced {
 		usual = 50
 	}
-	from, n := number(t, "SIM_FROM", 1), number(t, "SIM_SEEDS", usual)
+	from, n, bug := number(t, "SIM_FROM", 1), number(t, "SIM_SEEDS", usual), os.Getenv("SIM_BUG")
+	g := newStage(t, bug)
 	began := time.Now()
 	var seeds, commits, lives int
 	var took float64
 	crashed := map[string]int{}
-	if n == 1 {
-		t.Setenv("SIM_TRACE", "1")
-	}
-	sweep(t, from, n, "", func(o outcome) bool {
+	g.sweep(t, from, n, func(o outcome) bool {
 		seeds++
 		commits, lives, took = commits+o.Commits, lives+o.Lives, took+o.Took
 		for point, k := range o.Crashed {
@@ -34,8 +33,7 @@ func TestSimulation(t *testing.T) {
 			t.Logf("seed %d:\n%s", o.Seed, strings.Join(o.Trace, "\n"))
 		}
 		if len(o.Violations) > 0 {
-			t.Errorf("seed %d (again: SIM_FROM=%d SIM_SEEDS=1 go test -run '^TestSimulation$' ./worker/simulation): %s\n%s",
-				o.Seed, o.Seed, strings.Join(o.Violations, "\n"), strings.Join(o.Trace, "\n"))
+			t.Errorf("seed %d (again: %s): %s\n%s", o.Seed, again(o.Seed, bug), strings.Join(o.Violations, "\n"), strings.Join(o.Trace, "\n"))
 		}
 		return true
 	})
@@ -53,38 +51,28 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// TestReplay plays seeds twice, in processes of their own, and compares the traces: same events at the same instants. It says
-// how many differ, which is no failure as long as the runtime still has sources of order that are not fixed.
+// TestReplay plays 10 seeds, or SIM_REPLAYS, twice, and compares the traces: the same events at the same nanosecond.
 func TestReplay(t *testing.T) {
-	if !exact {
-		t.Skip("Go draws from its own sources in this build; make simulate builds one in which most of that is drawn from the seed")
+	if _, replays := program(); !replays {
+		t.Skip("Go draws from its own sources in this build: see package replay")
 	}
-	n := number(t, "SIM_REPLAYS", 20)
-	digests := map[uint64]string{}
-	traces := map[uint64][]string{}
-	t.Setenv("SIM_TRACE", "1")
-	sweep(t, 1, n, "", func(o outcome) bool { digests[o.Seed], traces[o.Seed] = o.Digest, o.Trace; return true })
+	g := newStage(t, "")
+	n := number(t, "SIM_REPLAYS", 10)
+	first := map[uint64]outcome{}
+	g.sweep(t, 1, n, func(o outcome) bool { first[o.Seed] = o; return true })
 	differ := 0
-	for seed := uint64(1); seed <= n; seed++ {
-		err := child(t, span{seed, seed + 1, 1}, "", func(o outcome) bool {
-			if o.Digest != digests[seed] {
-				differ++
-				a, b := traces[seed], o.Trace
-				for i := range a {
-					if i >= len(b) || a[i] != b[i] {
-						t.Logf("seed %d differs at line %d of %d and %d: %q and %q", seed, i, len(a), len(b), a[i], b[min(i, len(b)-1)])
-						break
-					}
-				}
-			}
+	g.sweep(t, 1, n, func(o outcome) bool {
+		a, b := first[o.Seed].Trace, o.Trace
+		if o.Digest == first[o.Seed].Digest {
 			return true
-		})
-		if err != nil {
-			t.Error(err)
 		}
-	}
-	t.Logf("%d of %d seeds played differently", differ, n)
-	if differ == int(n) {
-		t.Error("no seed plays the same way twice: does the runtime draw from the seed?")
-	}
+		differ++
+		i := 0
+		for i < min(len(a), len(b)) && a[i] == b[i] {
+			i++
+		}
+		t.Errorf("seed %d played differently after %d of %d events: %q and then %q", o.Seed, i, len(a), a[i:min(i+1, len(a))], b[i:min(i+1, len(b))])
+		return true
+	})
+	t.Logf("%d of %d seeds played the same way twice", int(n)-differ, n)
 }

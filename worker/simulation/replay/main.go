@@ -1,16 +1,14 @@
-// Command replay builds the simulation's test program on a Go runtime that draws its random numbers from a seed, so that
-// one thread plays a seed the same way every time:
+// Command replay plays seeds of the simulation exactly: it builds the simulation's test program on a Go runtime that draws
+// its random numbers from the seed and does nothing by the clock, and lets it play a seed in a process of its own on one thread.
 //
-//	go run ./worker/simulation/replay -o bin/simulation.test
+//	go run ./worker/simulation/replay -seed 17              # plays seed 17 and prints its trace
+//	go run ./worker/simulation/replay -o bin/simulation.test    # builds the program only
 //
-// The runtime draws numbers of its own when a select has several cases ready, when a map is walked, when timers fall on one
-// instant, and for math/rand; it takes a goroutine off its thread after 10 ms, and looks at the queue of those that yielded
-// every 61st time, counted from the start of the process. The overlay changes copies
-// of some files of the runtime, and nothing in the Go installation.
+// The tests of package simulation build and use the same program, so that a seed which fails there fails here in the same way.
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -19,115 +17,123 @@ import (
 	"strings"
 )
 
-// edit replaces one text that must be there exactly once.
-type edit struct{ from, to string }
-
-var edits = map[string][]edit{
-	"rand.go": {
-		{"func rand() uint64 {\n", `func rand() uint64 {
-	if simulated[0] != 0 {
-		return simulatedRand(0)
-	}
-`},
-		{"func maps_rand() uint64 {\n", `func maps_rand() uint64 {
-	if simulated[0] != 0 {
-		return simulatedRand(1)
-	}
-`},
-		{"\tglobalRand.state.Init(*seed)\n", "\tclear(seed[:])\n\tglobalRand.state.Init(*seed)\n"},
-		{"func allZero(b []byte) bool {\n", `// simulated are the states of a simulation's sources of random numbers: of the program, maps, selects and timers. Each has its
-// own, so that a draw more of the one changes nothing in the others. 0 is the real thing.
-//
-//go:linkname simulated
-var simulated [4]uint64
-
-//go:nosplit
-func simulatedRand(of int) uint64 {
-	simulated[of] += 0x9e3779b97f4a7c15
-	z := simulated[of] | 1
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
-
-func allZero(b []byte) bool {
-`},
-	},
-	"select.go": {
-		{"j := cheaprandn(uint32(norder + 1))\n", `j := cheaprandn(uint32(norder + 1))
-		if simulated[0] != 0 {
-			j = uint32(simulatedRand(2)>>32) % uint32(norder+1)
-		}
-`},
-	},
-	"time.go": {
-		{"\t\t\tt.rand = cheaprand()\n", `			t.rand = cheaprand()
-			if simulated[0] != 0 {
-				t.rand = uint32(simulatedRand(3))
-			}
-`},
-	},
-	"proc.go": {
-		{"if pp.schedtick%61 == 0 && ", "if simulated[0] == 0 && pp.schedtick%61 == 0 && "},
-		{"\nfunc retake(now int64) uint32 {\n", "\nfunc retake(now int64) uint32 {\n\tif simulated[0] != 0 {\n\t\treturn 0\n\t}\n"},
-	},
-}
+const simulation = "github.com/dptune/dpt/worker/simulation"
 
 func main() {
-	out := flag.String("o", "bin/simulation.test", "where to put the program")
+	if runtime := os.Getenv(linkVariable); runtime != "" {
+		exit(link(runtime, os.Args[1:]))
+	}
+	out := flag.String("o", "", "where to put the program; it is removed if not given")
+	seed := flag.Int64("seed", -1, "the seed to play; none if not given")
+	bug := flag.String("bug", "", "a bug to plant")
 	flag.Parse()
-	if err := build(*out); err != nil {
+	exit(run(*out, *seed, *bug))
+}
+
+// exit ends the program, as the program that it ran ended if that is the reason.
+func exit(err error) {
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		os.Exit(max(1, failed.ExitCode()))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "replay:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
-func build(out string) error {
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return fmt.Errorf("go env GOROOT: %w", err)
+func run(out string, seed int64, bug string) error {
+	if out == "" && seed < 0 {
+		return errors.New("found neither -o nor -seed, want one of them")
 	}
-	dir := filepath.Join(filepath.Dir(out), ".simulation.overlay")
-	if dir, err = filepath.Abs(dir); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	var overlay struct{ Replace map[string]string }
-	overlay.Replace = map[string]string{}
-	for name, list := range edits {
-		path := filepath.Join(strings.TrimSpace(string(root)), "src", "runtime", name)
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		text := string(data)
-		for _, e := range list {
-			if n := strings.Count(text, e.from); n != 1 {
-				return fmt.Errorf("%s: found %q %d times, want once: this version of Go needs other edits", path, e.from, n)
-			}
-			text = strings.Replace(text, e.from, e.to, 1)
-		}
-		overlay.Replace[path] = filepath.Join(dir, name)
-		if err := os.WriteFile(overlay.Replace[path], []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	data, err := json.Marshal(overlay)
+	dir, err := os.MkdirTemp("", "dpt-replay-")
 	if err != nil {
 		return err
 	}
-	list := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(list, data, 0o644); err != nil {
+	defer os.RemoveAll(dir)
+	if out == "" {
+		out = filepath.Join(dir, "simulation.test")
+	}
+	if out, err = filepath.Abs(out); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "test", "-c", "-tags", "replay", "-overlay", list, "-o", out, "./worker/simulation")
-	// Addresses of the heap order maps that are keyed by pointers.
-	cmd.Env = append(os.Environ(), "GOEXPERIMENT=norandomizedheapbase64")
+	if err := build(dir, out); err != nil {
+		return err
+	}
+	if seed < 0 {
+		return nil
+	}
+	cmd := exec.Command(out, "-test.run", "^TestSimulation$", "-test.v", "-test.timeout", "0")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("SIM_FROM=%d", seed), "SIM_SEEDS=1", "SIM_BUG="+bug)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+// linkVariable is set for the program when it stands in for the tools of a build: the archive of the runtime to link with.
+const linkVariable = "DPT_REPLAY_RUNTIME"
+
+// build compiles the runtime with the edits, and links the test program with it. Everything else is as in any other build, and
+// so is not compiled for this one: the edits change nothing that other packages see of the runtime.
+func build(dir, out string) error {
+	overlay, places, err := edit(dir)
+	if err != nil {
+		return err
+	}
+	runtime, err := output("go", "list", "-export", "-overlay", overlay, "-gcflags", "runtime=-trimpath="+places, "-f", "{{.Export}}", "runtime")
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "test", "-c", "-tags", "replay", "-toolexec", self, "-o", out, simulation)
+	cmd.Env = append(os.Environ(), linkVariable+"="+runtime)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build the simulation: %w", err)
 	}
 	return nil
+}
+
+// link runs a tool of the build. If it is the linker, it gets the runtime's archive in place of the usual one.
+func link(runtime string, args []string) error {
+	name := strings.TrimSuffix(filepath.Base(args[0]), ".exe")
+	for i, a := range args {
+		if name != "link" || a != "-importcfg" || i+1 == len(args) {
+			continue
+		}
+		data, err := os.ReadFile(args[i+1])
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(string(data), "\n")
+		found := 0
+		for k, line := range lines {
+			if strings.HasPrefix(line, "packagefile runtime=") {
+				lines[k] = "packagefile runtime=" + runtime
+				found++
+			}
+		}
+		if found != 1 {
+			return fmt.Errorf("%s: found the runtime %d times, want once", args[i+1], found)
+		}
+		if err := os.WriteFile(args[i+1], []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+func output(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
