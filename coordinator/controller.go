@@ -46,6 +46,7 @@ type controller struct {
 	inFlight int           // proposals not yet applied
 
 	sessions map[string]*session // by worker id
+	roster   []*session          // those that are ready, by id
 	gen      *generation         // nil while there is none
 	eval     *evaluation         // under way; survives a generation
 	dispute  *dispute            // nil while all agree
@@ -157,22 +158,27 @@ func (c *controller) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case e := <-c.events:
-			c.handle(e)
+			c.react(e)
 		case <-ticker.C:
-			c.handle(event{tick: true})
-		}
-		if c.workers != nil {
-			c.workers.Store(int32(len(c.ready())))
-		}
-		if c.cfg.Serve {
-			c.turn()
-		}
-		if c.job != nil && c.failed == nil && c.deposed == nil && !c.done && !c.failing {
-			c.advance()
+			c.react(event{tick: true})
 		}
 		if c.failed != nil || c.deposed != nil || c.done {
 			return errors.Join(c.failed, c.deposed)
 		}
+	}
+}
+
+// react takes in an event and does whatever it allows.
+func (c *controller) react(e event) {
+	c.handle(e)
+	if c.workers != nil {
+		c.workers.Store(int32(len(c.ready())))
+	}
+	if c.cfg.Serve {
+		c.turn()
+	}
+	if c.job != nil && c.failed == nil && c.deposed == nil && !c.done && !c.failing {
+		c.advance()
 	}
 }
 
@@ -307,6 +313,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 		list[r] = &coordpb.Member{Id: s.id, RingAddr: s.addr}
 	}
 	for r, s := range members {
+		s.gen, s.rank = c.gen, r
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: &coordpb.StartGeneration{
 			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state,
 		}}})
@@ -317,13 +324,12 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	c.progress.Generation(c.gen.number, len(members), fsm.Step(e.ResumeStep))
 }
 
+// rank is the session's in this generation, -1 if it is not part of it.
 func (g *generation) rank(s *session) int {
-	for r, o := range g.ranks {
-		if o == s {
-			return r
-		}
+	if s.gen != g {
+		return -1
 	}
-	return -1
+	return s.rank
 }
 
 // ---- the log ----

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 )
@@ -33,7 +34,6 @@ type piece struct {
 // hand is the work of one rank so far.
 type hand struct {
 	pieces []piece // that take time
-	load   int
 }
 
 // maxTrials bounds the search for a better deal: about a millisecond.
@@ -43,6 +43,7 @@ const maxTrials = 200_000
 type deal struct {
 	dealing
 	hands  []hand
+	load   []float64 // work in hand, by rank
 	pace   []float64 // time for a unit of work, by rank
 	summer []int     // by micro-batch, the rank whose shard it is in
 	second []int     // by micro-batch, the rank that audits it; -1 if none
@@ -56,7 +57,7 @@ func (d dealing) deal() (shards, audits [][]int, err error) {
 	if len(d.speeds) == 0 {
 		return nil, nil, fmt.Errorf("assign %d micro-batches: no ranks", len(d.costs))
 	}
-	t := deal{dealing: d, hands: make([]hand, len(d.speeds)), pace: make([]float64, len(d.speeds)), summer: make([]int, len(d.costs)), second: make([]int, len(d.costs))}
+	t := deal{dealing: d, hands: make([]hand, len(d.speeds)), load: make([]float64, len(d.speeds)), pace: make([]float64, len(d.speeds)), summer: make([]int, len(d.costs)), second: make([]int, len(d.costs))}
 	for r, v := range d.speeds {
 		if !(v > 0) {
 			return nil, nil, fmt.Errorf("assign %d micro-batches: rank %d has speed %v, want a positive one", len(d.costs), r, v)
@@ -106,12 +107,12 @@ func (t *deal) may(p piece, r int) bool {
 }
 
 // end is when a rank ends with more work in hand.
-func (t *deal) end(r, more int) float64 { return float64(t.hands[r].load+more) * t.pace[r] }
+func (t *deal) end(r, more int) float64 { return (t.load[r] + float64(more)) * t.pace[r] }
 
 func (t *deal) give(p piece, r int) {
 	h := &t.hands[r]
 	h.pieces = append(h.pieces, p)
-	h.load += t.costs[p.micro]
+	t.load[r] += float64(t.costs[p.micro])
 	if p.audit {
 		t.second[p.micro] = r
 	} else {
@@ -123,14 +124,15 @@ func (t *deal) take(r, at int) piece {
 	h := &t.hands[r]
 	p := h.pieces[at]
 	h.pieces = slices.Delete(h.pieces, at, at+1)
-	h.load -= t.costs[p.micro]
+	t.load[r] -= float64(t.costs[p.micro])
 	return p
 }
 
 func (t *deal) place(p piece) error {
-	best, end := -1, 0.0
-	for r := range t.hands {
-		if e := t.end(r, t.costs[p.micro]); (best < 0 || e < end) && t.may(p, r) {
+	best, end, cost := -1, math.Inf(1), float64(t.costs[p.micro])
+	pace := t.pace[:len(t.load)]
+	for r, load := range t.load {
+		if e := (load + cost) * pace[r]; e < end && t.may(p, r) {
 			best, end = r, e
 		}
 	}

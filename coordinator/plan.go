@@ -36,7 +36,8 @@ func (p *Planner) Plan(t fsm.Step) *StepPlan {
 	epoch, groups := p.sampler.Step(int64(t) - 1)
 	plan := &StepPlan{Step: t, Epoch: epoch + 1}
 	h := sha256.New()
-	word := func(v int) { h.Write(binary.LittleEndian.AppendUint32(nil, uint32(v))) }
+	var digested []byte // on its way into h
+	word := func(v int) { digested = binary.LittleEndian.AppendUint32(digested, uint32(v)) }
 	word(int(t))
 	for i, group := range groups {
 		mb := &coordpb.MicroBatch{Index: int32(i)}
@@ -54,7 +55,7 @@ func (p *Planner) Plan(t fsm.Step) *StepPlan {
 			plan.Tokens += rows
 			cost += rows + p.prompt
 			word(len(x.Id))
-			h.Write([]byte(x.Id))
+			digested = append(digested, x.Id...)
 			for _, ids := range [][]int32{x.Source, x.Target} {
 				word(len(ids))
 				for _, id := range ids {
@@ -62,9 +63,12 @@ func (p *Planner) Plan(t fsm.Step) *StepPlan {
 				}
 			}
 		}
+		h.Write(digested)
+		digested = digested[:0]
 		plan.Micro = append(plan.Micro, mb)
 		plan.Costs = append(plan.Costs, cost)
 	}
+	h.Write(digested)
 	plan.Digest = fsm.Digest(h.Sum(nil))
 	return plan
 }

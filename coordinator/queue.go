@@ -118,6 +118,7 @@ func (c *controller) leave() {
 	c.begun, c.forming, c.finishing, c.failing = false, false, false, false
 	c.barren, c.lastWhy, c.dispute = 0, nil, nil
 	clear(c.held)
+	c.roster = nil
 	for _, s := range c.sessions {
 		s.ready, s.numerics, s.pace = false, "", pace{}
 		c.welcome(s)

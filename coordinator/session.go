@@ -38,6 +38,8 @@ type session struct {
 
 	// ---
 	ready  bool
+	gen    *generation // the last one that it was part of, as rank
+	rank   int
 	engine string
 	// numerics is what decides the bits of its gradients
 	numerics string

@@ -3,7 +3,8 @@ package coordinator
 import (
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -70,7 +71,8 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 			s.id, r.Numerics, whose, want)
 		return
 	}
-	s.ready, s.engine, s.numerics = true, r.Engine, r.Numerics
+	s.engine, s.numerics = r.Engine, r.Numerics
+	c.enlist(s)
 	c.logger.Info("worker joined", "worker", s.id, "host", s.host, "ring", s.addr, "engine", s.engine, "ready", len(c.ready()), "want", c.cfg.Nodes)
 	if c.gen != nil {
 		c.gen.regroup = true
@@ -102,6 +104,7 @@ func (c *controller) onLeft(s *session, why error) {
 func (c *controller) drop(s *session, why error) {
 	if c.sessions[s.id] == s {
 		delete(c.sessions, s.id)
+		c.strike(s)
 	}
 	if s.ready {
 		c.logger.Warn("worker left", "worker", s.id, "host", s.host, "reason", why, "ready", len(c.ready()))
@@ -124,16 +127,26 @@ func (c *controller) expireSilent() {
 	}
 }
 
-// ready are the sessions that can take part, ordered by id.
-func (c *controller) ready() []*session {
-	var list []*session
-	for _, s := range c.sessions {
-		if s.ready {
-			list = append(list, s)
-		}
+// ready are the sessions that can take part, ordered by id. The caller must not change or keep the list.
+func (c *controller) ready() []*session { return c.roster }
+
+// enlist puts a session among the ready ones.
+func (c *controller) enlist(s *session) {
+	s.ready = true
+	i, _ := c.place(s)
+	c.roster = slices.Insert(c.roster, i, s)
+}
+
+// strike takes a session from the ready ones, if it is one.
+func (c *controller) strike(s *session) {
+	if i, found := c.place(s); found && c.roster[i] == s {
+		c.roster = slices.Delete(c.roster, i, i+1)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].id < list[j].id })
-	return list
+}
+
+// place is where the session's id is, or would be, among the ready ones.
+func (c *controller) place(s *session) (at int, found bool) {
+	return slices.BinarySearchFunc(c.roster, s.id, func(o *session, id string) int { return strings.Compare(o.id, id) })
 }
 
 // dismiss tells every worker how this replica's leading ended: the job finished, it failed, or the worker may look for the next leader.

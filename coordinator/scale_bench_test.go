@@ -1,0 +1,232 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/dataset/tokenizer"
+	"github.com/dptune/dpt/model/optim"
+	"github.com/dptune/dpt/model/tiny"
+)
+
+// BenchmarkWorkers is what a step costs the leader with so many workers, a micro-batch of one example of about 100 tokens for each, and
+// T5-Large's trainer state: planning, dealing, a plan for each, their reports, comparing digests, and the commit to a log on disk. Everything is
+// the controller's own code but the network: the sessions' messages are taken from and put where their streams would.
+//
+// cpu-ms is the processors' time a step, the log's part and the garbage collector's among it; wire-ms that of encoding the plans, which
+// the sessions' goroutines do beside it; heap-MB is what is in use after
+// the last step, with everything that the workers' sessions hold here but gRPC's buffers.
+func BenchmarkWorkers(b *testing.B) {
+	for _, workers := range []int{125, 250, 500, 1000, 2000} {
+		b.Run(fmt.Sprint(workers), func(b *testing.B) { benchWorkers(b, workers) })
+	}
+}
+
+func benchWorkers(b *testing.B, workers int) {
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	f := newFleet(b, workers)
+	f.step() // plans are made ahead, so the first step is not like the others
+	var wire time.Duration
+	began := processTime(b)
+	for b.Loop() {
+		wire += f.step()
+	}
+	cpu := processTime(b) - began - wire
+	var after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(cpu.Seconds()*1e3/float64(b.N), "cpu-ms")
+	b.ReportMetric(wire.Seconds()*1e3/float64(b.N), "wire-ms")
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "heap-MB")
+	runtime.KeepAlive(f)
+}
+
+func processTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// fleet is a controller with workers that have no network between them and it.
+type fleet struct {
+	t        testing.TB
+	c        *controller
+	sessions []*session
+	applied  chan *applied
+	state    []byte
+	at       fsm.Step // the step that is reported next
+}
+
+func newFleet(t testing.TB, workers int) *fleet {
+	t.Helper()
+	job := fleetJob(t, workers)
+	n, err := openNode(t.TempDir(), Storage{}, nil, 3*11240*4, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	for !<-n.leadership {
+	}
+	started, err := job.started()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := committed(n.propose(started)); err != nil {
+		t.Fatal(err)
+	}
+	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: quiet(), Progress: Silent{}}
+	f := &fleet{t: t, c: newController(cfg, job, n), applied: make(chan *applied, 16)}
+	f.c.workers = new(atomic.Int32)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for a := range f.c.waits {
+			a.err = committed(a.future)
+			a.future = nil
+			f.applied <- a
+		}
+	}()
+	t.Cleanup(func() { close(f.c.waits); <-done })
+	f.state = started.GetJobStarted().State
+	digest := job.ModelDigest[:]
+	for i := range workers {
+		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
+			outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: func(err error) { t.Errorf("a session ended: %v", err) }}
+		s.seen.Store(time.Now().UnixNano())
+		f.sessions = append(f.sessions, s)
+		f.c.react(event{session: s, hello: &coordpb.Hello{WorkerId: s.id}})
+		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{JobId: f.c.jobID, ModelDigest: digest, Numerics: "n", Engine: "e"}}}})
+	}
+	f.react() // the generation is in the log
+	for _, s := range f.sessions {
+		if m := <-s.outbox; m.GetWelcome() == nil {
+			t.Fatalf("first message %T, want a welcome", m.Body)
+		}
+		if m := <-s.outbox; m.GetStartGeneration() == nil {
+			t.Fatalf("second message %T, want a generation", m.Body)
+		}
+	}
+	f.at = 1
+	return f
+}
+
+// react takes in what the log has applied next.
+func (f *fleet) react() {
+	f.t.Helper()
+	f.c.react(event{applied: <-f.applied})
+	if f.c.failed != nil || f.c.deposed != nil {
+		f.t.Fatalf("the controller ends: %v, %v", f.c.failed, f.c.deposed)
+	}
+}
+
+// step has every worker take its plan and report it done, and waits for the commit. It returns the time that went into encoding plans.
+func (f *fleet) step() (wire time.Duration) {
+	f.t.Helper()
+	digest := fsm.Sum(f.state)
+	var done []int
+	var plans []proto.Message
+	for _, s := range f.sessions {
+		m := <-s.outbox
+		p := m.GetPlan()
+		if p == nil || fsm.Step(p.Step) != f.at {
+			f.t.Fatalf("message %v, want the plan of step %d", m, f.at)
+		}
+		plans = append(plans, m)
+		r := &coordpb.Report{Generation: p.Generation, Step: p.Step, StateDigest: digest[:], LossSum: 1, Tokens: 10, GradientNs: 1e8}
+		for _, mb := range p.Shard {
+			for _, e := range mb.Examples {
+				r.GradientCost += int64(100 + len(e.Source) + len(e.Target))
+			}
+			done = append(done, int(mb.Index))
+		}
+		if p.AttachState {
+			r.State = f.state
+		}
+		s.seen.Store(time.Now().UnixNano())
+		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: r}}})
+	}
+	slices.Sort(done)
+	if n := len(f.c.job.Plan(f.at).Micro); len(slices.Compact(done)) != n {
+		f.t.Fatalf("step %d: %d different micro-batches were dealt, want %d", f.at, len(done), n)
+	}
+	f.react()
+	f.at++
+	began := processTime(f.t)
+	for _, m := range plans {
+		if _, err := proto.Marshal(m); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	return processTime(f.t) - began
+}
+
+// fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody waits for.
+func fleetJob(t testing.TB, workers int) *Job {
+	t.Helper()
+	tok, err := tokenizer.OpenFS(tiny.FS(), "embedded model")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, uint64(workers)))
+	examples := make([]dataset.Example, 10*workers)
+	for i := range examples {
+		examples[i] = dataset.Example{ID: fmt.Sprint(i), Source: strings.Repeat("words ", 5+rng.IntN(25)), Target: "true"}
+	}
+	sampler, err := dataset.NewSampler(len(examples), workers, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := DefaultSettings()
+	job, err := LoadJob(s, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.Planner = &Planner{examples: examples, tok: tok, sampler: sampler, maxSource: 256, maxTarget: 16, prompt: 100}
+	job.Spec.Steps, job.Spec.EvalEvery, job.Spec.EvalFirst = 1<<40, -1, false
+	job.Initial = optim.NewState(make([]float32, 11240))
+	return job
+}
+
+// TestFleetSteps keeps the benchmark's fleet honest: every worker gets its share, each step is committed, and workers that go leave nothing behind.
+func TestFleetSteps(t *testing.T) {
+	const workers, steps = 40, 3
+	f := newFleet(t, workers)
+	for range steps {
+		f.step()
+	}
+	if got := f.c.committed(); got != steps {
+		t.Errorf("%d steps are committed, want %d", got, steps)
+	}
+	for i, s := range f.sessions {
+		if rank := f.c.gen.rank(s); rank != i || f.c.ready()[i] != s {
+			t.Errorf("worker %d has rank %d and is not at its place among the ready", i, rank)
+		}
+	}
+	gone := f.sessions[17]
+	f.c.react(event{session: gone, left: errors.New("it is gone")})
+	if f.c.gen != nil || slices.Contains(f.c.ready(), gone) || len(f.c.ready()) != workers-1 {
+		t.Errorf("%d workers are ready after one has left, and the generation is %v", len(f.c.ready()), f.c.gen)
+	}
+}
