@@ -1,0 +1,36 @@
+package simulation
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRingOf64 has 64 members in a generation: two lose the link between them, one is killed, the leader dies, one hangs, and the job ends with the
+// undisturbed run's bits. Sizes between powers of two, whose members are folded into the power below, come by themselves while some are away.
+func TestRingOf64(t *testing.T) {
+	const ms = time.Millisecond
+	plan := Plan{Seed: 64, Replicas: 3, Workers: 64, CommitEvery: 1, CommitWindow: 1, Faults: []Fault{
+		{At: 1150 * ms, For: 300 * ms, Kind: Cut, Host: "w1", Other: "w10"}, // ranks 0 and 1,
+		{At: 1550 * ms, For: 400 * ms, Kind: Crash, Host: "w37"},
+		{At: 1900 * ms, For: 2000 * ms, Kind: Crash, Host: Leader},
+		{At: 3350 * ms, For: 2000 * ms, Kind: Hang, Host: "w5"},
+	}}
+	rep := play(t, plan, Options{Reference: references(t)[false]})
+	trace := strings.Join(rep.Trace, "\n")
+	for _, v := range rep.Violations {
+		t.Error(v)
+	}
+	if t.Failed() {
+		t.Log(trace)
+	}
+	if rep.Commits == 0 || rep.Lives < 64+3+2 {
+		t.Errorf("%d commits and %d lives, want some and at least %d:\n%s", rep.Commits, rep.Lives, 64+3+2, trace)
+	}
+	for _, want := range []string{"generation 1 of 64 workers", "generation 2 of ", " of 63 workers", "goes on after step"} {
+		if !strings.Contains(trace, want) {
+			t.Errorf("the faults came at other times than they should: no %q in\n%s", want, trace)
+		}
+	}
+	t.Logf("%d commits in %v of simulated time, %d lives", rep.Commits, rep.Took, rep.Lives)
+}
