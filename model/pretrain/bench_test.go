@@ -2,6 +2,8 @@ package pretrain
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -32,7 +34,7 @@ func BenchmarkStep(b *testing.B) {
 				defer w.close()
 				r := newRandom(1, 1)
 				var bt batch
-				for range 30 {
+				for range pairsPerBatch {
 					p := t5.Pair{Source: make([]int32, 110+r.below(20)), Target: make([]int32, 3+r.below(14))}
 					for _, ids := range [][]int32{p.Source, p.Target} {
 						for i := range ids {
@@ -75,3 +77,11 @@ func pairsOf(b batch) []t5.Pair {
 	}
 	return b.micro[0]
 }
+
+var pairsPerBatch = func() int {
+	n, err := strconv.Atoi(os.Getenv("PAIRS"))
+	if err != nil {
+		return 12
+	}
+	return n
+}()

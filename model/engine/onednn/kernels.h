@@ -77,6 +77,7 @@ typedef struct {
 typedef struct {
 	dpt_mat dw, dy, x;
 	long out, in, n;
+	int bf16; // operands may be rounded to bfloat16
 } dpt_weight_gradient;
 
 // dpt_gain_gradient is dg [1,·] += Σ dy∘x·r over n rows; dg and r are float32.

@@ -38,6 +38,9 @@ func (e *Engine) LinearWeightGradient(dw, dy, x engine.Tensor) {
 	t := &e.weight
 	t.e = e
 	t.args = C.dpt_weight_gradient{dw: dwm.mat(), dy: dym.mat(), x: xm.mat(), out: C.long(dwm.rows), in: C.long(dwm.cols), n: C.long(xm.rows)}
+	if e.bf16 {
+		t.args.bf16 = 1
+	}
 	e.run((dwm.rows+weightRows-1)/weightRows, 2*xm.rows*dwm.rows*dwm.cols, t)
 	t.args = C.dpt_weight_gradient{}
 }

@@ -1,4 +1,5 @@
-// Gradients of weights; part of kernels_impl.h. Operands of any type are summed in float32, rows in order.
+// Gradients of weights; part of kernels_impl.h. Sums are float32, rows in order. In bfloat16 mode operands of weight_gradient are rounded to that where the
+// instruction set multiplies such pairs.
 
 #define WG_ROWS 96   // of dw in a part: a multiple of every MR
 #define WG_DEPTH 256 // rows of x and dy at a time: a panel of x stays in the first cache
@@ -30,31 +31,107 @@ INLINE void wg_micro(const int M, long depth, const float *a, const float *b, fl
 	}
 }
 
+#if HAVE_DPBF16
+// wg_micro_pair is wg_micro on pairs of bfloat16 that are neighbours along the depth, which it counts in pairs.
+INLINE void wg_micro_pair(const int M, long depth, const uint32_t *a, const uint32_t *b, float *c, long ldc) {
+	__m512 s[MR][2];
+	UNROLL
+	for (int i = 0; i < M; i++) {
+		s[i][0] = _mm512_loadu_ps(c + i * ldc);
+		s[i][1] = _mm512_loadu_ps(c + i * ldc + VL);
+	}
+	for (long k = 0; k < depth; k++) {
+		__m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + VL);
+		UNROLL
+		for (int i = 0; i < M; i++) {
+			s[i][0] = dp(s[i][0], a[i], b0);
+			s[i][1] = dp(s[i][1], a[i], b1);
+		}
+		a += WG_ROWS;
+		b += 2 * VL;
+	}
+	UNROLL
+	for (int i = 0; i < M; i++) {
+		_mm512_storeu_ps(c + i * ldc, s[i][0]);
+		_mm512_storeu_ps(c + i * ldc + VL, s[i][1]);
+	}
+}
+
+INLINE vu half(row r, long j, long m) {
+	vh v = {0};
+	if (r.dt == DPT_F32)
+		v = to_bf16(loadf(r.p, j, m));
+	else if (__builtin_expect(m == VL, 1))
+		memcpy(&v, (uint16_t *)r.p + j, sizeof v);
+	else
+		memcpy(&v, (uint16_t *)r.p + j, 2 * m);
+	return __builtin_convertvector(v, vu);
+}
+
+// wg_pairs joins rows k and k+1 of m, n columns from col on, into words; of a row at or beyond `rows` nothing is taken.
+INLINE void wg_pairs(uint32_t *dst, const dpt_mat *m, long k, long rows, long col, long n) {
+	row a = at(m, k, col), b = at(m, k + 1 < rows ? k + 1 : k, col);
+	for (long j = 0; j < n; j += VL) {
+		long w = n - j < VL ? n - j : VL;
+		vu v = half(a, j, w);
+		if (k + 1 < rows) v |= half(b, j, w) << 16;
+		memcpy(dst + j, &v, sizeof v);
+	}
+}
+#endif
+
+// wg_pack copies rows [k0, k0+depth) of m, n columns from col on, into words [·, ld] for wg_micro or, paired, for wg_micro_pair. Columns from n to ld are 0 or left alone.
+INLINE void wg_pack(float *dst, long ld, const dpt_mat *m, long k0, long depth, long col, long n, int paired) {
+#if HAVE_DPBF16
+	if (paired) {
+		for (long k = 0; k < depth; k += 2, dst += ld) wg_pairs((uint32_t *)dst, m, k0 + k, k0 + depth, col, n);
+		return;
+	}
+#else
+	(void)paired;
+#endif
+	for (long k = 0; k < depth; k++, dst += ld) {
+		row from = at(m, k0 + k, col);
+		EACH(n) storef(dst, j, VL, load(from, j, m));
+	}
+}
+
+INLINE void wg_tile(const int M, long depth, const float *a, const float *b, float *c, long ldc, int paired) {
+#if HAVE_DPBF16
+	if (paired) {
+		wg_micro_pair(M, (depth + 1) / 2, (const uint32_t *)a, (const uint32_t *)b, c, ldc);
+		return;
+	}
+#else
+	(void)paired;
+#endif
+	wg_micro(M, depth, a, b, c, ldc);
+}
+
 static void weight_gradient(const dpt_weight_gradient *a, long part, void *scratch) {
 	float *dy = scratch, *x = dy + WG_DEPTH * WG_ROWS, *edge = x + WG_DEPTH * 2 * VL;
 	long first = part * WG_ROWS, rows = a->out - first < WG_ROWS ? a->out - first : WG_ROWS;
+	const int paired = a->bf16;
 	for (long k0 = 0; k0 < a->n; k0 += WG_DEPTH) {
 		long depth = a->n - k0 < WG_DEPTH ? a->n - k0 : WG_DEPTH;
-		for (long k = 0; k < depth; k++) copy((row){dy + k * WG_ROWS, DPT_F32}, at(&a->dy, k0 + k, first), rows);
+		wg_pack(dy, WG_ROWS, &a->dy, k0, depth, first, rows, paired);
 		for (long j0 = 0; j0 < a->in; j0 += 2 * VL) {
 			long w = a->in - j0 < 2 * VL ? a->in - j0 : 2 * VL;
-			for (long k = 0; k < depth; k++) {
-				row from = at(&a->x, k0 + k, j0);
-				storef(x + k * 2 * VL, 0, VL, load(from, 0, w < VL ? w : VL));
-				storef(x + k * 2 * VL, VL, VL, w > VL ? load(from, VL, w - VL) : splat(0));
-			}
+			if (w <= VL) // the panel's second half has no part in the result, but is computed
+				memset(x, 0, 4 * WG_DEPTH * 2 * VL);
+			wg_pack(x, 2 * VL, &a->x, k0, depth, j0, w, paired);
 			float *c = (float *)at(&a->dw, first, j0).p;
 			long ldc = a->dw.ld;
 			if (w < 2 * VL) {
-				for (long i = 0; i < rows; i++)
-					EACH(w) storef(edge + i * 2 * VL, j, VL, loadf(c + i * ldc, j, m));
+				memset(edge, 0, 4 * WG_ROWS * 2 * VL);
+				for (long i = 0; i < rows; i++) copy((row){edge + i * 2 * VL, DPT_F32}, (row){c + i * ldc, DPT_F32}, w);
 				c = edge;
 				ldc = 2 * VL;
 			}
 			long i = 0;
-			for (; i + MR <= rows; i += MR) wg_micro(MR, depth, dy + i, x, c + i * ldc, ldc);
-			for (; i + 4 <= rows; i += 4) wg_micro(4, depth, dy + i, x, c + i * ldc, ldc);
-			for (; i < rows; i++) wg_micro(1, depth, dy + i, x, c + i * ldc, ldc);
+			for (; i + MR <= rows; i += MR) wg_tile(MR, depth, dy + i, x, c + i * ldc, ldc, paired);
+			for (; i + 4 <= rows; i += 4) wg_tile(4, depth, dy + i, x, c + i * ldc, ldc, paired);
+			for (; i < rows; i++) wg_tile(1, depth, dy + i, x, c + i * ldc, ldc, paired);
 			if (w < 2 * VL)
 				for (i = 0; i < rows; i++) copy(at(&a->dw, first + i, j0), (row){edge + i * 2 * VL, DPT_F32}, w);
 		}
