@@ -238,7 +238,7 @@ func (m *logistic) scores(x vector) []float64 {
 }
 
 func train(xs []vector, ys []int, classes, features int) *logistic {
-	const rate, decay, epochs = 0.1, 1e-4, 15
+	const rate, decay, epochs = 0.1, 1e-4, 10
 	m := &logistic{classes, make([]float64, features*classes)}
 	squares := make([]float64, len(m.weights))
 	for range epochs {
