@@ -113,9 +113,13 @@ func (p *process) workerConfig() worker.Config {
 		ID: p.name, Listener: p.host.listen(ringPort), Version: "sim", Logger: p.logger(), Dial: p.dial, Mark: p.mark,
 		Open: func(string, model.Options) (worker.Backbone, error) {
 			time.Sleep(between(compute, time.Millisecond, 300*time.Millisecond))
-			return &backbone{dim: p.world.dim, digest: p.world.model, pace: func() time.Duration {
+			b := &backbone{dim: p.world.dim, digest: p.world.model, pace: func() time.Duration {
 				return time.Duration(p.slow.Load()) * between(compute, 10*time.Millisecond, 120*time.Millisecond)
-			}}, nil
+			}}
+			if took := p.world.Took; took != nil {
+				b.took = func(pairs []model.Pair) time.Duration { return time.Duration(p.slow.Load()) * took(p.name, pairs) }
+			}
+			return b, nil
 		},
 	}
 	for _, c := range p.world.plan.coordinators() {
@@ -145,7 +149,7 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 		}
 	}
 	cfg = coordinator.Config{
-		Settings: w.plan.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
+		Settings: w.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
 		CommitEvery: w.plan.CommitEvery, CommitWindow: w.plan.CommitWindow, HeartbeatTimeout: 2 * time.Second, StepTimeout: 15 * time.Second,
 		LogExamples: true, Version: "sim", Logger: p.logger(), Progress: &watch{p: p}, Mark: p.mark, Dial: p.dial,
 		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}},

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
 )
@@ -23,6 +24,9 @@ type Options struct {
 	Reference *Reference // what must come out; nil for the run that makes it
 	Scratch   string     // a directory for outputs, better in memory; "" is the system's for temporary files
 	Log       io.Writer  // takes all log lines of all processes, if any
+
+	Settings func(*coordinator.Settings)                           // changes the plan's job
+	Took     func(worker string, pairs []model.Pair) time.Duration // how long a worker computes; nil is drawn
 }
 
 // Report is what came of a run.
@@ -323,6 +327,14 @@ func (w *world) slow(name string) *atomic.Int64 {
 		w.slows[name].Store(1)
 	}
 	return w.slows[name]
+}
+
+func (w *world) settings() coordinator.Settings {
+	s := w.plan.settings()
+	if w.Settings != nil {
+		w.Settings(&s)
+	}
+	return s
 }
 
 func (w *world) now() time.Duration { return time.Since(w.begun) }

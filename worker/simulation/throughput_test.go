@@ -1,0 +1,184 @@
+package simulation
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/model"
+)
+
+// What a step takes with workers of unequal speeds, on the fake clock: the time of a gradient is its rows times the worker's time
+// for a row, and all else (plans, the ring, commits, the network's latencies) takes the time that it takes.
+//
+// Two ideals are compared with. The divisible one is all rows over the sum of the speeds. Where a batch has few micro-batches no
+// deal of whole ones comes near it: eight equal ones on speeds 3, 3, 3, 1 need at least the time of 1/3·3, which is 80% of it.
+// The other is the best deal of whole micro-batches, found by trying all.
+
+// rowTime is what a worker of full speed takes for a row: 100 to 200 ms for a micro-batch of two examples.
+const rowTime = time.Millisecond
+
+// warmUp is how many steps are left out: the speeds are not known yet.
+const warmUp = 8
+
+type shape struct {
+	batch, micro int
+	epochs       int   // of two steps
+	slowBy       []int // of each worker
+	faults       []Fault
+}
+
+// steps plays a job of this shape and returns its settings and its steps.
+func (s shape) steps(t *testing.T) (coordinator.Settings, []fsm.StepRecord) {
+	t.Helper()
+	plan := Plan{Seed: 1, Replicas: 1, Workers: len(s.slowBy), CommitEvery: 1, CommitWindow: 1, Faults: s.faults}
+	change := func(set *coordinator.Settings) {
+		set.BatchSize, set.MicroBatch, set.Shots, set.Epochs = s.batch, s.micro, 2*s.batch, s.epochs
+		set.MaxSourceLength = 256
+	}
+	for i, f := range s.slowBy {
+		if f > 1 {
+			plan.Faults = append(plan.Faults, Fault{For: time.Hour, Kind: Slow, Host: fmt.Sprintf("w%d", i+1), Count: f})
+		}
+	}
+	settings := plan.settings()
+	change(&settings)
+	rep := play(t, plan, Options{Settings: change, Took: func(_ string, pairs []model.Pair) time.Duration {
+		rows := 0
+		for _, p := range pairs {
+			rows += len(p.Source) + len(p.Target) + settings.PromptLength
+		}
+		return time.Duration(rows) * rowTime
+	}})
+	if len(rep.Violations) > 0 || rep.Reference == nil {
+		t.Fatalf("%q\n%q", rep.Violations, rep.Trace)
+	}
+	return settings, rep.Reference.Steps
+}
+
+// ideals are the seconds that steps take at best, if work is divisible and if it is not.
+func (s shape) ideals(t *testing.T, settings coordinator.Settings, steps []fsm.StepRecord) (divisible, whole float64) {
+	t.Helper()
+	job, err := coordinator.LoadJob(settings, (&process{world: &world{}}).logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var speeds []float64
+	var sum float64
+	for _, f := range s.slowBy {
+		speeds = append(speeds, 1/float64(f))
+		sum += 1 / float64(f)
+	}
+	for _, r := range steps {
+		costs := slices.Clone(job.Plan(r.Step).Costs)
+		total := 0
+		for _, c := range costs {
+			total += c
+		}
+		divisible += float64(total) / sum * rowTime.Seconds()
+		whole += best(costs, speeds) * rowTime.Seconds()
+	}
+	return divisible, whole
+}
+
+// best is the time of the best deal of all, by branch and bound.
+func best(costs []int, speeds []float64) float64 {
+	slices.SortFunc(costs, func(a, b int) int { return b - a })
+	var total, sum float64
+	for _, c := range costs {
+		total += float64(c)
+	}
+	for _, v := range speeds {
+		sum += v
+	}
+	least, tried := math.Inf(1), 0
+	loads := make([]float64, len(speeds))
+	var deal func(i int, end float64)
+	deal = func(i int, end float64) {
+		if tried++; end >= least || tried > 1<<20 || least <= total/sum*1.01 {
+			return
+		}
+		if i == len(costs) {
+			least = end
+			return
+		}
+		for r := range loads {
+			loads[r] += float64(costs[i])
+			deal(i+1, max(end, loads[r]/speeds[r]))
+			loads[r] -= float64(costs[i])
+		}
+	}
+	deal(0, 0)
+	return least
+}
+
+func seconds(steps []fsm.StepRecord) (sum float64) {
+	for _, r := range steps {
+		sum += r.Seconds
+	}
+	return sum
+}
+
+func TestThroughputWithASlowWorker(t *testing.T) {
+	for _, s := range []shape{ // of 16 epochs
+		{batch: 16, micro: 1, slowBy: []int{1, 1, 1, 3}},
+		{batch: 32, micro: 2, slowBy: []int{1, 1, 1, 3}},
+		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 3}}, // the programs' defaults
+		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 1}},
+		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 12}}, // better off without its work
+	} {
+		t.Run(fmt.Sprintf("batch %d in micro-batches of %d, slow by %v", s.batch, s.micro, s.slowBy), func(t *testing.T) {
+			s.epochs = 16
+			settings, steps := s.steps(t)
+			steps = steps[warmUp:]
+			divisible, whole := s.ideals(t, settings, steps)
+			took := seconds(steps)
+			t.Logf("%d steps in %.2f s: %.1f%% of the divisible ideal, %.1f%% of the best deal of whole micro-batches", len(steps), took, 100*divisible/took, 100*whole/took)
+			if whole/took < 0.85 {
+				t.Errorf("%.1f%% of the best deal, want at least 85%%", 100*whole/took)
+			}
+			if s.batch/s.micro >= 16 && divisible/took < 0.85 {
+				t.Errorf("%.1f%% of the divisible ideal, want at least 85%%", 100*divisible/took)
+			}
+		})
+	}
+}
+
+// A worker whose speed falls to a third while the job runs costs a few steps, not the rest of the job; and it gets its work back when it
+// has recovered.
+func TestThroughputAfterASpeedChanges(t *testing.T) {
+	s := shape{batch: 16, micro: 1, epochs: 48, slowBy: []int{1, 1, 1, 1}, faults: []Fault{{At: 6 * time.Second, For: 8 * time.Second, Kind: Slow, Host: "w4", Count: 3}}}
+	settings, steps := s.steps(t)
+	var at float64
+	var before, after []fsm.StepRecord
+	slow := shape{slowBy: []int{1, 1, 1, 3}}
+	var during []fsm.StepRecord
+	for _, r := range steps[warmUp:] {
+		switch at += r.Seconds; {
+		case at < 4:
+			before = append(before, r)
+		case at > 8 && at < 11:
+			during = append(during, r)
+		case at > 17:
+			after = append(after, r)
+		}
+	}
+	for name, c := range map[string]struct {
+		shape shape
+		steps []fsm.StepRecord
+	}{"before": {s, before}, "while it is slow": {slow, during}, "after": {s, after}} {
+		if len(c.steps) == 0 {
+			t.Fatalf("no steps %s, in all %.1f s", name, at)
+		}
+		divisible, _ := c.shape.ideals(t, settings, c.steps)
+		got := divisible / seconds(c.steps)
+		t.Logf("%s: %d steps, %.1f%% of the divisible ideal", name, len(c.steps), 100*got)
+		if got < 0.85 {
+			t.Errorf("%s: %.1f%% of the ideal, want at least 85%%", name, 100*got)
+		}
+	}
+}
