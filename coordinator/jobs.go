@@ -171,7 +171,7 @@ func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
 func judge(j *coordpb.Job, list []fsm.Evaluation, all bool) {
 	var best *fsm.Best
 	for _, e := range list {
-		p := &coordpb.JobEvaluation{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics}
+		p := &coordpb.JobEvaluation{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics, Probe: e.Probe}
 		if all {
 			j.Evaluations = append(j.Evaluations, p)
 		}

@@ -16,19 +16,16 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/jobflags"
+	"github.com/dptune/dpt/cmd/internal/localworkers"
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/cmd/internal/workercmd"
 	"github.com/dptune/dpt/coordinator"
-	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model"
-	"github.com/dptune/dpt/model/prompt"
 )
 
-// workerCommand as the first argument makes this program the worker that it starts with --local.
-const workerCommand = "worker"
-
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == workerCommand {
+	if len(os.Args) > 1 && os.Args[1] == localworkers.Command {
 		os.Args = append(os.Args[:1], os.Args[2:]...)
 		cli.Main("dpt-worker", workercmd.Run("dpt-worker"))
 	}
@@ -57,17 +54,14 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
 	o := options{listen: "127.0.0.1:7070", election: coordinator.DefaultElectionTimeout}
 	log := cli.DefaultLog()
-	cmd := newCommand(&s, &cfg, &o, &log)
+	cmd, job := newCommand(&s, &cfg, &o, &log)
 	if err := cmd.Parse(args); err != nil {
 		return err
 	}
-	if !cmd.Changed("micro-batch") {
-		s.MicroBatch = min(s.MicroBatch, s.BatchSize)
+	if name := job.Changed(); cfg.Serve && name != "" {
+		return cmd.Usagef("--serve with --%s, want jobs' settings with dpt submit or dpt sweep", name)
 	}
-	var bad *coordinator.SettingError
-	if err := s.Validate(); errors.As(err, &bad) {
-		return cmd.Usagef("%s", err)
-	} else if err != nil {
+	if err := job.Check(); err != nil {
 		return err
 	}
 	if cfg.MinNodes > cfg.Nodes {
@@ -82,12 +76,15 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	if err := o.replication(cmd, &cfg); err != nil {
 		return err
 	}
+	if cfg.Out == "" && cfg.Serve {
+		cfg.Out = "runs"
+	}
 	if cfg.Out == "" {
 		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
 	}
 	o.json = log.Format == "json"
 	cfg.Settings, cfg.Version = s, cli.Version()
-	cfg.Progress, cfg.Logger = reporter(&std, log)
+	cfg.Progress, cfg.Logger = reporter(&std, log, cfg.Serve)
 
 	secure, err := o.security.Open(cfg.Logger)
 	if err != nil {
@@ -119,8 +116,8 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 			listener.Close()
 			return err
 		}
-		workers := startLocal(runCtx, cancel, cfg.Nodes, dial, &o.security, log, std.Err)
-		defer workers.stop()
+		workers := localworkers.Start(runCtx, cancel, cfg.Nodes, dial, &o.security, log, std.Err)
+		defer workers.Stop()
 	}
 	res, err := coordinator.Run(runCtx, cfg)
 	var stopped *coordinator.StoppedError
@@ -133,55 +130,27 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 			stopped.Step, stopped.Total, strings.Join(args, " "))
 	case err != nil:
 		return err
+	case cfg.Serve && !errors.As(context.Cause(runCtx), &signal):
+		return context.Cause(runCtx)
+	case cfg.Serve:
+		return nil
 	}
 	return summarize(std.Out, s, res, o.json)
 }
 
-func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) *cli.Command {
+func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) (*cli.Command, *jobflags.Flags) {
 	cmd := cli.NewCommand("dpt-coord", "[flags]",
 		"Coordinates the training of a soft prompt for a frozen T5, decomposed unless --method says otherwise: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
 			"Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults are the paper's.")
 	cmd.Engines = model.Engines()
 
-	g := cmd.Group("Job")
-	g.String(&s.Model, "model", "backbone, a `DIR` as Transformers writes it (config.json, model.safetensors, tokenizer)").DefaultText("an embedded tiny T5")
-	g.String(&s.Tokenizer, "tokenizer", "tokenizer, a `FILE` or directory").DefaultText("the model's")
-	g.String(&s.Data, "data", "SuperGLUE, a `DIR` of TASK/train.jsonl, val.jsonl, test.jsonl").DefaultText("an embedded tiny set")
-	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", "), knownTask)
-	g.Choice(&s.Template, "template", "how examples become text: dpt (the paper's code) or t5 (T5's own)", "dpt", "t5")
-	g.Int(&s.Shots, "shots", "train on `K` examples drawn by the seed (the paper takes 8, 16, 32); 0 is all", cli.AtLeast(0))
-	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
+	job := jobflags.Bind(cmd, s)
 
-	g = cmd.Group("Prompt")
-	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) or svd (P = U·ReLU(Σ)·V, the paper's rank probe)", prompt.Methods()...)
-	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
-	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
-	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
-	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
-	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length", cli.NotEmpty).DefaultText("--init-from")
-	g.String(&s.Init, "init", "start from the prompt in `FILE`").DefaultText("--init-from")
-
-	g = cmd.Group("Training")
-	g.Int(&s.Epochs, "epochs", "passes over the training examples", cli.AtLeast(1))
-	g.Int64(&s.Steps, "steps", "optimizer steps; 0 is by --epochs", cli.AtLeast(int64(0)))
-	g.Int(&s.BatchSize, "batch-size", "examples of a global batch, over all workers", cli.Between(1, 1<<16))
-	g.Int(&s.MicroBatch, "micro-batch", "examples that a worker computes at a time, at most --batch-size", cli.AtLeast(1))
-	g.Float(&s.LR, "lr", "learning rate after warm-up", cli.AtLeast(0.0))
-	g.Float(&s.Warmup, "warmup", "warm-up: above 1 a number of steps, else a share of all; the rate then falls linearly to 0", cli.AtLeast(0.0))
-	g.Float(&s.WeightDecay, "weight-decay", "AdamW's decoupled weight decay", cli.AtLeast(0.0))
-	g.Float(&s.MaxGradNorm, "max-grad-norm", "clip the gradient's global norm; 0 does not", cli.AtLeast(0.0))
-	g.Int(&s.MaxSourceLength, "max-source-length", "source tokens kept, </s> counted, the prompt not", cli.AtLeast(1))
-	g.Int(&s.MaxTargetLength, "max-target-length", "target tokens kept, and the longest output in evaluation", cli.AtLeast(1))
-
-	g = cmd.Group("Evaluation")
-	g.Int64(&s.EvalEvery, "eval-every", "evaluate every `N` steps; 0 is after every epoch, -1 never", cli.AtLeast(int64(-1)))
-	g.Choice(&s.EvalSplit, "eval-split", "`SPLIT` to evaluate and to choose the best prompt on: val or train", "val", "validation", "train").DefaultText("val where the data has it")
-	g.Bool(&s.EvalFirst, "eval-first", "evaluate the initial prompt too")
-
-	g = cmd.Group("Cluster")
+	g := cmd.Group("Cluster")
 	g.Int(&cfg.Nodes, "nodes", "workers to wait for before training starts", cli.Between(1, 1<<12))
 	g.Int(&cfg.MinNodes, "min-nodes", "workers to go on with when others are lost", cli.AtLeast(1))
 	g.Bool(&o.local, "local", "start the workers on this machine too")
+	g.Bool(&cfg.Serve, "serve", "run the jobs that dpt submit and dpt sweep send, one after another, until stopped; without the flags of a job")
 	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:7070, or a free port with --local")
 	g.Int64(&cfg.CommitEvery, "commit-every", "commit every `N` steps; a failure costs at most the steps since", cli.Between(int64(1), int64(1024)))
 	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
@@ -209,8 +178,9 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 		{Text: "Everything embedded, four workers on this machine:", Command: "dpt-coord --nodes 4 --local"},
 		{Text: "ReCoRD on T5-Large with workers that join from elsewhere:",
 			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --tls-cert trainer.pem --tls-key trainer-key.pem --tls-ca ca.pem --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
+		{Text: "A queue of jobs, for dpt submit, dpt sweep, dpt status and dpt cancel:", Command: "dpt-coord --serve --nodes 4 --local --listen 127.0.0.1:7070"},
 	}
-	return cmd
+	return cmd, job
 }
 
 // checkLocal wants the host by which local workers dial among the certificate's names.
@@ -233,18 +203,10 @@ func share(p float64) error {
 	return nil
 }
 
-// knownTask wants a task's name, in any case.
-func knownTask(name string) error {
-	if _, err := dataset.Lookup(name); err != nil {
-		return fmt.Errorf("want one of %s", strings.Join(dataset.Tasks(), ", "))
-	}
-	return nil
-}
-
 // reporter chooses how progress is shown: a bar on a terminal, log lines elsewhere, nothing with --quiet. Behind a
 // bar all that goes to standard error, the local workers' words too, passes above it.
-func reporter(std *cli.IO, log cli.Log) (coordinator.Reporter, *slog.Logger) {
-	if f, ok := std.Err.(*os.File); ok && !log.Quiet && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
+func reporter(std *cli.IO, log cli.Log, serve bool) (coordinator.Reporter, *slog.Logger) {
+	if f, ok := std.Err.(*os.File); ok && !serve && !log.Quiet && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
 		bar := &coordinator.Bar{W: f}
 		std.Err = bar.Above()
 		return bar, log.Logger(std.Err)

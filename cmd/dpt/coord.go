@@ -4,25 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
-	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
-	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/coordinator/coordpb"
-)
-
-const (
-	// coordTimeout bounds one question to a replica; a change of the replicas may take as long as an election.
-	coordTimeout = 15 * time.Second
-	// maxRedirects bounds how often a question follows the leader.
-	maxRedirects = 5
 )
 
 // runCoord dispatches to dpt coord's own commands.
@@ -43,64 +28,6 @@ func runCoord(ctx context.Context, args []string, std cli.IO) error {
 		return err
 	}
 	return cmd.Usagef("no command given, want add or remove")
-}
-
-// coordFlags say which coordinator to ask.
-type coordFlags struct {
-	coord    []string
-	security tlsconf.Flags
-}
-
-func (f *coordFlags) bind(g *cli.Group) {
-	f.coord = []string{"127.0.0.1:7070"}
-	g.Strings(&f.coord, "coord", "`ADDRESS,...` of the coordinator's replicas; any of them will do", cli.HostPort)
-}
-
-func (f *coordFlags) check(cmd *cli.Command) error {
-	addrs := make([]tlsconf.Address, len(f.coord))
-	for i, addr := range f.coord {
-		addrs[i] = tlsconf.Address{Flag: "coord", Addr: addr}
-	}
-	return f.security.Check(cmd, addrs...)
-}
-
-// ask puts a question to the replica that leads, starting with those given.
-func (f *coordFlags) ask(ctx context.Context, question func(context.Context, coordpb.ReplicasClient) (*coordpb.ReplicaList, error)) (*coordpb.ReplicaList, error) {
-	secure, err := f.security.Open(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	creds := secure.ClientCredentials("the coordinator", false)
-	var last error
-	for _, addr := range f.coord {
-		for range maxRedirects {
-			list, err := askOne(ctx, addr, creds, question)
-			if err == nil {
-				return list, nil
-			}
-			last = fmt.Errorf("coordinator %s: %s", addr, status.Convert(err).Message())
-			if status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded {
-				return nil, last
-			}
-			leader := coordpb.RedirectOf(err)
-			if leader == "" || leader == addr {
-				break
-			}
-			addr = leader
-		}
-	}
-	return nil, last
-}
-
-func askOne(ctx context.Context, addr string, creds credentials.TransportCredentials, question func(context.Context, coordpb.ReplicasClient) (*coordpb.ReplicaList, error)) (*coordpb.ReplicaList, error) {
-	ctx, cancel := context.WithTimeout(ctx, coordTimeout)
-	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(creds))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	return question(ctx, coordpb.NewReplicasClient(conn))
 }
 
 // writeReplicas prints a replica per line.

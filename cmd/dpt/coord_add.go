@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
@@ -28,8 +30,8 @@ func runCoordAdd(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	list, err := f.ask(ctx, func(ctx context.Context, c coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
-		return c.Add(ctx, &coordpb.AddReplica{Replica: &coordpb.Replica{Id: id, Addr: addr}})
+	list, err := ask(ctx, &f, func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
+		return coordpb.NewReplicasClient(c).Add(ctx, &coordpb.AddReplica{Replica: &coordpb.Replica{Id: id, Addr: addr}})
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 
+	"google.golang.org/grpc"
+
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
@@ -24,8 +26,8 @@ func runCoordRemove(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	list, err := f.ask(ctx, func(ctx context.Context, c coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
-		return c.Remove(ctx, &coordpb.RemoveReplica{Id: id})
+	list, err := ask(ctx, &f, func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
+		return coordpb.NewReplicasClient(c).Remove(ctx, &coordpb.RemoveReplica{Id: id})
 	})
 	if err != nil {
 		return err

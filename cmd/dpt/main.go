@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/localworkers"
+	"github.com/dptune/dpt/cmd/internal/workercmd"
 	"github.com/dptune/dpt/model"
 )
 
@@ -26,6 +28,10 @@ func subcommands() []subcommand {
 		{"predict", "greedy outputs for sources", runPredict},
 		{"export", "a prompt as an adapter for another program", runExport},
 		{"bench", "how fast a training step runs, and what bounds it", runBench},
+		{"submit", "put a job into a coordinator's queue", runSubmit},
+		{"status", "a coordinator's jobs", runStatus},
+		{"cancel", "end a job that waits or runs", runCancel},
+		{"sweep", "the paper's experiments, or others: many jobs, their tables and figures", runSweep},
 		{"report", "tables and figures of a sweep", runReport},
 		{"pretrain", "a small T5 from nothing", runPretrain},
 		{"certs", "a private CA and certificates for mutual TLS", runCerts},
@@ -33,7 +39,13 @@ func subcommands() []subcommand {
 	}
 }
 
-func main() { cli.Main(programName(os.Args[1:]), run) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == localworkers.Command {
+		os.Args = append(os.Args[:1], os.Args[2:]...)
+		cli.Main("dpt-worker", workercmd.Run("dpt-worker"))
+	}
+	cli.Main(programName(os.Args[1:]), run)
+}
 
 // programName is what an error is prefixed with: the subcommand's name where there is one.
 func programName(args []string) string {

@@ -362,6 +362,7 @@ type JobEvaluation struct {
 	Loss          float64                `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
 	Score         float64                `protobuf:"fixed64,4,opt,name=score,proto3" json:"score,omitempty"`
 	Metrics       []byte                 `protobuf:"bytes,5,opt,name=metrics,proto3" json:"metrics,omitempty"` // JSON object, in percent
+	Probe         []byte                 `protobuf:"bytes,6,opt,name=probe,proto3" json:"probe,omitempty"`     // of method svd: JSON object
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +432,13 @@ func (x *JobEvaluation) GetMetrics() []byte {
 	return nil
 }
 
+func (x *JobEvaluation) GetProbe() []byte {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
 var File_jobs_proto protoreflect.FileDescriptor
 
 const file_jobs_proto_rawDesc = "" +
@@ -462,13 +470,14 @@ const file_jobs_proto_rawDesc = "" +
 	"\aseconds\x18\t \x01(\x01R\aseconds\x12=\n" +
 	"\vevaluations\x18\n" +
 	" \x03(\v2\x1b.dpt.coord.v1.JobEvaluationR\vevaluations\x12/\n" +
-	"\x04best\x18\v \x01(\v2\x1b.dpt.coord.v1.JobEvaluationR\x04best\"}\n" +
+	"\x04best\x18\v \x01(\v2\x1b.dpt.coord.v1.JobEvaluationR\x04best\"\x93\x01\n" +
 	"\rJobEvaluation\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05split\x18\x02 \x01(\tR\x05split\x12\x12\n" +
 	"\x04loss\x18\x03 \x01(\x01R\x04loss\x12\x14\n" +
 	"\x05score\x18\x04 \x01(\x01R\x05score\x12\x18\n" +
-	"\ametrics\x18\x05 \x01(\fR\ametrics2\xa9\x01\n" +
+	"\ametrics\x18\x05 \x01(\fR\ametrics\x12\x14\n" +
+	"\x05probe\x18\x06 \x01(\fR\x05probe2\xa9\x01\n" +
 	"\x04Jobs\x124\n" +
 	"\x06Submit\x12\x17.dpt.coord.v1.SubmitJob\x1a\x11.dpt.coord.v1.Job\x125\n" +
 	"\x04List\x12\x16.dpt.coord.v1.ListJobs\x1a\x15.dpt.coord.v1.JobList\x124\n" +

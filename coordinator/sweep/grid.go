@@ -199,3 +199,30 @@ func Methods() []string {
 	slices.Sort(names)
 	return names
 }
+
+// Lengths gives every method that has a prompt each of these lengths.
+func (g *Grid) Lengths(lengths []int) {
+	g.vary(lengths, func(p *Prompt, c int) bool { p.Length = c; return p.Method != "ft" })
+}
+
+// Bottlenecks gives dpt each of these bottlenecks.
+func (g *Grid) Bottlenecks(bottlenecks []int) {
+	g.vary(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == "dpt" })
+}
+
+// vary replaces each prompt by what set makes of it for each value, where set says that the prompt has it; equal ones are kept once.
+func (g *Grid) vary(values []int, set func(*Prompt, int) bool) {
+	var all []Prompt
+	for _, p := range g.Prompts {
+		for _, v := range values {
+			q := p
+			if !set(&q, v) {
+				q = p
+			}
+			if !slices.Contains(all, q) {
+				all = append(all, q)
+			}
+		}
+	}
+	g.Prompts = all
+}

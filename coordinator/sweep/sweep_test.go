@@ -81,7 +81,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func result(task string, seed uint64) Result {
+func lineOf(task string, seed uint64) Result {
 	return Result{Run: Run{Task: task, Method: "dpt", PromptLength: 100, Bottleneck: 10, Seed: seed}, Parameters: 11240,
 		Metrics: dataset.Metrics{{Name: "accuracy", Value: 61.5}}, Score: 61.5, BestStep: 40, Steps: 100,
 		Evaluations: []Evaluation{{Step: 40, Score: 61.5, Loss: 0.7, Probe: &Probe{Positive: 3, Negative: 97, Rank: 3}}}}
@@ -95,11 +95,11 @@ func TestResultsAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	for seed := range uint64(3) {
-		if err := out.Add(result("rte", seed)); err != nil {
+		if err := out.Add(lineOf("rte", seed)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := out.Add(result("rte", 2)); err == nil || !strings.Contains(err.Error(), "there already") {
+	if err := out.Add(lineOf("rte", 2)); err == nil || !strings.Contains(err.Error(), "there already") {
 		t.Errorf("the same run twice: error %v, want it refused", err)
 	}
 	if err := out.Close(); err != nil {
@@ -120,11 +120,11 @@ func TestResultsAfterAKill(t *testing.T) {
 		}
 		kept := strings.Count(string(whole[:cut]), "\n")
 		for seed := range uint64(3) {
-			if got := out.Has(result("rte", seed).Run); got != (int(seed) < kept) {
+			if got := out.Has(lineOf("rte", seed).Run); got != (int(seed) < kept) {
 				t.Errorf("cut at %d: run %d is there: %v", cut, seed, got)
 			}
 			if int(seed) >= kept {
-				if err := out.Add(result("rte", seed)); err != nil {
+				if err := out.Add(lineOf("rte", seed)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -177,5 +177,22 @@ func TestGridFile(t *testing.T) {
 	g.Seeds = g.Seeds[:1]
 	if err := WriteGrid(dir, g); err == nil || !strings.Contains(err.Error(), "holds another sweep") {
 		t.Errorf("another grid in the same directory: error %v, want it refused", err)
+	}
+}
+
+func TestVary(t *testing.T) {
+	g, err := Preset("table1", []string{""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Lengths([]int{5, 7})
+	g.Bottlenecks([]int{2, 3})
+	want := []Prompt{ft, {Method: "pt", Length: 5}, {Method: "pt", Length: 7}, {Method: "respt", Length: 5}, {Method: "respt", Length: 7},
+		{"dpt", 5, 2}, {"dpt", 5, 3}, {"dpt", 7, 2}, {"dpt", 7, 3}}
+	if !reflect.DeepEqual(g.Prompts, want) {
+		t.Errorf("prompts %v, want %v", g.Prompts, want)
+	}
+	if err := g.Validate(); err != nil {
+		t.Error(err)
 	}
 }

@@ -116,6 +116,15 @@ func (g *Group) Strings(dst *[]string, name, usage string, checks ...Check[strin
 	}, nil)
 }
 
+// Names are the names of the group's flags, in the order in which they were added.
+func (g *Group) Names() []string {
+	names := make([]string, len(g.flags))
+	for i, f := range g.flags {
+		names[i] = f.flag.Name
+	}
+	return names
+}
+
 func (g *Group) add(name string) *Flag {
 	f := &Flag{flag: g.cmd.set.Lookup(name)}
 	g.flags = append(g.flags, f)

@@ -1,4 +1,5 @@
-package main
+// Package localworkers keeps worker processes running on this machine: a program starts its own executable again, as a worker.
+package localworkers
 
 import (
 	"bytes"
@@ -29,20 +30,23 @@ const (
 	stopGrace = 5 * time.Second
 )
 
-// localWorkers are the worker processes that --local starts: this executable again, as a worker.
-type localWorkers struct {
+// Command as the first argument makes a program the worker that it starts: it then runs workercmd.
+const Command = "worker"
+
+// Workers are the processes that Start started.
+type Workers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	muted  atomic.Bool // once they are told to stop, what they say about it is noise
 }
 
-// startLocal starts n workers and keeps them running: one that dies is started again. giveUp is called when one
-// cannot be kept running.
-func startLocal(ctx context.Context, giveUp context.CancelCauseFunc, n int, coord string, security *tlsconf.Flags, log cli.Log, stderr io.Writer) *localWorkers {
+// Start starts n workers for the coordinator at coord and keeps them running: one that dies is started again. giveUp is called when one
+// cannot be kept running. The machine's CPUs are shared out among them.
+func Start(ctx context.Context, giveUp context.CancelCauseFunc, n int, coord string, security *tlsconf.Flags, log cli.Log, stderr io.Writer) *Workers {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	l := &localWorkers{cancel: cancel}
+	l := &Workers{cancel: cancel}
 	threads := max(1, runtime.NumCPU()/n)
-	args := []string{workerCommand, "--coord", coord, "--threads", strconv.Itoa(threads), "--quiet", "--log-format", log.Format}
+	args := []string{Command, "--coord", coord, "--threads", strconv.Itoa(threads), "--quiet", "--log-format", log.Format}
 	args = append(args, security.Args()...)
 	for i := range n {
 		l.wg.Go(func() {
@@ -58,7 +62,7 @@ func startLocal(ctx context.Context, giveUp context.CancelCauseFunc, n int, coor
 }
 
 // keep runs one worker until it ends well or ctx ends.
-func (l *localWorkers) keep(ctx context.Context, args []string, stderr io.Writer) error {
+func (l *Workers) keep(ctx context.Context, args []string, stderr io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -89,8 +93,8 @@ func (l *localWorkers) keep(ctx context.Context, args []string, stderr io.Writer
 	}
 }
 
-// stop tells the workers that still run to leave, and waits for them.
-func (l *localWorkers) stop() {
+// Stop tells the workers that still run to leave, and waits for them.
+func (l *Workers) Stop() {
 	l.muted.Store(true)
 	l.cancel()
 	l.wg.Wait()

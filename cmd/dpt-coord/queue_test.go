@@ -1,0 +1,143 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dptune/dpt/coordinator/sweep"
+)
+
+// lines counts a file's lines; 0 while it is not there.
+func lines(path string) int {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(data), "\n")
+}
+
+// TestSweepSurvivesKills kills a sweep twice on its way, workers and coordinator with it: the same command goes on, and every run ends with the bits
+// of an undisturbed sweep.
+func TestSweepSurvivesKills(t *testing.T) {
+	args := func(out string) []string {
+		return []string{"sweep", "--preset", "custom", "--tasks", "cb,wic", "--methods", "dpt,pt", "--seeds", "1,2", "--prompt-lengths", "3", "--bottlenecks", "2", "--shots", "12", "--nodes", "2",
+			"--batch-size", "4", "--epochs", "4", "--eval-every", "6", "--eval-split", "train", "--max-source-length", "24", "--max-target-length", "2", "--out", out}
+	}
+	calm := start(t, "dpt", args(filepath.Join(t.TempDir(), "calm"))...)
+	out := filepath.Join(t.TempDir(), "sweep")
+	results := filepath.Join(out, sweep.File)
+	for _, after := range []int{1, 4} {
+		p := start(t, "dpt", args(out)...)
+		for lines(results) < after {
+			select {
+			case err := <-p.done:
+				t.Fatalf("the sweep ended by itself: %v: %s", err, p.stderr.String())
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		if err := p.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+	}
+	p := start(t, "dpt", args(out)...)
+	if err := <-p.done; err != nil {
+		t.Fatalf("%v: %s", err, p.stderr.String())
+	}
+	if err := <-calm.done; err != nil {
+		t.Fatalf("undisturbed: %v: %s", err, calm.stderr.String())
+	}
+	if want := filepath.Join(out, "report.md"); strings.TrimSpace(p.stdout.String()) != want {
+		t.Errorf("printed %q, want %q", p.stdout.String(), want)
+	}
+	want, err := sweep.Read(filepath.Dir(strings.TrimSpace(calm.stdout.String())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sweep.Read(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 8 || len(want) != 8 {
+		t.Fatalf("%d results after kills and %d without, want 8 each", len(got), len(want))
+	}
+	for i, r := range got {
+		if r.Key != want[i].Key || r.StateDigest != want[i].StateDigest || r.Score != want[i].Score || r.Steps != 12 || len(r.Evaluations) != 3 {
+			t.Errorf("run %d: %+v, undisturbed %+v", i, r, want[i])
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(out, "report.md"))
+	if err != nil || !strings.Contains(string(text), "8 of 8 runs are finished") {
+		t.Errorf("report (%v): %s", err, text)
+	}
+	// Again: nothing is left to do.
+	again := start(t, "dpt", args(out)...)
+	if err := <-again.done; err != nil || lines(results) != 8 {
+		t.Errorf("the finished sweep again: %v, %d results: %s", err, lines(results), again.stderr.String())
+	}
+	other := start(t, "dpt", append(args(out), "--seeds", "3")...)
+	if err := <-other.done; err == nil || !strings.Contains(other.stderr.String(), "holds another sweep") {
+		t.Errorf("another sweep in the same directory: %v: %s", err, other.stderr.String())
+	}
+}
+
+// TestServe queues jobs on a coordinator by dpt submit, lists and cancels them.
+func TestServe(t *testing.T) {
+	out := t.TempDir()
+	c := start(t, "dpt-coord", "--serve", "--local", "--nodes", "1", "--listen", "127.0.0.1:0", "--out", out)
+	var addr string
+	for listening := regexp.MustCompile(`listening for workers.* address=(\S+)`); addr == ""; time.Sleep(10 * time.Millisecond) {
+		if m := listening.FindStringSubmatch(c.stderr.String()); m != nil {
+			addr = m[1]
+		}
+	}
+	dpt := func(args ...string) (string, error) {
+		p := start(t, "dpt", append(args[:1:1], append([]string{"--coord", addr}, args[1:]...)...)...)
+		err := <-p.done
+		return p.stdout.String() + p.stderr.String(), err
+	}
+	job := small("")
+	job = job[:len(job)-2] // without --out
+	for name, steps := range map[string]string{"short": "3", "long": "1000000"} {
+		if text, err := dpt(append([]string{"submit", "--name", name, "--steps", steps}, job...)...); err != nil {
+			t.Fatalf("submit %s: %v: %s", name, err, text)
+		}
+	}
+	if text, err := dpt("cancel", "long"); err != nil || text != "long is cancelled\n" {
+		t.Errorf("cancel: %v: %s", err, text)
+	}
+	var status string
+	for finished := regexp.MustCompile(`(?m)^short +finished +3/3 `); !finished.MatchString(status); time.Sleep(50 * time.Millisecond) {
+		var err error
+		if status, err = dpt("status"); err != nil {
+			t.Fatalf("status: %v: %s", err, status)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^long +cancelled `).MatchString(status) || !strings.Contains(status, "1 workers are ready") && !strings.Contains(status, "0 workers are ready") {
+		t.Errorf("status:\n%s", status)
+	}
+	if text, err := dpt("status", "--json", "short"); err != nil || !strings.Contains(text, `"status":"finished"`) || strings.Count(text, "\n") != 1 {
+		t.Errorf("status as JSON: %v: %s", err, text)
+	}
+	if text, err := dpt("submit", "--name", "short", "--task", "rte"); err == nil || !strings.Contains(text, "with other settings") {
+		t.Errorf("submit a name again: %v: %s", err, text)
+	}
+	if _, err := os.Stat(filepath.Join(out, "short", "prompt.safetensors")); err != nil {
+		t.Error(err)
+	}
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-c.done; err != nil {
+		t.Errorf("stopped: %v: %s", err, c.stderr.String())
+	}
+	p := start(t, "dpt-coord", "--serve", "--task", "rte")
+	if err := <-p.done; err == nil || !strings.Contains(p.stderr.String(), "--serve with --task") {
+		t.Errorf("--serve with a job's flag: %v: %s", err, p.stderr.String())
+	}
+}

@@ -1,0 +1,133 @@
+// Package jobflags are the flags that say what a job trains and how: the programs that start jobs share them.
+package jobflags
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/model/prompt"
+)
+
+// Flags are a job's flags bound to its settings.
+type Flags struct {
+	cmd    *cli.Command
+	s      *coordinator.Settings
+	groups []*cli.Group
+}
+
+// Bind adds all of a job's flags to cmd. Their defaults are what s holds.
+func Bind(cmd *cli.Command, s *coordinator.Settings) *Flags {
+	f := &Flags{cmd: cmd, s: s}
+	g := f.group("Job")
+	g.String(&s.Model, "model", "backbone, a `DIR` as Transformers writes it (config.json, model.safetensors, tokenizer)").DefaultText("an embedded tiny T5")
+	f.data(g)
+	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", "), KnownTask)
+	g.Int(&s.Shots, "shots", "train on `K` examples drawn by the seed (the paper takes 8, 16, 32); 0 is all", cli.AtLeast(0))
+	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
+
+	g = f.group("Prompt")
+	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) or svd (P = U·ReLU(Σ)·V, the paper's rank probe)", prompt.Methods()...)
+	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
+	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
+	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
+	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
+	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length", cli.NotEmpty).DefaultText("--init-from")
+	g.String(&s.Init, "init", "start from the prompt in `FILE`").DefaultText("--init-from")
+	f.training()
+	return f
+}
+
+// BindShared adds the flags that all jobs of an experiment share: the data, the training and the evaluation.
+func BindShared(cmd *cli.Command, s *coordinator.Settings) *Flags {
+	f := &Flags{cmd: cmd, s: s}
+	f.data(f.group("Data"))
+	f.training()
+	return f
+}
+
+func (f *Flags) group(title string) *cli.Group {
+	g := f.cmd.Group(title)
+	f.groups = append(f.groups, g)
+	return g
+}
+
+func (f *Flags) data(g *cli.Group) {
+	s := f.s
+	g.String(&s.Tokenizer, "tokenizer", "tokenizer, a `FILE` or directory").DefaultText("the model's")
+	g.String(&s.Data, "data", "SuperGLUE, a `DIR` of TASK/train.jsonl, val.jsonl, test.jsonl").DefaultText("an embedded tiny set")
+	g.Choice(&s.Template, "template", "how examples become text: dpt (the paper's code) or t5 (T5's own)", "dpt", "t5")
+}
+
+func (f *Flags) training() {
+	s := f.s
+	g := f.group("Training")
+	g.Int(&s.Epochs, "epochs", "passes over the training examples", cli.AtLeast(1))
+	g.Int64(&s.Steps, "steps", "optimizer steps; 0 is by --epochs", cli.AtLeast(int64(0)))
+	g.Int(&s.BatchSize, "batch-size", "examples of a global batch, over all workers", cli.Between(1, 1<<16))
+	g.Int(&s.MicroBatch, "micro-batch", "examples that a worker computes at a time, at most --batch-size", cli.AtLeast(1))
+	g.Float(&s.LR, "lr", "learning rate after warm-up", cli.AtLeast(0.0))
+	g.Float(&s.Warmup, "warmup", "warm-up: above 1 a number of steps, else a share of all; the rate then falls linearly to 0", cli.AtLeast(0.0))
+	g.Float(&s.WeightDecay, "weight-decay", "AdamW's decoupled weight decay", cli.AtLeast(0.0))
+	g.Float(&s.MaxGradNorm, "max-grad-norm", "clip the gradient's global norm; 0 does not", cli.AtLeast(0.0))
+	g.Int(&s.MaxSourceLength, "max-source-length", "source tokens kept, </s> counted, the prompt not", cli.AtLeast(1))
+	g.Int(&s.MaxTargetLength, "max-target-length", "target tokens kept, and the longest output in evaluation", cli.AtLeast(1))
+
+	g = f.group("Evaluation")
+	g.Int64(&s.EvalEvery, "eval-every", "evaluate every `N` steps; 0 is after every epoch, -1 never", cli.AtLeast(int64(-1)))
+	g.Choice(&s.EvalSplit, "eval-split", "`SPLIT` to evaluate and to choose the best prompt on: val or train", "val", "validation", "train").DefaultText("val where the data has it")
+	g.Bool(&s.EvalFirst, "eval-first", "evaluate the initial prompt too")
+}
+
+// Check completes the settings and checks them; call it after cmd.Parse.
+func (f *Flags) Check() error {
+	if !f.cmd.Changed("micro-batch") {
+		f.s.MicroBatch = min(f.s.MicroBatch, f.s.BatchSize)
+	}
+	var bad *coordinator.SettingError
+	if err := f.s.Validate(); errors.As(err, &bad) {
+		return f.cmd.Usagef("%s", err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// Changed names the first of the flags that the user has given; "" if none.
+func (f *Flags) Changed() string {
+	for _, g := range f.groups {
+		for _, name := range g.Names() {
+			if f.cmd.Changed(name) {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// Absolute makes the settings' paths absolute: a coordinator that runs elsewhere than the user asks has another working directory.
+func Absolute(s *coordinator.Settings) error {
+	for _, path := range []*string{&s.Model, &s.Tokenizer, &s.Data, &s.Init} {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", *path, err)
+		}
+		*path = abs
+	}
+	return nil
+}
+
+// KnownTask wants a task's name, in any case.
+func KnownTask(name string) error {
+	if _, err := dataset.Lookup(name); err != nil {
+		return fmt.Errorf("want one of %s", strings.Join(dataset.Tasks(), ", "))
+	}
+	return nil
+}
