@@ -198,7 +198,7 @@ func TestHelp(t *testing.T) {
 		if again := mustRun(t, nil, "help", s.name); again != help {
 			t.Errorf("dpt help %s differs from dpt %s --help", s.name, s.name)
 		}
-		if !strings.HasPrefix(help, "Usage: dpt "+s.name) || !strings.Contains(help, "\nExample:\n") {
+		if !strings.HasPrefix(help, "Usage: dpt "+s.name) || !strings.Contains(help, "\nExample:\n") && !strings.Contains(help, "\nExamples:\n") {
 			t.Errorf("help of %s lacks usage or example:\n%s", s.name, help)
 		}
 		for line := range strings.Lines(help) {

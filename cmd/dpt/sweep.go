@@ -53,11 +53,11 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 		{Text: "The effect of the prompt's length, on a cluster:", Command: "dpt sweep --preset length --models /models/t5-large --data /data/superglue --coord trainer:7070 --insecure --out runs/length"},
 	}
 	g := cmd.Group("Experiment")
-	g.Choice(&f.preset, "preset", "the experiment, one of "+strings.Join(sweep.Presets, ", "), sweep.Presets...)
+	g.Choice(&f.preset, "preset", "the experiment", sweep.Presets...)
 	g.Strings(&f.models, "models", "backbones, `DIR,...`", cli.NotEmpty).DefaultText("the embedded tiny T5")
-	g.Strings(&f.tasks, "tasks", "`TASK,...`", jobflags.KnownTask).DefaultText("the preset's")
-	g.Strings(&f.methods, "methods", "`METHOD,...` of "+strings.Join(sweep.Methods(), ", "), cli.OneOf(sweep.Methods()...)).DefaultText("the preset's")
-	g.Strings(&f.seeds, "seeds", "`N,...`", number(0)).DefaultText("the preset's")
+	g.Strings(&f.tasks, "tasks", "tasks, `TASK,...`", jobflags.KnownTask).DefaultText("the preset's")
+	g.Strings(&f.methods, "methods", "methods, `METHOD,...` of "+strings.Join(sweep.Methods(), ", "), cli.OneOf(sweep.Methods()...)).DefaultText("the preset's")
+	g.Strings(&f.seeds, "seeds", "seeds, `N,...`", number(0)).DefaultText("the preset's")
 	g.Strings(&f.shots, "shots", "sizes of the training set, `K,...`; 0 is all", number(0)).DefaultText("the preset's")
 	g.Strings(&f.lengths, "prompt-lengths", "virtual tokens, `C,...`, for every method with a prompt", number(1)).DefaultText("the preset's")
 	g.Strings(&f.bottlenecks, "bottlenecks", "`B,...`, for dpt", number(1)).DefaultText("the preset's")
