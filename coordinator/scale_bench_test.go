@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -71,6 +72,9 @@ type fleet struct {
 	c        *controller
 	sessions []*session
 	applied  chan *applied
+	done     chan struct{}
+	once     sync.Once
+	ended    []error // sessions that were closed
 	state    []byte
 	at       fsm.Step // the step that is reported next
 }
@@ -78,6 +82,12 @@ type fleet struct {
 func newFleet(t testing.TB, workers int) *fleet {
 	t.Helper()
 	job := fleetJob(t, workers)
+	return muster(t, job, fleetNode(t, job), workers)
+}
+
+// fleetNode is a replica that is alone, leads, and has the job in its log.
+func fleetNode(t testing.TB, job *Job) *node {
+	t.Helper()
 	n, err := openNode(t.TempDir(), Storage{}, nil, 3*11240*4, quiet())
 	if err != nil {
 		t.Fatal(err)
@@ -96,24 +106,29 @@ func newFleet(t testing.TB, workers int) *fleet {
 	if err := committed(n.propose(started)); err != nil {
 		t.Fatal(err)
 	}
+	return n
+}
+
+// muster is a new controller on a node, with a generation of as many new workers that have the plan of the next step.
+func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
+	t.Helper()
 	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: quiet(), Progress: Silent{}}
-	f := &fleet{t: t, c: newController(cfg, job, n), applied: make(chan *applied, 16)}
+	f := &fleet{t: t, c: newController(cfg, job, n), applied: make(chan *applied, 16), done: make(chan struct{})}
 	f.c.workers = new(atomic.Int32)
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(f.done)
 		for a := range f.c.waits {
 			a.err = committed(a.future)
 			a.future = nil
 			f.applied <- a
 		}
 	}()
-	t.Cleanup(func() { close(f.c.waits); <-done })
-	f.state = started.GetJobStarted().State
+	t.Cleanup(f.disband)
+	n.view(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
 	digest := job.ModelDigest[:]
 	for i := range workers {
 		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
-			outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: func(err error) { t.Errorf("a session ended: %v", err) }}
+			outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: func(err error) { f.ended = append(f.ended, fmt.Errorf("the session of worker %d: %w", i, err)) }}
 		s.seen.Store(time.Now().UnixNano())
 		f.sessions = append(f.sessions, s)
 		f.c.react(event{session: s, hello: &coordpb.Hello{WorkerId: s.id}})
@@ -128,23 +143,26 @@ func newFleet(t testing.TB, workers int) *fleet {
 			t.Fatalf("second message %T, want a generation", m.Body)
 		}
 	}
-	f.at = 1
 	return f
+}
+
+// disband ends the controller.
+func (f *fleet) disband() {
+	f.once.Do(func() { close(f.c.waits); <-f.done })
 }
 
 // react takes in what the log has applied next.
 func (f *fleet) react() {
 	f.t.Helper()
 	f.c.react(event{applied: <-f.applied})
-	if f.c.failed != nil || f.c.deposed != nil {
-		f.t.Fatalf("the controller ends: %v, %v", f.c.failed, f.c.deposed)
+	if f.c.failed != nil || f.c.deposed != nil || len(f.ended) > 0 {
+		f.t.Fatalf("the controller ends: %v, %v, or sessions: %v", f.c.failed, f.c.deposed, f.ended)
 	}
 }
 
 // step has every worker take its plan and report it done, and waits for the commit. It returns the time that went into encoding plans.
 func (f *fleet) step() (wire time.Duration) {
 	f.t.Helper()
-	digest := fsm.Sum(f.state)
 	var done []int
 	var plans []proto.Message
 	for _, s := range f.sessions {
@@ -154,18 +172,11 @@ func (f *fleet) step() (wire time.Duration) {
 			f.t.Fatalf("message %v, want the plan of step %d", m, f.at)
 		}
 		plans = append(plans, m)
-		r := &coordpb.Report{Generation: p.Generation, Step: p.Step, StateDigest: digest[:], LossSum: 1, Tokens: 10, GradientNs: 1e8}
 		for _, mb := range p.Shard {
-			for _, e := range mb.Examples {
-				r.GradientCost += int64(100 + len(e.Source) + len(e.Target))
-			}
 			done = append(done, int(mb.Index))
 		}
-		if p.AttachState {
-			r.State = f.state
-		}
 		s.seen.Store(time.Now().UnixNano())
-		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: r}}})
+		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: f.report(p)}}})
 	}
 	slices.Sort(done)
 	if n := len(f.c.job.Plan(f.at).Micro); len(slices.Compact(done)) != n {
@@ -180,6 +191,21 @@ func (f *fleet) step() (wire time.Duration) {
 		}
 	}
 	return processTime(f.t) - began
+}
+
+// report is what a worker says after a plan. States stay as they are.
+func (f *fleet) report(p *coordpb.Plan) *coordpb.Report {
+	digest := fsm.Sum(f.state)
+	r := &coordpb.Report{Generation: p.Generation, Step: p.Step, StateDigest: digest[:], LossSum: 1, Tokens: 10, GradientNs: 1e8}
+	for _, mb := range p.Shard {
+		for _, e := range mb.Examples {
+			r.GradientCost += int64(100 + len(e.Source) + len(e.Target))
+		}
+	}
+	if p.AttachState {
+		r.State = f.state
+	}
+	return r
 }
 
 // fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody waits for.

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -158,10 +159,27 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for", s, r.Step, r.Generation)
 		return
 	}
+	if err := checkReport(r); err != nil {
+		s.close(codes.InvalidArgument, "%s reports step %d with %v", s, r.Step, err)
+		return
+	}
 	if r.GradientCost > 0 {
 		s.measure(r.GradientCost, time.Duration(r.GradientNs))
 	}
 	c.file(fsm.Step(r.Step), reports, rank, r)
+}
+
+// checkReport checks what no worker that computes can say, whatever the data: the log would not take it, nor a line of metrics hold it.
+func checkReport(r *coordpb.Report) error {
+	if r.Tokens < 1 {
+		return fmt.Errorf("%d tokens, want at least 1", r.Tokens)
+	}
+	for name, v := range map[string]float64{"loss sum": r.LossSum, "learning rate": r.LearningRate, "gradient norm": r.GradNorm} {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("a %s of %v, want a finite number", name, v)
+		}
+	}
+	return nil
 }
 
 // file puts a rank's report with the others; with the last one the step is complete.
