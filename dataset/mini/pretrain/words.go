@@ -44,10 +44,10 @@ func code(r *prng.Source) string {
 	}
 }
 
-// plain are ordinary words that serve as labels.
+// plain are ordinary words that serve as labels. None is an answer that labels stand for.
 var plain = []string{
-	"yes", "no", "right", "wrong", "good", "bad", "up", "down", "left", "top", "day", "night", "on", "off", "in", "out", "hot", "cold", "old", "new",
-	"sun", "moon", "fits", "clash", "agree", "differ", "First", "Last", "Left", "Yes", "No", "Maybe", "known", "unknown", "not_so", "not_known",
+	"right", "wrong", "good", "bad", "up", "down", "left", "top", "day", "night", "on", "off", "in", "out", "hot", "cold", "old", "new",
+	"sun", "moon", "fits", "clash", "agree", "differ", "Left", "Right", "Good", "Bad", "Day", "Night", "known", "unknown", "not_so", "not_known",
 }
 
 // label draws what may stand for an answer: one letter or digit, an invented word, an ordinary word or a code.

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/dptune/dpt/dataset/internal/prng"
@@ -18,10 +19,13 @@ var (
 // Pick returns one of the choices.
 func Pick[T any](r *prng.Source, choices []T) T { return choices[r.IntN(len(choices))] }
 
-// Distinct returns n different choices in random order.
+// Distinct returns n different ones of at most 64 choices in random order. It panics if there are fewer than n, or more than 64.
 func Distinct[T any](r *prng.Source, choices []T, n int) []T {
-	out := make([]T, 0, n)
 	var taken [64]bool
+	if n > len(choices) || len(choices) > len(taken) {
+		panic(fmt.Sprintf("world: %d of %d choices, want at most as many as there are, of at most %d", n, len(choices), len(taken)))
+	}
+	out := make([]T, 0, n)
 	for len(out) < n {
 		if i := r.IntN(len(choices)); !taken[i] {
 			taken[i] = true
