@@ -25,6 +25,7 @@ const (
 	// T5-Large), 256 entries bound the log at some 40 MB.
 	snapshotThreshold = 256
 	trailingLogs      = 64
+	snapshotInterval  = 5 * time.Second
 	keptSnapshots     = 2
 	// cachedLogs are kept in memory for followers that are a little behind.
 	cachedLogs = 32
@@ -118,7 +119,7 @@ func openNode(dir string, storage Storage, rep *Replication, stateSize int, logg
 	n.leadership = leadership
 	conf := raft.DefaultConfig()
 	conf.Logger, conf.NotifyCh = log, leadership
-	conf.SnapshotThreshold, conf.TrailingLogs, conf.SnapshotInterval = snapshotThreshold, trailingLogs, 5*time.Second
+	storage.Compact.apply(conf)
 	conf.MaxAppendEntries = max(1, min(64, maxAppendBytes/max(1, stateSize)))
 	var transport raft.Transport
 	var cluster raft.Configuration

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -11,6 +12,21 @@ import (
 type Storage struct {
 	Log       LogStore
 	Snapshots raft.SnapshotStore
+	Compact   Compaction
+}
+
+// Compaction says when a snapshot replaces entries of the log. Zeros mean the product's numbers.
+type Compaction struct {
+	Threshold uint64        // entries since the last snapshot that call for the next one
+	Trailing  uint64        // entries that stay in the log all the same, for followers that are a little behind
+	Interval  time.Duration // between looks at the log, at least; at most twice that
+}
+
+func (c Compaction) apply(conf *raft.Config) {
+	conf.SnapshotThreshold, conf.TrailingLogs, conf.SnapshotInterval = snapshotThreshold, trailingLogs, snapshotInterval
+	if c != (Compaction{}) {
+		conf.SnapshotThreshold, conf.TrailingLogs, conf.SnapshotInterval = c.Threshold, c.Trailing, c.Interval
+	}
 }
 
 // LogStore is raft's log and stable store in one. Whatever a call that returned nil wrote survives a crash.
@@ -56,4 +72,5 @@ func (c *Config) markHalf(point string, i, n int) {
 var (
 	plantedNoAgreement bool // the first report counts, whatever digests the others have
 	plantedStaleReport bool // a report of an ended generation counts for the present one
+	plantedNoChecksum  bool // an entry of the log is taken as it is read
 )

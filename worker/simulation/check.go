@@ -63,6 +63,16 @@ func (w *world) generation(p *process, g fsm.Generation, workers int, after fsm.
 	if g <= w.ring {
 		w.faultLocked("%v starts generation %d after generation %d", p, g, w.ring)
 	}
+	if q := w.dealer; q != nil {
+		// Steps that were dealt out and are not committed are done again.
+		if redone, most := q.after+q.plans-after, fsm.Step(w.plan.CommitEvery)+fsm.Step(w.plan.CommitWindow); redone > most {
+			w.faultLocked("%v starts generation %d after step %d: %d steps of generation %d are done again, want at most %d", p, g, after, redone, w.ring, most)
+		} else {
+			w.report.Redone += max(0, int(redone))
+			w.report.Most = max(w.report.Most, int(redone))
+		}
+	}
+	w.dealer, p.after, p.plans = p, after, 0
 	w.ring = g
 	w.noteLocked("%v starts generation %d of %d workers after step %d", p, g, workers, after)
 }

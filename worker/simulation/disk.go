@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,8 +34,11 @@ const keptSnapshots = 2
 
 func newDisk() *disk { return &disk{logs: map[uint64]*raft.Log{}, stable: map[string][]byte{}} }
 
-// errSync is what a failing disk answers.
-var errSync = errors.New("fsync: input/output error (simulated)")
+// What a disk answers that fails, and one that is full.
+var (
+	errSync = errors.New("fsync: input/output error (simulated)")
+	errFull = fmt.Errorf("write (simulated): %w", syscall.ENOSPC)
+)
 
 var errNotFound = raftboltdb.ErrKeyNotFound // as the product's store answers
 
@@ -46,7 +50,7 @@ type mount struct {
 	// guarded by disk.mu
 	view    *disk
 	frozen  bool
-	failing bool        // the next append fails, and from then on all
+	failing error       // what the next write answers, and from then on all
 	pending []*raft.Log // an append that is being synced
 }
 
@@ -74,11 +78,11 @@ func (m *mount) tearLocked() {
 	m.pending = nil
 }
 
-// fail makes the next append fail.
-func (m *mount) fail() {
+// fail makes the next write fail with err.
+func (m *mount) fail(err error) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	m.failing = true
+	m.failing = err
 }
 
 // StoreLogs implements raft.LogStore. It takes a disk's time.
@@ -96,9 +100,9 @@ func (m *mount) StoreLogs(logs []*raft.Log) error {
 	time.Sleep(took)
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	if m.failing && !m.frozen {
+	if m.failing != nil && !m.frozen {
 		m.tearLocked()
-		return errSync
+		return m.failing
 	}
 	for _, l := range logs {
 		c := *l
@@ -166,6 +170,9 @@ func (m *mount) DeleteRange(lo, hi uint64) error {
 func (m *mount) Set(key, value []byte) error {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
+	if m.failing != nil && !m.frozen {
+		return m.failing
+	}
 	m.view.stable[string(key)] = bytes.Clone(value)
 	if !m.frozen {
 		m.disk.stable[string(key)] = bytes.Clone(value)
@@ -247,6 +254,9 @@ func (s *sink) Close() error {
 	s.snap.meta.Size = int64(len(s.snap.data))
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
+	if s.failing != nil && !s.frozen {
+		return s.failing
+	}
 	add := func(to *disk) {
 		to.snapshots = append(slices.Clone(to.snapshots), s.snap)
 		to.snapshots = to.snapshots[max(0, len(to.snapshots)-keptSnapshots):]

@@ -5,7 +5,8 @@
 // ship. What is simulated lies below and beside them:
 //
 //	network    connections between named hosts, in memory; links have latency, slow down, stall, are cut one way or both
-//	disk       raft's log, votes and snapshots; a crash loses what was not synced and may tear the last write
+//	disk       raft's log, votes and snapshots; a crash loses what was not synced and may tear the last write. A replica whose disk has a flipped
+//	           bit does without it, or refuses to go on and gets the bit back
 //	clock      testing/synctest: time moves when every goroutine waits, so minutes cost milliseconds
 //	backbone   a cheap pure function in place of T5, which takes simulated time
 //	process    one life of a coordinator or worker: it is crashed at any instant or at a marked point of its code
@@ -14,13 +15,15 @@
 //
 // [Plan] draws from the seed the cluster's size, the job and a script of faults, each with its time, its target
 // and its remedy. [Run] plays the script: processes crash and come back, hang, leave and join, machines lose their power,
-// links slow down, stall and part, disks fail. After the last remedy the cluster is whole, and the job has to
+// links slow down, stall and part, disks fail, fill up and flip bits, strangers send rubbish to a port, everything goes at once. Logs are compacted after a
+// few entries under half of the seeds. After the last remedy the cluster is whole, and the job has to
 // end within a bounded time.
 //
 // # What is checked
 //
 // At every commit that a live coordinator makes known, and at every start of one:
 //
+//   - no more steps are done again after a failure than those up to the next commit and the commit window's;
 //   - the step's state and batch digests are those of the undisturbed run, whoever committed it and however often it is seen;
 //   - no step is left out, and no restart goes back behind a step that was made known as committed.
 //

@@ -32,6 +32,8 @@ type outcome struct {
 	Took       float64 // seconds of simulated time
 	Commits    int
 	Lives      int
+	Redone     int
+	Most       int
 	Crashed    map[string]int
 }
 
@@ -172,7 +174,7 @@ func TestChild(t *testing.T) {
 		fix(seed)
 		rep := play(t, plan, Options{Reference: ref[plan.Evaluate], Scratch: "."})
 		line, err := json.Marshal(outcome{Seed: seed, Digest: fmt.Sprintf("%x", rep.Digest()), Violations: rep.Violations, Trace: rep.Trace, Took: rep.Took.Seconds(),
-			Commits: rep.Commits, Lives: rep.Lives, Crashed: rep.Crashed})
+			Commits: rep.Commits, Lives: rep.Lives, Redone: rep.Redone, Most: rep.Most, Crashed: rep.Crashed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +261,12 @@ func (g *stage) child(ctx context.Context, s span, tell func(outcome) (more bool
 		if ctx.Err() != nil {
 			return nil // nobody wants to know any more
 		}
-		return fmt.Errorf("seed %s: %w\n%s\n%s", current, err, strings.Join(rest, "\n"), tail(stderr.String()))
+		seed, unknown := strconv.ParseUint(current, 10, 64)
+		if unknown != nil {
+			return fmt.Errorf("before the first seed: %w\n%s\n%s", err, strings.Join(rest, "\n"), tail(stderr.String()))
+		}
+		tell(outcome{Seed: seed, Violations: []string{fmt.Sprintf("the program that plays it ended: %v", err)}, Trace: append(rest, tail(stderr.String()))})
+		return nil
 	}
 	return lines.Err()
 }

@@ -18,6 +18,7 @@ type Plan struct {
 	CommitEvery  int64
 	CommitWindow int
 	Evaluate     bool // whether the job has evaluations
+	Compact      coordinator.Compaction
 	Faults       []Fault
 }
 
@@ -37,6 +38,9 @@ const (
 	PartWay   Kind = "part way"   // the same in one direction
 	Cut       Kind = "cut"        // connections between two hosts break, with what was under way
 	BadDisk   Kind = "bad disk"   // an append to the log cannot be synced; the coordinator gives up; started again
+	FullDisk  Kind = "full disk"  // nothing more can be written; the coordinator gives up; started again with room
+	Rot       Kind = "rot"        // the process dies and a bit of its disk flips; it is started again, and if it refuses, with the bit flipped back
+	Stranger  Kind = "stranger"   // somebody connects to a port and sends what does not belong there
 	Join      Kind = "join"       // one more worker, for good
 )
 
@@ -87,6 +91,16 @@ func PlanOf(seed uint64) Plan {
 		}
 		p.Faults = append(p.Faults, f)
 	}
+	if r.IntN(8) == 0 {
+		// Everything goes at once, and comes back one by one.
+		at, kind := between(r, 500*time.Millisecond, faultWindow), pick(r, []Kind{Crash, PowerLoss})
+		for _, name := range append(p.coordinators(), p.workers()...) {
+			p.Faults = append(p.Faults, Fault{At: at, For: between(r, 50*time.Millisecond, 2*time.Second), Kind: kind, Host: name})
+		}
+	}
+	if r.IntN(2) == 0 {
+		p.Compact = coordinator.Compaction{Threshold: 1 + r.Uint64N(6), Trailing: r.Uint64N(4), Interval: between(r, 20*time.Millisecond, 400*time.Millisecond)}
+	}
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
 }
@@ -101,7 +115,7 @@ func (p *Plan) fault(r *rand.Rand) Fault {
 	c := pick(r, append(p.coordinators(), Leader))
 	any := pick(r, []string{w, w, c})
 	f := Fault{At: between(r, 0, faultWindow), For: between(r, 50*time.Millisecond, 4*time.Second), Host: any}
-	switch f.Kind = pick(r, []Kind{Crash, Crash, PowerLoss, CrashAt, CrashAt, CrashAt, Stop, Hang, Slow, SlowLink, Part, PartWay, Cut, BadDisk, Join}); f.Kind {
+	switch f.Kind = pick(r, []Kind{Crash, Crash, PowerLoss, CrashAt, CrashAt, CrashAt, Stop, Hang, Slow, SlowLink, Part, PartWay, Cut, BadDisk, FullDisk, Rot, Rot, Stranger, Join}); f.Kind {
 	case CrashAt:
 		f.Count = 1 + r.IntN(3)
 		if points := worker.Marks(); any == w {
@@ -128,7 +142,7 @@ func (p *Plan) fault(r *rand.Rand) Fault {
 		if r.IntN(2) == 0 {
 			f.Other = p.other(r, any)
 		}
-	case BadDisk:
+	case BadDisk, FullDisk, Rot:
 		f.Host = c
 	}
 	return f

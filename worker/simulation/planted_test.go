@@ -15,6 +15,9 @@ var plantedNoAgreement bool
 //go:linkname plantedStaleReport github.com/dptune/dpt/coordinator.plantedStaleReport
 var plantedStaleReport bool
 
+//go:linkname plantedNoChecksum github.com/dptune/dpt/coordinator.plantedNoChecksum
+var plantedNoChecksum bool
+
 //go:linkname plantedUpdate github.com/dptune/dpt/worker.plantedUpdate
 var plantedUpdate func(id string, first bool, state *optim.State, again func() error)
 
@@ -44,6 +47,8 @@ var bugs = map[string]func(){
 	},
 	// The leader takes a report of a generation that has ended for one of the present generation.
 	"stale report counted": func() { plantedStaleReport = true },
+	// A replica believes what it reads of its log.
+	"checksums not looked at": func() { plantedNoChecksum = true },
 	// After a regroup the first step is applied twice.
 	"step applied twice": func() {
 		plantedUpdate = func(_ string, first bool, s *optim.State, again func() error) {

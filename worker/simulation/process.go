@@ -38,6 +38,8 @@ type process struct {
 	silent   bool     // with its machine
 	stopping bool     // asked to stop
 	badDisk  bool     // its disk has been made to fail
+	after    fsm.Step // the step after which its last generation started
+	plans    fsm.Step // steps that it has dealt out in that generation
 	step     fsm.Step // the last one it has made known; -1 before the first
 }
 
@@ -152,7 +154,7 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 		Settings: w.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
 		CommitEvery: w.plan.CommitEvery, CommitWindow: w.plan.CommitWindow, HeartbeatTimeout: 2 * time.Second, StepTimeout: 15 * time.Second,
 		LogExamples: true, Version: "sim", Logger: p.logger(), Progress: &watch{p: p}, Mark: p.mark, Dial: p.dial,
-		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}},
+		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Compact: w.plan.Compact},
 	}
 	if w.plan.Replicas > 1 {
 		cfg.Replication = &coordinator.Replication{ID: p.name, Listener: p.host.listen(raftPort), Dial: p.dial}

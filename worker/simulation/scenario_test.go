@@ -23,6 +23,8 @@ func TestScenarios(t *testing.T) {
 		"the leader is cut off":                   {Replicas: 3, Workers: 3, Faults: at(1500*ms, 4000*ms, Part, Leader)},
 		"one leader after the other hangs":        {Replicas: 3, Workers: 2, Faults: append(at(1300*ms, 2000*ms, Hang, Leader), at(3000*ms, 2500*ms, Hang, Leader)...)},
 		"a leader's disk fails":                   {Replicas: 3, Workers: 3, Faults: at(1500*ms, 0, BadDisk, Leader)},
+		"a leader's disk is full":                 {Replicas: 3, Workers: 3, Faults: at(1500*ms, 0, FullDisk, Leader)},
+		"bits flip on one disk after the other":   {Replicas: 3, Workers: 2, Faults: append(at(1200*ms, 300*ms, Rot, "c1"), append(at(2500*ms, 300*ms, Rot, "c2"), at(3800*ms, 300*ms, Rot, "c3")...)...)},
 		"the only coordinator's disk fails":       {Replicas: 1, Workers: 3, Faults: at(700*ms, 0, BadDisk, "c1")},
 		"all workers are asked to stop, one goes": {Replicas: 1, Workers: 3, Faults: append(at(700*ms, 300*ms, Stop, "w1", "w2", "w3"), at(800*ms, 3000*ms, Crash, "w1")...)},
 		"the coordinator is asked to stop":        {Replicas: 1, Workers: 2, Faults: at(800*ms, 300*ms, Stop, "c1")},

@@ -20,12 +20,13 @@ func TestSimulation(t *testing.T) {
 	from, n, bug := number(t, "SIM_FROM", 1), number(t, "SIM_SEEDS", usual), os.Getenv("SIM_BUG")
 	g := newStage(t, bug)
 	began := time.Now()
-	var seeds, commits, lives int
+	var seeds, commits, lives, redone, most int
 	var took float64
 	crashed := map[string]int{}
 	g.sweep(t, from, n, func(o outcome) bool {
 		seeds++
 		commits, lives, took = commits+o.Commits, lives+o.Lives, took+o.Took
+		redone, most = redone+o.Redone, max(most, o.Most)
 		for point, k := range o.Crashed {
 			crashed[point] += k
 		}
@@ -40,8 +41,8 @@ func TestSimulation(t *testing.T) {
 	if uint64(seeds) != n {
 		t.Errorf("%d seeds were played, want %d", seeds, n)
 	}
-	t.Logf("%d seeds in %v: %.0f s of simulated time, %d steps committed, %d processes started, crashes at marked points: %v",
-		seeds, time.Since(began).Round(time.Millisecond), took, commits, lives, crashed)
+	t.Logf("%d seeds in %v: %.0f s of simulated time, %d steps committed, %d done again, at most %d after one failure, %d processes started, crashes at marked points: %v",
+		seeds, time.Since(began).Round(time.Millisecond), took, commits, redone, most, lives, crashed)
 	if n >= 1000 {
 		for _, point := range slices.Concat(coordinator.Marks(), worker.Marks()) {
 			if crashed[point] == 0 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type Report struct {
 	Took       time.Duration
 	Commits    int            // steps made known as committed, each counted once
 	Lives      int            // processes started
+	Redone     int            // steps that were done again
+	Most       int            // the same, after one failure
 	Crashed    map[string]int // crashes at marked points
 	Reference  *Reference     // of the run itself
 }
@@ -74,6 +77,8 @@ type world struct {
 	steps  map[fsm.Step]fsm.StepRecord // as first seen
 	known  fsm.Step                    // the last step that was made known
 	ring   fsm.Generation              // the last generation that was started
+	dealer *process                    // who started it
+	rotten map[string]func()           // by coordinator: makes good what is flipped on its disk
 	over   bool                        // the run is being taken down
 	later  timetable
 	seq    int
@@ -90,6 +95,7 @@ func Run(plan Plan, options Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	dir = filepath.Clean(dir) // as it will be named in errors
 	defer os.RemoveAll(dir)
 	b, err := model.Open("", model.Options{Threads: 1})
 	if err != nil {
@@ -99,7 +105,7 @@ func Run(plan Plan, options Options) (*Report, error) {
 		Options: options, plan: plan, net: newNetwork(plan.Seed), dir: dir, begun: time.Now(), dim: b.Dim(), model: b.Digest(),
 		ended: make(chan *process, 1<<10), crashed: make(chan crash, 1<<10),
 		report: &Report{Plan: plan, Crashed: map[string]int{}}, procs: map[string]*process{}, disks: map[string]*disk{}, slows: map[string]*atomic.Int64{},
-		armed: map[string][]*Fault{}, steps: map[fsm.Step]fsm.StepRecord{},
+		armed: map[string][]*Fault{}, rotten: map[string]func(){}, steps: map[fsm.Step]fsm.StepRecord{},
 	}
 	if err := b.Close(); err != nil {
 		return nil, err
@@ -195,6 +201,10 @@ func (w *world) bury(p *process) (winner *process) {
 		return nil // its remedy is due
 	case p.badDisk:
 		w.noteLocked("%v gives up: %v", p, p.err)
+	case w.rotten[p.name] != nil:
+		w.noteLocked("%v refuses to go on: %v", p, p.err)
+		w.rotten[p.name]()
+		delete(w.rotten, p.name)
 	default:
 		w.faultLocked("%v ended by itself: %v", p, p.err)
 	}
@@ -258,6 +268,9 @@ func (w *world) inflict(f Fault) {
 		w.net.each(f.Host, f.Other, false, func(l *link) { l.slow *= f.Count })
 		remedy(func() { w.net.each(f.Host, f.Other, false, func(l *link) { l.slow /= f.Count }) })
 		return
+	case Stranger:
+		w.visit(f)
+		return
 	case Cut:
 		w.net.cut(f.Host, f.Other)
 		return
@@ -273,11 +286,21 @@ func (w *world) inflict(f Fault) {
 		p.stopping = true
 		w.mu.Unlock()
 		p.cancel(errStop)
-	case BadDisk:
+	case Rot:
+		p.crash(false, string(f.Kind))
+		w.mu.Lock()
+		if what, undo := w.disk(f.Host).rot(p.rand("rot")); undo != nil && w.rotten[f.Host] == nil {
+			w.rotten[f.Host] = undo
+			w.noteLocked("%v: a bit of %s flips", p, what)
+		} else if undo != nil {
+			undo()
+		}
+		w.mu.Unlock()
+	case BadDisk, FullDisk:
 		w.mu.Lock()
 		p.badDisk = true
 		w.mu.Unlock()
-		p.mount.fail()
+		p.mount.fail(map[Kind]error{BadDisk: errSync, FullDisk: errFull}[f.Kind])
 		return // it is started again when it has given up
 	}
 	remedy(func() { w.restart(f.Host) })
@@ -288,6 +311,9 @@ func (w *world) reached(p *process, point string) {
 	w.mu.Lock()
 	var hit *Fault
 	if !p.dead && !w.over {
+		if point == coordinator.HalfPlan {
+			p.plans++
+		}
 		for i, f := range w.armed[p.name] {
 			if f.Point == point {
 				if f.Count--; f.Count == 0 {
