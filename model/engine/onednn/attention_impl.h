@@ -1,172 +1,13 @@
 // Attention; part of kernels_impl.h.
 //
-// One part is one head of one segment. Its operands are packed once: as the right side of a product in panels of NR columns. Scores exist for QB
-// queries at a time, in float32. Products run in microkernels of at most MR rows and one panel; an element is summed along the
-// depth in order, in one accumulator, so its bits depend on nothing but its row and column.
-//
-// With HAVE_DPBF16 and tensors in bfloat16, products are of bfloat16 pairs: everything is the same on 32-bit words that hold two
-// neighbours along the depth. Otherwise bfloat16 operands become float32 as they are packed.
+// One part is one head of one segment. Queries run in blocks; a block's scores exist in float32. Keys and values are packed once, each panel just
+// before the first block needs it.
 
-#define NR (2 * VL)
-#define QB 96 // queries in a block: a multiple of 2 and of every MR
-
-// UNROLL unrolls a loop whole, so that its array lives in registers.
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-#define UP(n, to) (((n) + (to)-1) / (to) * (to))
-
-// micro adds to, or sets, c [M, NR]: the products of M rows of a, whose element (i, k) is a[i*rs + k*cs], with a panel b [depth, NR].
-INLINE void micro_f32(const int M, long depth, const float *a, long rs, long cs, const float *b, float *c, long ldc, int add) {
-	vf s[MR][2];
-	UNROLL
-	for (int i = 0; i < M; i++) {
-		s[i][0] = add ? loadf(c + i * ldc, 0, VL) : splat(0);
-		s[i][1] = add ? loadf(c + i * ldc, VL, VL) : splat(0);
-	}
-	for (long k = 0; k < depth; k++) {
-		vf b0 = loadf(b, 0, VL), b1 = loadf(b, VL, VL);
-		UNROLL
-		for (int i = 0; i < M; i++) {
-			s[i][0] += a[i * rs] * b0;
-			s[i][1] += a[i * rs] * b1;
-		}
-		a += cs;
-		b += NR;
-	}
-	UNROLL
-	for (int i = 0; i < M; i++) {
-		storef(c + i * ldc, 0, VL, s[i][0]);
-		storef(c + i * ldc, VL, VL, s[i][1]);
-	}
-}
-
-#if HAVE_DPBF16
-INLINE __m512 dp(__m512 s, uint32_t a, __m512i b) { return _mm512_dpbf16_ps(s, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b); }
-
-// micro_pair is micro_f32 on pairs; depth counts pairs.
-INLINE void micro_pair(const int M, long depth, const uint32_t *a, long rs, long cs, const uint32_t *b, float *c, long ldc, int add) {
-	__m512 s[MR][2];
-	UNROLL
-	for (int i = 0; i < M; i++) {
-		s[i][0] = add ? _mm512_loadu_ps(c + i * ldc) : _mm512_setzero_ps();
-		s[i][1] = add ? _mm512_loadu_ps(c + i * ldc + VL) : _mm512_setzero_ps();
-	}
-	for (long k = 0; k < depth; k++) {
-		__m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + VL);
-		UNROLL
-		for (int i = 0; i < M; i++) {
-			s[i][0] = dp(s[i][0], a[i * rs], b0);
-			s[i][1] = dp(s[i][1], a[i * rs], b1);
-		}
-		a += cs;
-		b += NR;
-	}
-	UNROLL
-	for (int i = 0; i < M; i++) {
-		_mm512_storeu_ps(c + i * ldc, s[i][0]);
-		_mm512_storeu_ps(c + i * ldc + VL, s[i][1]);
-	}
-}
-#define PAIRED(a) ((a)->q.dt == DPT_BF16 && (a)->k.dt == DPT_BF16 && (a)->v.dt == DPT_BF16 && (a)->d % 2 == 0)
-#else
-#define PAIRED(a) 0
-#endif
-
-// product: c [m, n] = or += a·b, n in whole panels of `depth` by NR.
-#define PRODUCT(name, T, micro)                                                                                              \
-	static void name(long m, long n, long depth, const T *a, long rs, long cs, const T *b, float *c, long ldc, int add) { \
-		for (long j = 0; j < n; j += NR, b += depth * NR) {                                                           \
-			long i = 0;                                                                                           \
-			for (; i + MR <= m; i += MR) micro(MR, depth, a + i * rs, rs, cs, b, c + i * ldc + j, ldc, add);      \
-			for (; i + 4 <= m; i += 4) micro(4, depth, a + i * rs, rs, cs, b, c + i * ldc + j, ldc, add);         \
-			for (; i < m; i++) micro(1, depth, a + i * rs, rs, cs, b, c + i * ldc + j, ldc, add);                 \
-		}                                                                                                             \
-	}
-PRODUCT(product_f32, float, micro_f32)
-#if HAVE_DPBF16
-PRODUCT(product_pair, uint32_t, micro_pair)
-#endif
-
-// multiply is product on float32 or, when paired, on pairs; depth, rs and cs count words.
-INLINE void multiply(int paired, long m, long n, long depth, const void *a, long rs, long cs, const void *b, float *c, long ldc, int add) {
-#if HAVE_DPBF16
-	if (paired) {
-		product_pair(m, n, depth, a, rs, cs, b, c, ldc, add);
-		return;
-	}
-#else
-	(void)paired;
-#endif
-	product_f32(m, n, depth, a, rs, cs, b, c, ldc, add);
-}
-
-// words copies one head's part of a row into 32-bit words: float32, or pairs of bfloat16.
-INLINE void words(void *dst, row x, long d, int paired) {
-	if (paired)
-		memcpy(dst, x.p, 2 * d);
-	else
-		copy((row){dst, DPT_F32}, x, d);
-}
-
-// prefetch brings one head's part of a row nearer. Rows lie far apart, where no CPU expects the next.
-INLINE void prefetch(const dpt_mat *m, long i, long col, long d) {
-	const char *p = at(m, i, col).p;
-	for (long b = 0; b < d * (m->dt == DPT_F32 ? 4 : 2); b += 64) __builtin_prefetch(p + b);
-}
-#define AHEAD 12 // rows
-
-// pack_rows copies head h of rows [first, first+n) of m into words [n, ld].
-static void pack_rows(uint32_t *dst, long ld, const dpt_mat *m, long first, long n, long col, long d, int paired) {
-	for (long i = 0; i < n; i++) {
-		if (i + AHEAD < n) prefetch(m, first + i + AHEAD, col, d);
-		words(dst + i * ld, at(m, first + i, col), d, paired);
-	}
-}
-
-// pack_columns makes panels whose columns are rows of m: word (k, j) is word k of row first+j. Columns beyond n are 0. tmp holds NR rows of words.
-static void pack_columns(uint32_t *dst, const dpt_mat *m, long first, long n, long col, long d, int paired, uint32_t *tmp) {
-	long depth = paired ? d / 2 : d;
-	for (long j = 0; j < n; j += NR, dst += depth * NR) {
-		long w = n - j < NR ? n - j : NR;
-		for (long i = j + NR; i < j + NR + AHEAD && i < n; i++) prefetch(m, first + i, col, d);
-		pack_rows(tmp, depth, m, first + j, w, col, d, paired);
-		if (w < NR) memset(tmp + w * depth, 0, 4 * (NR - w) * depth);
-		for (long k = 0; k < depth; k++)
-			for (long c = 0; c < NR; c++) dst[k * NR + c] = tmp[c * depth + k];
-	}
-}
-
-// pack_panels makes panels whose rows are rows of m: element (i, j) is element j of row first+i; columns beyond d are 0.
-// When paired, a panel's row holds two neighbouring rows of m, interleaved; a missing last one is 0.
-static void pack_panels(uint32_t *dst, const dpt_mat *m, long first, long n, long col, long d, int paired) {
-	for (long p = 0; p < d; p += NR) {
-		long w = d - p < NR ? d - p : NR;
-		if (!paired) {
-			for (long i = 0; i < n; i++, dst += NR) {
-				if (i + AHEAD < n) prefetch(m, first + i + AHEAD, col + p, w);
-				row x = at(m, first + i, col + p);
-				EACH(NR) storef((float *)dst, j, m, w > j ? load(x, j, w - j < VL ? w - j : VL) : splat(0));
-			}
-			continue;
-		}
-		for (long i = 0; i < n; i += 2, dst += NR) {
-			for (long r = i + AHEAD; r < i + AHEAD + 2 && r < n; r++) prefetch(m, first + r, col + p, w);
-			uint16_t two[2][NR] = {{0}};
-			memcpy(two[0], at(m, first + i, col + p).p, 2 * w);
-			if (i + 1 < n) memcpy(two[1], at(m, first + i + 1, col + p).p, 2 * w);
-			for (long c = 0; c < NR; c++) dst[c] = two[0][c] | (uint32_t)two[1][c] << 16;
-		}
-	}
-}
-
-// interleave joins two rows of n bfloat16 numbers into pairs.
-static void interleave(uint32_t *dst, const uint16_t *a, const uint16_t *b, long n) {
-	for (long j = 0; j < n; j++) dst[j] = a[j] | (uint32_t)b[j] << 16;
-}
+// QF and QB are queries in a block of forward and backward, WIDE where a head is so wide that packing costs more than what scores fall out of cache.
+// Each is a multiple of 2 and of every MR.
+#define QF 24
+#define QB 48
+#define WIDE 96
 
 // arena hands out scratch memory; with a NULL base it only counts.
 typedef struct {
@@ -182,119 +23,174 @@ INLINE void *take(arena *s, size_t bytes) {
 
 // attn_memory is the scratch memory of a part.
 typedef struct {
-	uint32_t *tmp;      // NR rows of words
-	float *ext;         // bias by distance, from queries-1 below key 0 up
-	uint32_t *kt, *vt;  // panels: columns are keys
-	uint32_t *kp, *vp;  // panels: rows are keys
-	uint32_t *q, *dout; // words [QB, depth]
-	uint32_t *qp, *doutp; // panels: rows are queries of the block
-	float *s, *ds;      // [QB, keys]
-	uint16_t *sh, *dsh; // the same in bfloat16
-	uint32_t *st, *dst;  // the same in pairs of queries [QB/2, keys]
-	float *o;           // [QB, columns]
-	float *dk, *dv;     // [keys, columns]
+	long block;           // queries in one
+	long ld;              // of scores
+	int once;             // one block is all: panels of keys and values share one place
+	float *ext;           // bias by distance, from queries-1 below key 0 up
+	uint32_t *kt, *vt;    // panels: columns are keys
+	uint32_t *kp;         // panels: rows are keys, in forward those of v
+	uint32_t *q, *dout;   // words [block, depth]
+	uint32_t *qp, *doutp; // a panel: rows are queries of the block
+	float *s, *ds;        // [block, ld]
+	uint16_t *sh;         // bfloat16, in forward of s, in backward of ds
+	uint32_t *st, *dst;   // s and ds in pairs of queries [block/2, ld]
+	float *o;             // [block, columns]
+	float *dk, *dv;       // [keys, columns]
 } attn_memory;
 
 static size_t attn_layout(attn_memory *x, void *base, const dpt_attn *a, long nq, long nk) {
 	arena s = {base, 0};
-	long paired = PAIRED(a), keys = UP(nk, NR), cols = UP(a->d, NR), depth = a->d;
-	x->tmp = take(&s, 4 * NR * depth);
-	x->ext = take(&s, 4 * (nq + keys + VL));
-	x->kt = take(&s, 4 * keys * depth);
-	x->q = take(&s, 4 * QB * depth);
-	x->s = take(&s, 4 * QB * keys);
-	x->sh = take(&s, paired ? 2 * QB * keys : 0);
-	x->o = take(&s, 4 * QB * cols);
-	if (!a->backward) {
-		x->vp = take(&s, 4 * keys * cols);
-		return s.used;
-	}
-	x->vt = take(&s, 4 * keys * depth);
-	x->kp = take(&s, 4 * keys * cols);
-	x->dout = take(&s, 4 * QB * depth);
-	x->qp = take(&s, 4 * QB * cols);
-	x->doutp = take(&s, 4 * QB * cols);
-	x->ds = take(&s, 4 * QB * keys);
-	x->dsh = take(&s, paired ? 2 * QB * keys : 0);
-	x->st = take(&s, paired ? 2 * QB * keys : 0);
-	x->dst = take(&s, paired ? 2 * QB * keys : 0);
+	long paired = PAIRED(a), keys = UP(nk, VL), cols = UP(a->d, VL), depth = paired ? a->d / 2 : a->d, steps = paired ? (nk + 1) / 2 : nk;
+	long block = x->block = a->d > 4 * NR ? WIDE : a->backward ? QB : QF;
+	x->once = nq <= block;
+	// Rows an odd number of vectors apart do not compete for the same places in cache.
+	x->ld = keys + (keys / VL % 2 ? 0 : VL);
+	x->ext = take(&s, a->bias ? 4 * (nq + keys + VL) : 0);
+	x->kt = take(&s, 4 * depth * (x->once ? NR : keys));
+	x->kp = take(&s, 4 * steps * (x->once ? NR : cols));
+	x->q = take(&s, 4 * block * depth);
+	x->s = take(&s, 4 * block * x->ld);
+	x->sh = take(&s, paired ? 2 * block * x->ld : 0);
+	x->o = take(&s, 4 * block * cols);
+	if (!a->backward) return s.used;
+	x->vt = take(&s, a->shared ? 0 : 4 * depth * (x->once ? NR : keys));
+	if (a->shared) x->vt = x->kt;
+	x->dout = take(&s, 4 * block * depth);
+	x->qp = take(&s, 4 * block * NR);
+	x->doutp = take(&s, 4 * block * NR);
+	x->ds = take(&s, 4 * block * x->ld);
+	x->st = take(&s, paired ? 2 * block * x->ld : 0);
+	x->dst = take(&s, paired ? 2 * block * x->ld : 0);
 	x->dk = take(&s, 4 * keys * cols);
-	x->dv = take(&s, 4 * keys * cols);
+	x->dv = take(&s, a->shared ? 0 : 4 * keys * cols);
+	if (a->shared) x->dv = x->dk;
 	return s.used;
 }
 
 static size_t attention_scratch(const dpt_attn *a, long queries, long keys) {
+	// Few queries may need more than many: where they are one block, panels share memory, but a block is never larger.
 	attn_memory x = {0};
 	return attn_layout(&x, NULL, a, queries, keys);
 }
 
-// softmax_forward turns a row of scores, n of them visible, into exponentials, in bfloat16 at h unless that is NULL, and 0 from n up to `keys`.
-// It returns their sum; *top is the maximum.
-static float softmax_forward(float *s, uint16_t *h, const float *ext, long n, long keys, float *top) {
+// exp_score is eˣ as expv has it, within 2e-7, or 3e-6 where the result becomes bfloat16.
+INLINE vf exp_score(vf x, const int paired) {
+	const float round = 1.5f * (1 << 23) + 127, ln2Hi = 0.693359375f, ln2Lo = -2.12194440054690583e-4f, log2e = 1.44269504088896340736f;
+	x = maxv(splat(-87.3f), x);
+	vf n = x * log2e + round;
+	vf scale = (vf)((vi)n << 23);
+	n -= round;
+	if (paired) { // 2ʳ
+		vf r = x * log2e - n;
+		vf p = r * 0.009582845494151115f + 0.0559065043926239f;
+		p = p * r + 0.24024099111557007f;
+		p = p * r + 0.6931241750717163f;
+		return (p * r + 1) * scale;
+	}
+	vf r = (x - n * ln2Hi) - n * ln2Lo;
+	vf p = r * 0.008312520571053028f + 0.041890159249305725f;
+	p = p * r + 0.16667114198207855f;
+	p = p * r + 0.499992311000824f;
+	p = p * r + 1;
+	return (p * r + 1) * scale;
+}
+
+// top is the maximum of n scores and their biases.
+static float top(const float *s, const float *ext, long n) {
 	vf most = splat(-INFINITY);
-	long full = n / VL * VL, j = 0;
-	for (; j < full; j += VL) {
-		vf v = loadf(s, j, VL);
-		if (ext) v += loadf(ext, j, VL);
-		storef(s, j, VL, v);
-		most = maxv(v, most);
+	long full = n / VL * VL;
+	if (ext)
+		for (long j = 0; j < full; j += VL) most = maxv(loadf(s, j, VL) + loadf(ext, j, VL), most);
+	else
+		for (long j = 0; j < full; j += VL) most = maxv(loadf(s, j, VL), most);
+	if (full < n) {
+		vf v = loadf(s, full, VL);
+		if (ext) v += loadf(ext, full, n - full);
+		most = maxv(blend(lanes(n - full), v, splat(-INFINITY)), most);
 	}
-	if (j < n) {
-		vf v = loadf(s, j, VL);
-		if (ext) v += loadf(ext, j, n - j);
-		v = blend(lanes(n - j), v, splat(-INFINITY));
-		storef(s, j, VL, v);
-		most = maxv(v, most);
-	}
-	float c = maxlane(most);
+	return maxlane(most);
+}
+
+// softmax_forward turns a row of scores, n of them visible, into exponentials of what they are above `top`, in bfloat16 at h when paired, and 0 from n
+// up to keys. It returns their sum.
+INLINE float softmax_forward(float *s, uint16_t *h, const float *ext, float top, long n, long keys, const int paired, const int biased) {
 	vf sum = {0};
-	for (j = 0; j < full; j += VL) {
-		vf v = expv(loadf(s, j, VL) - c);
+	long j = 0;
+	for (; j + VL <= n; j += VL) {
+		vf v = loadf(s, j, VL);
+		if (biased) v += loadf(ext, j, VL);
+		v = exp_score(v - top, paired);
 		sum += v;
-		if (h)
+		if (paired)
 			storeh(h, j, VL, v);
 		else
 			storef(s, j, VL, v);
-	}
-	if (j < n) {
-		vf v = blend(lanes(n - j), expv(loadf(s, j, VL) - c), splat(0));
-		sum += v;
-		if (h)
-			storeh(h, j, VL, v);
-		else
-			storef(s, j, VL, v);
-		j += VL;
 	}
 	for (; j < keys; j += VL) {
-		if (h)
-			storeh(h, j, VL, splat(0));
+		vf v = {0};
+		if (j < n) {
+			v = loadf(s, j, VL);
+			if (biased) v += loadf(ext, j, n - j);
+			v = blend(lanes(n - j), exp_score(v - top, paired), splat(0));
+			sum += v;
+		}
+		if (paired)
+			storeh(h, j, VL, v);
 		else
-			storef(s, j, VL, splat(0));
+			storef(s, j, VL, v);
 	}
-	*top = c;
 	return sumv(sum);
 }
 
-// softmax_backward turns scores s into probabilities and ds, the gradient of the probabilities, into that of the scores: p∘(ds − d).
-static void softmax_backward(float *s, float *ds, uint16_t *h, uint16_t *dh, const float *ext, float lse, float d, long n, long keys) {
+// probability turns VL scores at s, biases at ext and probabilities' gradients at ds into probabilities p and the scores' gradients g = p∘(ds − d).
+INLINE void probability(vf *p, vf *g, const float *s, const float *ds, const float *ext, float lse, float d, long j, long n, const int paired, const int biased) {
+	vf v = loadf(s, j, VL);
+	if (biased) v += loadf(ext, j, VL);
+	v = exp_score(v - lse, paired);
+	vf w = v * (loadf(ds, j, VL) - d);
+	if (__builtin_expect(n - j < VL, 0)) { // also where s holds padding
+		v = blend(lanes(n - j), v, splat(0));
+		w = blend(lanes(n - j), w, splat(0));
+	}
+	*p = v;
+	*g = w;
+}
+
+// attn_row is what softmax_backward needs to know of a query.
+typedef struct {
+	const float *ext;
+	float lse, d; // d is dout·out
+	long seen;    // keys
+} attn_row;
+
+// softmax_backward turns a row of scores into probabilities and ds, the gradient of these, into that of the scores.
+INLINE void softmax_backward(float *s, float *ds, attn_row r, long keys, const int biased) {
 	for (long j = 0; j < keys; j += VL) {
-		vf p = loadf(s, j, VL), g = loadf(ds, j, VL);
-		if (ext) p += loadf(ext, j, VL);
-		p = expv(p - lse);
-		g = p * (g - d);
-		if (__builtin_expect(n - j < VL, 0)) { // also where s holds padding
-			p = blend(lanes(n - j), p, splat(0));
-			g = blend(lanes(n - j), g, splat(0));
-		}
-		if (h) {
-			storeh(h, j, VL, p);
-			storeh(dh, j, VL, g);
-		} else {
-			storef(s, j, VL, p);
-			storef(ds, j, VL, g);
-		}
+		vf p, g;
+		probability(&p, &g, s, ds, r.ext, r.lse, r.d, j, r.seen, 0, biased);
+		storef(s, j, VL, p);
+		storef(ds, j, VL, g);
 	}
 }
+
+#if HAVE_DPBF16
+// softmax_backward_pair is softmax_backward on two rows, ld apart, in bfloat16: the scores' gradients in dh, row by row, and both results in pairs of
+// the two rows, in st and dst.
+INLINE void softmax_backward_pair(const float *s, const float *ds, long ld, uint16_t *dh, uint32_t *st, uint32_t *dst, attn_row r0, attn_row r1, long keys, const int biased) {
+	static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+	__m512i interleave = _mm512_loadu_si512(order);
+	for (long j = 0; j < keys; j += VL) {
+		vf p0, g0, p1, g1;
+		probability(&p0, &g0, s, ds, r0.ext, r0.lse, r0.d, j, r0.seen, 1, biased);
+		probability(&p1, &g1, s + ld, ds + ld, r1.ext, r1.lse, r1.d, j, r1.seen, 1, biased);
+		__m512i p = (__m512i)_mm512_cvtne2ps_pbh((__m512)p1, (__m512)p0), g = (__m512i)_mm512_cvtne2ps_pbh((__m512)g1, (__m512)g0);
+		_mm256_storeu_si256((void *)(dh + j), _mm512_castsi512_si256(g));
+		_mm256_storeu_si256((void *)(dh + ld + j), _mm512_extracti64x4_epi64(g, 1));
+		_mm512_storeu_si512(st + j, _mm512_permutexvar_epi16(interleave, p));
+		_mm512_storeu_si512(dst + j, _mm512_permutexvar_epi16(interleave, g));
+	}
+}
+#endif
 
 // spread fills ext with head h's bias by distance: ext[i] is that of distance i − below, for n distances.
 static void spread(float *ext, const dpt_attn *a, long h, long below, long n) {
@@ -307,99 +203,146 @@ static void spread(float *ext, const dpt_attn *a, long h, long below, long n) {
 	}
 }
 
+// attn_block is a block of a part's queries.
+typedef struct {
+	long first, rows; // from the segment's first on
+	long n, np;       // keys that some of its queries see, and these in whole vectors
+	long seen[WIDE];  // keys that each sees
+	float *lse[WIDE];
+} attn_block;
+
+INLINE const float *bias_row(const attn_memory *x, long nq, long i) { return x->ext ? x->ext + (nq - 1 - i) : NULL; }
+
+// block_forward turns a block's scores into exponentials, and fills sums with theirs.
+INLINE void block_forward(const attn_memory *x, const attn_block *b, long nq, float *sums, const int paired, const int biased) {
+	float tops[WIDE];
+	for (long r = 0; r < b->rows; r++) tops[r] = top(x->s + r * x->ld, bias_row(x, nq, b->first + r), b->seen[r]);
+	for (long r = 0; r < b->rows; r++)
+		sums[r] = softmax_forward(x->s + r * x->ld, paired ? x->sh + r * x->ld : NULL, bias_row(x, nq, b->first + r), tops[r], b->seen[r], b->np, paired, biased);
+	for (long r = 0; r < b->rows; r += VL) {
+		long m = least(VL, b->rows - r);
+		float lse[VL];
+		storef(lse, 0, VL, loadf(tops, r, m) + logv(loadf(sums, r, m)));
+		for (long i = 0; i < m; i++) *b->lse[r + i] = lse[i];
+	}
+}
+
+// block_backward turns a block's scores and their gradients into what the three products of backward multiply.
+INLINE void block_backward(const dpt_attn *a, const attn_memory *x, const attn_block *b, long q0, long nq, long col, const int paired, const int biased) {
+	attn_row rows[WIDE + 1];
+	for (long r = 0; r < b->rows; r++) {
+		row o = at(&a->out, q0 + b->first + r, col), dout = at(&a->dout, q0 + b->first + r, col);
+		vf dot = {0};
+		EACH(a->d) dot += load(o, j, m) * load(dout, j, m);
+		rows[r] = (attn_row){bias_row(x, nq, b->first + r), *b->lse[r], sumv(dot), b->seen[r]};
+	}
+	long ld = x->ld;
+#if HAVE_DPBF16
+	if (paired) {
+		rows[b->rows] = rows[b->rows - 1]; // beside an odd last row stands one that sees nothing
+		rows[b->rows].seen = 0;
+		for (long r = 0; r < b->rows; r += 2)
+			softmax_backward_pair(x->s + r * ld, x->ds + r * ld, ld, x->sh + r * ld, x->st + r / 2 * ld, x->dst + r / 2 * ld, rows[r], rows[r + 1], b->np, biased);
+		return;
+	}
+#endif
+	for (long r = 0; r < b->rows; r++) softmax_backward(x->s + r * ld, x->ds + r * ld, rows[r], b->np, biased);
+}
+
+// near_block prefetches what a block of queries will read and write.
+INLINE void near_block(const dpt_attn *a, long q0, long nq, long i, long block, long col) {
+	long from = q0 + least(nq, i), to = q0 + least(nq, i + block);
+	prefetch(&a->q, from, to, col, a->d);
+	prefetch(&a->out, from, to, col, a->d);
+	if (!a->backward) return;
+	prefetch(&a->dout, from, to, col, a->d);
+	prefetch(&a->dq, from, to, col, a->d);
+}
+
 static void attention(const dpt_attn *a, long part, void *scratch) {
 	long h = part % a->heads, d = a->d, col = h * d;
 	const long *seg = a->segments + 5 * (part / a->heads);
 	long q0 = seg[0], nq = seg[1], k0 = seg[2], nk = seg[3], offset = seg[4];
-	const int paired = PAIRED(a);
+	const int paired = PAIRED(a), backward = a->backward;
 	attn_memory x = {0};
 	attn_layout(&x, scratch, a, nq, nk);
-	long keys = UP(nk, NR), cols = UP(d, NR), depth = paired ? d / 2 : d;
+	long keys = UP(nk, VL), cols = UP(d, VL), depth = paired ? d / 2 : d, steps = paired ? (nk + 1) / 2 : nk, ld = x.ld;
+	if (!a->bias) x.ext = NULL;
+	if (a->bias) spread(x.ext, a, h, offset + nq - 1, nq - 1 + keys); // query i's distances go from -(offset+i) up
 
-	float *ext = NULL;
-	if (a->bias) {
-		// Query i's distances go from -(offset+i) up; below is the largest such.
-		ext = x.ext;
-		spread(ext, a, h, offset + nq - 1, nq - 1 + keys);
-	}
-	pack_columns(x.kt, &a->k, k0, nk, col, d, paired, x.tmp);
-	if (a->backward) {
-		pack_columns(x.vt, &a->v, k0, nk, col, d, paired, x.tmp);
+	near_block(a, q0, nq, 0, x.block, col);
+	if (backward && a->causal) { // keys that a block does not see have sums of nothing so far
 		memset(x.dk, 0, 4 * keys * cols);
 		memset(x.dv, 0, 4 * keys * cols);
 	}
+	long packed = 0; // keys
+	for (long i = 0; i < nq; i += x.block) {
+		attn_block b = {.first = i, .rows = least(nq - i, x.block), .n = nk};
+		long pos = offset + i;
+		if (a->causal) b.n = least(nk, pos + b.rows);
+		b.np = UP(b.n, VL);
+		for (long r = 0; r < b.rows; r++) {
+			b.seen[r] = a->causal ? least(b.n, pos + r + 1) : b.n;
+			b.lse[r] = (float *)a->lse.p + (q0 + i + r) * a->lse.ld + h;
+		}
 
-	long packed = -1; // keys in kp or vp, whose layout depends on their number
-	for (long i = 0; i < nq; i += QB) {
-		long rows = nq - i < QB ? nq - i : QB, pos = offset + i;
-		long n = nk; // keys that some query of the block sees
-		if (a->causal && pos + rows < n) n = pos + rows;
-		long np = UP(n, NR), steps = paired ? (n + 1) / 2 : n;
-		if (n != packed) {
-			pack_panels(a->backward ? x.kp : x.vp, a->backward ? &a->k : &a->v, k0, n, col, d, paired);
-			packed = n;
-		}
-		pack_rows(x.q, depth, &a->q, q0 + i, rows, col, d, paired);
-		multiply(paired, rows, np, depth, x.q, depth, 1, x.kt, x.s, keys, 0);
-		if (a->backward) {
-			pack_rows(x.dout, depth, &a->dout, q0 + i, rows, col, d, paired);
-			multiply(paired, rows, np, depth, x.dout, depth, 1, x.vt, x.ds, keys, 0);
-		}
-		float sums[QB];
-		for (long r = 0; r < rows; r++) {
-			long seen = a->causal && pos + r + 1 < n ? pos + r + 1 : n;
-			float *lse = (float *)a->lse.p + (q0 + i + r) * a->lse.ld + h;
-			const float *e = ext ? ext + (nq - 1 - i - r) : NULL;
-			uint16_t *sh = paired ? x.sh + r * keys : NULL, *dsh = paired && a->backward ? x.dsh + r * keys : NULL;
-			if (!a->backward) {
-				float top;
-				sums[r] = softmax_forward(x.s + r * keys, sh, e, seen, np, &top);
-				*lse = (float)(top + log(sums[r]));
-				continue;
+		pack_rows(x.q, depth, &a->q, q0 + i, b.rows, col, paired);
+		if (backward) pack_rows(x.dout, depth, &a->dout, q0 + i, b.rows, col, paired);
+		for (long j = 0; j < b.np; j += NR) {
+			long w = least(NR, keys - j), n = least(w, b.np - j), place = x.once ? 0 : j * depth;
+			if (j >= packed) {
+				pack_columns(x.kt + place, w, &a->k, k0 + j, nk - j, col, depth, paired);
+				if (backward && !a->shared) pack_columns(x.vt + place, w, &a->v, k0 + j, nk - j, col, depth, paired);
+				packed = j + w;
+				prefetch(&a->k, k0 + least(nk, packed), k0 + least(nk, packed + NR), col, d);
+				if (!a->shared) prefetch(&a->v, k0 + least(nk, packed), k0 + least(nk, packed + NR), col, d);
 			}
-			row o = at(&a->out, q0 + i + r, col), dout = at(&a->dout, q0 + i + r, col);
-			vf dot = {0};
-			EACH(d) dot += load(o, j, m) * load(dout, j, m);
-			softmax_backward(x.s + r * keys, x.ds + r * keys, sh, dsh, e, *lse, sumv(dot), seen, np);
+			multiply(paired, b.rows, n, depth, x.q, depth, 1, x.kt + place, w, x.s + j, ld, 0);
+			if (backward) multiply(paired, b.rows, n, depth, x.dout, depth, 1, x.vt + place, w, x.ds + j, ld, 0);
 		}
-		const void *left = paired ? (void *)(a->backward ? x.dsh : x.sh) : a->backward ? x.ds : x.s;
-		multiply(paired, rows, cols, steps, left, paired ? keys / 2 : keys, 1, a->backward ? x.kp : x.vp, x.o, cols, 0);
-		for (long r = 0; r < rows; r++) {
-			row y = at(a->backward ? &a->dq : &a->out, q0 + i + r, col);
-			float scale = a->backward ? 1 : 1 / sums[r];
+		near_block(a, q0, nq, i + x.block, x.block, col);
+
+		float sums[WIDE];
+		if (!backward && x.ext)
+			block_forward(&x, &b, nq, sums, paired, 1);
+		else if (!backward)
+			block_forward(&x, &b, nq, sums, paired, 0);
+		else if (x.ext)
+			block_backward(a, &x, &b, q0, nq, col, paired, 1);
+		else
+			block_backward(a, &x, &b, q0, nq, col, paired, 0);
+
+		const void *left = paired ? (void *)x.sh : backward ? x.ds : x.s;
+		for (long j = 0; j < cols; j += NR) {
+			long w = least(NR, cols - j);
+			uint32_t *panel = x.kp + (x.once ? 0 : j * steps);
+			if (i == 0) pack_panel(panel, w, backward ? &a->k : &a->v, k0, nk, col + j, d - j, paired);
+			multiply(paired, b.rows, w, paired ? (b.n + 1) / 2 : b.n, left, paired ? ld / 2 : ld, 1, panel, w, x.o + j, cols, 0);
+		}
+		for (long r = 0; r < b.rows; r++) {
+			row y = at(backward ? &a->dq : &a->out, q0 + i + r, col);
+			float scale = backward ? 1 : 1 / sums[r];
 			EACH(d) store(y, j, m, loadf(x.o + r * cols, j, m) * scale);
 		}
-		if (!a->backward) continue;
+		if (!backward) continue;
 
-		const void *pt = x.s, *dst = x.ds;
-		if (paired) {
-			for (long r = 0; r < rows; r += 2) {
-				if (r + 1 == rows) {
-					memset(x.sh + (r + 1) * keys, 0, 2 * np);
-					memset(x.dsh + (r + 1) * keys, 0, 2 * np);
-				}
-				interleave(x.st + r / 2 * keys, x.sh + r * keys, x.sh + (r + 1) * keys, np);
-				interleave(x.dst + r / 2 * keys, x.dsh + r * keys, x.dsh + (r + 1) * keys, np);
-			}
-			pt = x.st;
-			dst = x.dst;
+		const void *pt = paired ? (void *)x.st : x.s, *dst = paired ? (void *)x.dst : x.ds;
+		for (long j = 0; j < cols; j += NR) {
+			long w = least(NR, cols - j), qsteps = paired ? (b.rows + 1) / 2 : b.rows;
+			pack_panel(x.qp, w, &a->q, q0 + i, b.rows, col + j, d - j, paired);
+			pack_panel(x.doutp, w, &a->dout, q0 + i, b.rows, col + j, d - j, paired);
+			multiply(paired, b.n, w, qsteps, dst, 1, ld, x.qp, w, x.dk + j, cols, i > 0 || a->causal);
+			multiply(paired, b.n, w, qsteps, pt, 1, ld, x.doutp, w, x.dv + j, cols, i > 0 || a->causal || a->shared);
 		}
-		long qsteps = paired ? (rows + 1) / 2 : rows;
-		pack_panels(x.qp, &a->q, q0 + i, rows, col, d, paired);
-		pack_panels(x.doutp, &a->dout, q0 + i, rows, col, d, paired);
-		multiply(paired, n, cols, qsteps, dst, 1, keys, x.qp, x.dk, cols, 1);
-		multiply(paired, n, cols, qsteps, pt, 1, keys, x.doutp, x.dv, cols, 1);
 	}
-	if (!a->backward) return;
-	if (a->shared) {
-		for (long i = 0; i < nk; i++) {
-			row y = at(&a->dk, k0 + i, col);
-			EACH(d) store(y, j, m, load(y, j, m) + (loadf(x.dk + i * cols, j, m) + loadf(x.dv + i * cols, j, m)));
+	if (!backward) return;
+	for (long i = 0; i < nk; i++) {
+		row y = at(&a->dk, k0 + i, col);
+		if (a->shared) {
+			EACH(d) store(y, j, m, load(y, j, m) + loadf(x.dk + i * cols, j, m));
+			continue;
 		}
-		return;
-	}
-	for (long j0 = 0; j0 < nk; j0++) {
-		copy(at(&a->dk, k0 + j0, col), (row){x.dk + j0 * cols, DPT_F32}, d);
-		copy(at(&a->dv, k0 + j0, col), (row){x.dv + j0 * cols, DPT_F32}, d);
+		copy(y, (row){x.dk + i * cols, DPT_F32}, d);
+		copy(at(&a->dv, k0 + i, col), (row){x.dv + i * cols, DPT_F32}, d);
 	}
 }

@@ -101,8 +101,9 @@ typedef struct {
 	void (*gain_gradient)(const dpt_gain_gradient *a, long from, long to);
 	void (*bias_gradient)(const dpt_attn *a, long head, long segments, void *scratch);
 	size_t (*bias_gradient_scratch)(const dpt_attn *a, long queries, long keys);
-	// For tests: y = exp(x), tanh(x).
+	// For tests: y = exp(x), log(x), tanh(x).
 	void (*exp)(float *y, const float *x, long n);
+	void (*log)(float *y, const float *x, long n);
 	void (*tanh)(float *y, const float *x, long n);
 } dpt_kernels;
 

@@ -51,36 +51,36 @@ INLINE vh to_bf16(vf x) {
 	return __builtin_convertvector((rounded & ~nan) | (0x7fc0 & nan), vh);
 }
 
+// What lies in memory need not be aligned.
+typedef vf vf_mem __attribute__((aligned(1), may_alias));
+typedef vh vh_mem __attribute__((aligned(1), may_alias));
+
 // load reads the m ≤ VL elements from the j-th on; the other lanes are 0.
 INLINE vf loadf(const float *p, long j, long m) {
+	if (__builtin_expect(m == VL, 1)) return *(const vf_mem *)(p + j);
 	vf v = {0};
-	if (__builtin_expect(m == VL, 1))
-		memcpy(&v, p + j, sizeof v);
-	else
-		memcpy(&v, p + j, 4 * m);
+	memcpy(&v, p + j, 4 * m);
 	return v;
 }
 
 INLINE void storef(float *p, long j, long m, vf v) {
 	if (__builtin_expect(m == VL, 1))
-		memcpy(p + j, &v, sizeof v);
+		*(vf_mem *)(p + j) = v;
 	else
 		memcpy(p + j, &v, 4 * m);
 }
 
 INLINE vf loadh(const uint16_t *p, long j, long m) {
+	if (__builtin_expect(m == VL, 1)) return from_bf16(*(const vh_mem *)(p + j));
 	vh v = {0};
-	if (__builtin_expect(m == VL, 1))
-		memcpy(&v, p + j, sizeof v);
-	else
-		memcpy(&v, p + j, 2 * m);
+	memcpy(&v, p + j, 2 * m);
 	return from_bf16(v);
 }
 
 INLINE void storeh(uint16_t *p, long j, long m, vf x) {
 	vh v = to_bf16(x);
 	if (__builtin_expect(m == VL, 1))
-		memcpy(p + j, &v, sizeof v);
+		*(vh_mem *)(p + j) = v;
 	else
 		memcpy(p + j, &v, 2 * m);
 }
@@ -107,19 +107,42 @@ INLINE void store(row r, long j, long m, vf v) {
 // EACH runs its body for the columns [0, n), m from the j-th on at a time.
 #define EACH(n) for (long j = 0, m; m = (n) - j < VL ? (n) - j : VL, j < (n); j += VL)
 
+// SHUFFLE takes lane f(j, s) of a and b, one after the other, as its lane j.
+#if VL == 4
+#define LANES(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
+#elif VL == 8
+#define LANES(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
+#else
+#define LANES(f, s) f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), f(8, s), f(9, s), f(10, s), f(11, s), f(12, s), f(13, s), f(14, s), f(15, s)
+#endif
+#if defined(__clang__)
+#define SHUFFLE(T, a, b, f, s) ((T)__builtin_shufflevector(a, b, LANES(f, s)))
+#else
+#define SHUFFLE(T, a, b, f, s) ((T)__builtin_shuffle(a, b, (vi){LANES(f, s)}))
+#endif
+
+#define ACROSS(j, s) ((j) ^ (s))
+
+// FOLD joins all lanes of v by join, halves of them at a time.
+#if VL == 4
+#define FOLD(v, join) v = join(v, SHUFFLE(vf, v, v, ACROSS, 2)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 1))
+#elif VL == 8
+#define FOLD(v, join) v = join(v, SHUFFLE(vf, v, v, ACROSS, 4)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 2)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 1))
+#else
+#define FOLD(v, join) v = join(v, SHUFFLE(vf, v, v, ACROSS, 8)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 4)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 2)), v = join(v, SHUFFLE(vf, v, v, ACROSS, 1))
+#endif
+
+INLINE vf plus(vf a, vf b) { return a + b; }
+
 INLINE float sumv(vf v) {
-	float s[VL];
-	memcpy(s, &v, sizeof v);
-	for (int w = VL / 2; w; w /= 2)
-		for (int i = 0; i < w; i++) s[i] += s[i + w];
-	return s[0];
+	FOLD(v, plus);
+	return v[0];
 }
 
+// maxlane is the largest lane of a v without NaN.
 INLINE float maxlane(vf v) {
-	float s[VL];
-	memcpy(s, &v, sizeof v);
-	for (int i = 1; i < VL; i++) s[0] = s[i] > s[0] ? s[i] : s[0];
-	return s[0];
+	FOLD(v, maxv);
+	return v[0];
 }
 
 // lanes is all ones in the first m lanes.
@@ -149,6 +172,19 @@ INLINE vf expv(vf x) {
 	return p * scale;
 }
 
+// logv is the natural logarithm within 2e-7, relative or absolute, for normal x > 0; that of infinity is infinity, that of NaN is NaN.
+INLINE vf logv(vf x) {
+	// x = m·2ⁿ with m in [√½, √2), and log m = 2·artanh(s) for s = (m − 1)/(m + 1).
+	vi n = ((vi)x - 0x3f3504f3) >> 23;
+	vf m = (vf)((vi)x - (n << 23));
+	vf s = (m - 1) / (m + 1), z = s * s;
+	vf p = z * 0.298715204000473f + 0.39977553486824036f;
+	p = p * z + 0.6666677594184875f;
+	vf e = __builtin_convertvector(n, vf);
+	vf y = e * 0.693359375f + (s * (p * z + 2) - e * 2.12194440054690583e-4f);
+	return blend(x < INFINITY, y, x);
+}
+
 // tanhv is tanh within 4e-7, relative.
 INLINE vf tanhv(vf x) {
 	vi sign = (vi)x & INT32_MIN;
@@ -165,9 +201,11 @@ INLINE vf tanhv(vf x) {
 }
 
 static void test_exp(float *y, const float *x, long n) { EACH(n) storef(y, j, m, expv(loadf(x, j, m))); }
+static void test_log(float *y, const float *x, long n) { EACH(n) storef(y, j, m, logv(loadf(x, j, m))); }
 static void test_tanh(float *y, const float *x, long n) { EACH(n) storef(y, j, m, tanhv(loadf(x, j, m))); }
 
 #include "rows_impl.h"
+#include "product_impl.h"
 #include "attention_impl.h"
 #include "train_impl.h"
 
@@ -183,5 +221,6 @@ const dpt_kernels TABLE = {
 	.bias_gradient = bias_gradient,
 	.bias_gradient_scratch = bias_gradient_scratch,
 	.exp = test_exp,
+	.log = test_log,
 	.tanh = test_tanh,
 };

@@ -120,7 +120,7 @@ func TestLongAttention(t *testing.T) {
 	}
 }
 
-// TestFunctions: exp and tanh against float64's.
+// TestFunctions: exp, log and tanh against float64's.
 func TestFunctions(t *testing.T) {
 	var x []float32
 	for v := -87.0; v < 88; v += 0.0137 {
@@ -147,11 +147,29 @@ func TestFunctions(t *testing.T) {
 		if w := worst(math.Tanh); !(w <= 4e-7) {
 			t.Errorf("%s: tanh is off by %.2g, want 4e-7 at most", e.kernelsName(), w)
 		}
+		var positive []float32
+		for v := 1e-37; v < 1e38; v *= 1.0137 {
+			positive = append(positive, float32(v))
+		}
+		for v := -0.3; v < 0.3; v += 0.00137 {
+			positive = append(positive, float32(1+v))
+		}
+		logs := make([]float32, len(positive))
+		e.log(logs, positive)
+		for i, v := range positive {
+			if want := math.Log(float64(v)); !(math.Abs(float64(logs[i])-want) <= 2e-7*max(1, math.Abs(want))) {
+				t.Errorf("%s: log of %v is %v, want %v", e.kernelsName(), v, logs[i], want)
+			}
+		}
 		nan, inf := float32(math.NaN()), float32(math.Inf(1))
 		odd, res := []float32{nan, -inf, -1000, 0}, make([]float32, 4)
 		e.exp(res, odd)
 		if res[0] == res[0] || res[1] > 2e-38 || res[2] > 2e-38 || res[3] != 1 {
 			t.Errorf("%s: exp of %v is %v", e.kernelsName(), odd, res)
+		}
+		e.log(res[:3], []float32{nan, inf, 1})
+		if res[0] == res[0] || res[1] != inf || res[2] != 0 {
+			t.Errorf("%s: log of NaN, Inf, 1 is %v", e.kernelsName(), res[:3])
 		}
 		e.tanh(res, []float32{nan, -inf, inf, 0})
 		if res[0] == res[0] || res[1] != -1 || res[2] != 1 || res[3] != 0 {

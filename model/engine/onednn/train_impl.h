@@ -153,7 +153,6 @@ static void gain_gradient(const dpt_gain_gradient *a, long from, long to) {
 
 // bg_memory is the scratch memory of a head: see attn_memory.
 typedef struct {
-	uint32_t *tmp;
 	float *ext;
 	uint32_t *kt, *vt, *q, *dout;
 	float *s, *ds;
@@ -161,8 +160,7 @@ typedef struct {
 
 static size_t bg_layout(bg_memory *x, void *base, const dpt_attn *a, long nq, long nk) {
 	arena s = {base, 0};
-	long keys = UP(nk, NR), depth = a->d;
-	x->tmp = take(&s, 4 * NR * depth);
+	long keys = UP(nk, VL), depth = a->d;
 	x->ext = take(&s, 4 * (nq + keys + VL));
 	x->kt = take(&s, 4 * keys * depth);
 	x->vt = take(&s, 4 * keys * depth);
@@ -186,25 +184,30 @@ static void bias_gradient(const dpt_attn *a, long h, long segments, void *scratc
 	bg_memory x = {0};
 	for (long part = 0; part < segments; part++) {
 		const long *seg = a->segments + 5 * part;
-		long q0 = seg[0], nq = seg[1], k0 = seg[2], nk = seg[3], offset = seg[4], keys = UP(nk, NR);
+		long q0 = seg[0], nq = seg[1], k0 = seg[2], nk = seg[3], offset = seg[4], keys = UP(nk, VL);
 		bg_layout(&x, scratch, a, nq, nk);
 		spread(x.ext, a, h, offset + nq - 1, nq - 1 + keys);
-		pack_columns(x.kt, &a->k, k0, nk, col, d, 0, x.tmp);
-		pack_columns(x.vt, &a->v, k0, nk, col, d, 0, x.tmp);
+		for (long j = 0; j < keys; j += NR) {
+			pack_columns(x.kt + j * d, least(NR, keys - j), &a->k, k0 + j, nk - j, col, d, 0);
+			pack_columns(x.vt + j * d, least(NR, keys - j), &a->v, k0 + j, nk - j, col, d, 0);
+		}
 		for (long i = 0; i < nq; i += QB) {
 			long rows = nq - i < QB ? nq - i : QB, pos = offset + i;
-			long n = a->causal && pos + rows < nk ? pos + rows : nk, np = UP(n, NR);
-			pack_rows(x.q, d, &a->q, q0 + i, rows, col, d, 0);
-			pack_rows(x.dout, d, &a->dout, q0 + i, rows, col, d, 0);
-			product_f32(rows, np, d, (float *)x.q, d, 1, (float *)x.kt, x.s, keys, 0);
-			product_f32(rows, np, d, (float *)x.dout, d, 1, (float *)x.vt, x.ds, keys, 0);
+			long n = a->causal && pos + rows < nk ? pos + rows : nk, np = UP(n, VL);
+			pack_rows(x.q, d, &a->q, q0 + i, rows, col, 0);
+			pack_rows(x.dout, d, &a->dout, q0 + i, rows, col, 0);
+			for (long j = 0; j < np; j += NR) {
+				long w = least(NR, keys - j);
+				multiply(0, rows, least(w, np - j), d, x.q, d, 1, x.kt + j * d, w, x.s + j, keys, 0);
+				multiply(0, rows, least(w, np - j), d, x.dout, d, 1, x.vt + j * d, w, x.ds + j, keys, 0);
+			}
 			for (long r = 0; r < rows; r++) {
 				long seen = a->causal && pos + r + 1 < n ? pos + r + 1 : n;
 				row o = at(&a->out, q0 + i + r, col), dout = at(&a->dout, q0 + i + r, col);
 				vf dot = {0};
 				EACH(d) dot += load(o, j, m) * load(dout, j, m);
 				float lse = ((float *)a->lse.p)[(q0 + i + r) * a->lse.ld + h], *g = x.ds + r * keys;
-				softmax_backward(x.s + r * keys, g, NULL, NULL, x.ext + (nq - 1 - i - r), lse, sumv(dot), seen, np);
+				softmax_backward(x.s + r * keys, g, (attn_row){x.ext + (nq - 1 - i - r), lse, sumv(dot), seen}, np, 1);
 				// Key j's distance is j - (pos+r): those from `low` to `high` have a value each.
 				long low = a->lo + pos + r + 1, high = a->hi + pos + r - 1;
 				low = low < 0 ? 0 : low > seen ? seen : low;
