@@ -31,10 +31,11 @@ type front struct {
 	coordpb.UnimplementedCoordinatorServer
 	coordpb.UnimplementedReplicasServer
 	coordpb.UnimplementedJobsServer
-	node    *node
-	serve   bool // jobs come by the queue
-	logger  *slog.Logger
-	workers atomic.Int32 // that are ready, while this replica leads
+	node     *node
+	serve    bool // jobs come by the queue
+	logger   *slog.Logger
+	workers  atomic.Int32 // that are ready, while this replica leads
+	sessions atomic.Int32 // open ones
 
 	mu       sync.Mutex
 	server   *server         // of the controller; nil while this replica does not lead
@@ -54,6 +55,10 @@ func (f *front) lead(s *server) {
 
 // Session implements coordpb.CoordinatorServer.
 func (f *front) Session(stream coordpb.Coordinator_SessionServer) error {
+	defer f.sessions.Add(-1)
+	if n := f.sessions.Add(1); n > maxSessions {
+		return status.Errorf(codes.ResourceExhausted, "%d sessions are open at this coordinator, want at most %d", n-1, maxSessions)
+	}
 	deadline := time.Now().Add(holdTime)
 	poll := time.NewTicker(holdPoll)
 	defer poll.Stop()

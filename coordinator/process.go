@@ -68,13 +68,16 @@ func (p *process) run(ctx context.Context) error {
 	srv := grpc.NewServer(
 		grpc.Creds(p.cfg.Credentials), grpc.ConnectionTimeout(connectionTimeout),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: p.cfg.HeartbeatTimeout, Timeout: p.cfg.HeartbeatTimeout}),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(introduceUnary), grpc.StreamInterceptor(introduceStream),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: p.cfg.HeartbeatTimeout, Timeout: p.cfg.HeartbeatTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	coordpb.RegisterCoordinatorServer(srv, p.front)
 	coordpb.RegisterReplicasServer(srv, p.front)
 	coordpb.RegisterJobsServer(srv, p.front)
-	serving := start(func() error { return srv.Serve(p.cfg.Listener) })
+	serving := start(func() error {
+		return srv.Serve(newGate(p.cfg.Listener, max(maxStrangers, 2*p.cfg.Nodes), p.cfg.Logger))
+	})
 	recordCtx, stopRecorder := context.WithCancel(context.WithoutCancel(ctx))
 	record := p.recordQueue
 	if !p.cfg.Serve {

@@ -108,6 +108,7 @@ func (s *server) serve(stream coordpb.Coordinator_SessionServer) error {
 	if err != nil {
 		return err
 	}
+	introduced(ctx)
 	ses := &session{id: hello.WorkerId, addr: hello.RingAddr, host: hello.Host, version: hello.Version,
 		outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: end, ended: ctx.Done()}
 	ses.seen.Store(time.Now().UnixNano())

@@ -42,6 +42,8 @@ type raftStream struct {
 	mu     sync.Mutex
 	conns  map[*raftConn]struct{}
 	closed bool
+	silent int // connections that have not greeted
+	turned turned
 }
 
 // raftAddr is the address by which the configuration names this replica.
@@ -62,11 +64,37 @@ func (s *raftStream) Addr() net.Addr { return s.addr }
 
 // Accept implements net.Listener. The greeting is read with the first bytes, so that a silent stranger holds up nobody.
 func (s *raftStream) Accept() (net.Conn, error) {
-	c, err := s.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		full, say := s.silent >= maxUngreeted, 0
+		if full {
+			say = s.turned.away()
+		} else {
+			s.silent++
+		}
+		s.mu.Unlock()
+		if !full {
+			return s.own(&raftConn{Conn: c, stream: s, greet: true, silent: true})
+		}
+		_ = c.Close()
+		if say > 0 {
+			s.logger.Warn("connections to the raft port refused: too many are open that have not greeted", "limit", maxUngreeted, "refused", say, "last_from", c.RemoteAddr().String())
+		}
 	}
-	return s.own(&raftConn{Conn: c, stream: s, greet: true})
+}
+
+// heard takes a connection from those that have not greeted.
+func (s *raftStream) heard(c *raftConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.silent {
+		c.silent = false
+		s.silent--
+	}
 }
 
 // Dial implements raft.StreamLayer.
@@ -121,6 +149,7 @@ type raftConn struct {
 	net.Conn
 	stream *raftStream
 	greet  bool // the greeting is still to be read
+	silent bool // it counts among those that have not greeted; under stream.mu
 
 	mu   sync.Mutex
 	read int // bytes since the last write
@@ -134,6 +163,7 @@ func (c *raftConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		c.greet = false
+		c.stream.heard(c)
 	}
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
@@ -174,6 +204,7 @@ func (c *raftConn) Write(p []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *raftConn) Close() error {
+	c.stream.heard(c)
 	c.stream.mu.Lock()
 	delete(c.stream.conns, c)
 	c.stream.mu.Unlock()
