@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,14 +126,21 @@ func worldCorpus() pretrain.Corpus {
 		}
 		return s.Seed
 	}
-	return pretrain.Corpus{
-		Name:     "world",
+	c := pretrain.Corpus{
 		Document: func(s pretrain.Stream, i uint64) string { return world.Document(seed(s), i) },
 		Pair: func(s pretrain.Stream, i uint64) (source, target, kind string) {
 			p, kind := world.Skill(seed(s), i)
 			return p.Source, p.Target, kind
 		},
 	}
+	// A run may not go on under a program that tells of another world: the name holds a digest of what this one tells.
+	h := sha256.New()
+	for i := range uint64(1000) {
+		source, target, kind := c.Pair(pretrain.Stream{}, i)
+		fmt.Fprintf(h, "%q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind)
+	}
+	c.Name = fmt.Sprintf("world:%x", h.Sum(nil)[:8])
+	return c
 }
 
 // pretrainReporter logs what happens, and appends it to metrics.jsonl.
