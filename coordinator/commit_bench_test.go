@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
 // BenchmarkCommit times the commit of a step with T5-Large's trainer state (A, B and both moments of 11,240 numbers):
@@ -36,6 +38,48 @@ func BenchmarkCommit(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 		})
 	}
+}
+
+// BenchmarkStepsWithCommit is what committing every step costs training: three replicas on one disk, four workers whose gradients take 300 ms
+// of the clock and no processor, T5-Large's trainer state, --commit-window 1. overhead-% is the time in which no gradient is computed, planning,
+// reports and waiting for commits, of a step's; p50-ms and p99-ms are a commit's latency, from proposal to applied.
+func BenchmarkStepsWithCommit(b *testing.B) {
+	const gradient = 300 * time.Millisecond
+	job := fleetJob(b, 4)
+	lead := benchNodes(b, 3, 3*11240*4+64)
+	startFleetJob(b, job, lead)
+	f := muster(b, job, lead, 4)
+	var slept time.Duration
+	began := time.Now()
+	for b.Loop() {
+		plans := make([]*coordpb.Plan, len(f.sessions))
+		for r, s := range f.sessions {
+			for plans[r] == nil {
+				select {
+				case m := <-s.outbox:
+					plans[r] = m.GetPlan()
+				case a := <-f.applied:
+					f.c.react(event{applied: a})
+				}
+			}
+		}
+		before := time.Now()
+		time.Sleep(gradient)
+		slept += time.Since(before)
+		for r, s := range f.sessions {
+			s.seen.Store(time.Now().UnixNano())
+			f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: f.report(plans[r])}}})
+		}
+		if f.c.failed != nil || f.c.deposed != nil || len(f.ended) > 0 {
+			b.Fatalf("the controller ends: %v, %v, or sessions: %v", f.c.failed, f.c.deposed, f.ended)
+		}
+	}
+	rest := time.Since(began) - slept
+	f.disband()
+	slices.Sort(f.commits)
+	b.ReportMetric(100*rest.Seconds()/slept.Seconds(), "overhead-%")
+	b.ReportMetric(f.commits[len(f.commits)/2].Seconds()*1e3, "p50-ms")
+	b.ReportMetric(f.commits[len(f.commits)*99/100].Seconds()*1e3, "p99-ms")
 }
 
 // benchNodes starts replicas and returns the one that leads.

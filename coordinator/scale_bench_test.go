@@ -74,7 +74,8 @@ type fleet struct {
 	applied  chan *applied
 	done     chan struct{}
 	once     sync.Once
-	ended    []error // sessions that were closed
+	ended    []error         // sessions that were closed
+	commits  []time.Duration // from a step's proposal until it is applied; read it after disband
 	state    []byte
 	at       fsm.Step // the step that is reported next
 }
@@ -99,6 +100,12 @@ func fleetNode(t testing.TB, job *Job) *node {
 	})
 	for !<-n.leadership {
 	}
+	startFleetJob(t, job, n)
+	return n
+}
+
+func startFleetJob(t testing.TB, job *Job, n *node) {
+	t.Helper()
 	started, err := job.started()
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +113,6 @@ func fleetNode(t testing.TB, job *Job) *node {
 	if err := committed(n.propose(started)); err != nil {
 		t.Fatal(err)
 	}
-	return n
 }
 
 // muster is a new controller on a node, with a generation of as many new workers that have the plan of the next step.
@@ -118,8 +124,12 @@ func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
 	go func() {
 		defer close(f.done)
 		for a := range f.c.waits {
+			began := time.Now()
 			a.err = committed(a.future)
 			a.future = nil
+			if a.entry.GetStepCommitted() != nil {
+				f.commits = append(f.commits, time.Since(began))
+			}
 			f.applied <- a
 		}
 	}()
