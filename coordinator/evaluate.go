@@ -112,7 +112,7 @@ func (c *controller) commitEvaluation(e *evaluation) {
 		loss += o.LossSum
 		tokens += o.LossTokens
 	}
-	metrics, err := c.job.EvalSplit.Score(texts)
+	metrics, score, err := c.job.Score(texts)
 	if err != nil {
 		c.failJob(e.step, fmt.Sprintf("evaluate step %d on %s: %v", e.step, c.job.Spec.EvalSplit, err))
 		return
@@ -125,7 +125,7 @@ func (c *controller) commitEvaluation(e *evaluation) {
 	if tokens > 0 {
 		loss /= float64(tokens)
 	}
-	entry := fsm.Evaluation{Step: e.step, Split: c.job.Spec.EvalSplit, Loss: loss, Metrics: data, Score: metrics.Primary(),
+	entry := fsm.Evaluation{Step: e.step, Split: c.job.Spec.EvalSplit, Loss: loss, Metrics: data, Score: score,
 		Examples: int64(len(e.outputs)), Seconds: time.Since(e.started).Seconds()}
 	if c.job.Spec.Method == "svd" {
 		if entry.Probe, err = c.probe(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dptune/dpt/coordinator/fsm"
@@ -40,11 +41,7 @@ func (s Settings) validateStart() error {
 		return &SettingError{Flag: "bottleneck", Found: fmt.Sprint(s.Bottleneck), Want: "none with --method " + s.Method}
 	}
 	if s.InitFrom != "" && s.Init == "" && s.InitText == "" {
-		known := false
-		for _, f := range InitFroms {
-			known = known || f == s.InitFrom
-		}
-		if !known {
+		if !slices.Contains(InitFroms, s.InitFrom) {
 			return &SettingError{Flag: "init-from", Found: s.InitFrom, Want: "one of " + strings.Join(InitFroms, ", ")}
 		}
 	} else if s.InitFrom != "" {
@@ -165,15 +162,22 @@ func (j *Job) startTokens(s Settings, from string) ([][]int32, error) {
 	return rows, nil
 }
 
-// labels are the targets of the job's task.
+// labels are the targets of the job's tasks.
 func (j *Job) labels() ([]string, error) {
-	task, err := dataset.Lookup(j.Spec.Task)
+	tasks, err := Tasks(j.Spec.Task)
 	if err != nil {
 		return nil, err
 	}
-	labels := task.Labels(dataset.Template(j.Spec.Template))
+	var labels []string
+	for _, task := range tasks {
+		for _, l := range task.Labels(dataset.Template(j.Spec.Template)) {
+			if !slices.Contains(labels, l) {
+				labels = append(labels, l)
+			}
+		}
+	}
 	if len(labels) == 0 {
-		return nil, fmt.Errorf("--init-from labels: task %s answers with spans of its text and has no labels; want vocabulary, gaussian or uniform, or --init-text", task.Name())
+		return nil, fmt.Errorf("--init-from labels: task %s answers with spans of its text and has no labels; want vocabulary, gaussian or uniform, or --init-text", j.Spec.Task)
 	}
 	return labels, nil
 }

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -29,8 +28,8 @@ type Job struct {
 	ModelDigest fsm.Digest
 	Tokenizer   tokenizer.Tokenizer
 	Planner     *Planner
-	EvalSplit   *dataset.Split // nil without evaluation
-	Eval        []dataset.Example
+	EvalSplits  []*dataset.Split  // one a task; none without evaluation
+	Eval        []dataset.Example // of all of them
 	Initial     *optim.State
 
 	config     []byte             // the model's config.json
@@ -101,11 +100,11 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	sampler, err := dataset.NewSampler(len(train.Train), s.BatchSize, s.MicroBatch, s.Seed)
+	sampler, err := train.sampler(s)
 	if err != nil {
 		return nil, err
 	}
-	job.Planner = &Planner{examples: train.Train, tok: job.Tokenizer, sampler: sampler, maxSource: s.MaxSourceLength, maxTarget: s.MaxTargetLength, prompt: s.PromptLength}
+	job.Planner = &Planner{examples: train.examples, tok: job.Tokenizer, sampler: sampler, maxSource: s.MaxSourceLength, maxTarget: s.MaxTargetLength, prompt: s.PromptLength}
 
 	total := s.Steps
 	if total == 0 {
@@ -114,18 +113,16 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	adam := optim.NewAdamW(s.LR, s.WeightDecay)
 	tokDigest := job.Tokenizer.Digest()
 	job.Spec = Spec{
-		Task: train.Task.Name(), Template: string(train.Template), Model: job.ModelPath, ModelDigest: job.ModelDigest.String(),
-		TokenizerDigest: fsm.Digest(tokDigest).String(), TrainDigest: fsm.Digest(train.Digest).String(), TrainExamples: len(train.Train), Shots: s.Shots,
+		Task: train.name, Template: string(train.template), Mixture: train.mixture, MixtureLimit: train.limit, Model: job.ModelPath, ModelDigest: job.ModelDigest.String(),
+		TokenizerDigest: fsm.Digest(tokDigest).String(), TrainDigest: train.digest.String(), TrainExamples: len(train.examples), Shots: s.Shots,
 		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitFrom: s.initFrom(), InitStd: s.InitStd,
 		Epochs: s.Epochs, StepsPerEpoch: sampler.StepsPerEpoch(), Steps: total, BatchSize: s.BatchSize, MicroBatch: s.MicroBatch,
 		LR: adam.LR, WarmupSteps: optim.WarmupSteps(s.Warmup, total), WeightDecay: adam.WeightDecay, Beta1: adam.Beta1, Beta2: adam.Beta2, Epsilon: adam.Eps,
 		MaxGradNorm: s.MaxGradNorm, MaxSourceLength: s.MaxSourceLength, MaxTargetLength: s.MaxTargetLength, Seed: s.Seed, EvalEvery: s.EvalEvery, EvalFirst: s.EvalFirst,
 	}
-	if job.EvalSplit != nil {
-		job.Eval = job.EvalSplit.Eval
-		job.evalTokens = make([]*coordpb.Example, len(job.Eval))
-		job.Spec.EvalSplit, job.Spec.EvalExamples = job.EvalSplit.Name, len(job.Eval)
-		job.Spec.EvalDigest = fsm.Digest(job.EvalSplit.Digest).String()
+	if job.evalTokens = make([]*coordpb.Example, len(job.Eval)); len(job.EvalSplits) > 0 {
+		job.Spec.EvalSplit, job.Spec.EvalExamples = job.EvalSplits[0].Name, len(job.Eval)
+		job.Spec.EvalDigest = digestOf(job.EvalSplits).String()
 	} else {
 		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
 	}
@@ -150,54 +147,6 @@ func openTokenizer(s Settings) (tokenizer.Tokenizer, error) {
 		return tokenizer.Open(s.Model)
 	}
 	return tokenizer.OpenFS(tiny.FS(), "embedded model")
-}
-
-// loadData reads the training split and, where there is one, the evaluation split.
-func (j *Job) loadData(s *Settings, logger *slog.Logger) (*dataset.Split, error) {
-	fsys, err := dataset.OpenDir(s.Data)
-	if err != nil {
-		return nil, err
-	}
-	task, err := dataset.Lookup(s.Task)
-	if err != nil {
-		return nil, err
-	}
-	tmpl := dataset.Template(s.Template)
-	train, err := dataset.Load(fsys, task, "train", tmpl)
-	if err != nil {
-		return nil, err
-	}
-	if j.EvalSplit, err = loadEval(fsys, task, tmpl, s, logger); err != nil {
-		return nil, err
-	}
-	if s.Shots > 0 {
-		if train, err = train.KShot(s.Shots, s.Seed); err != nil {
-			return nil, err
-		}
-	}
-	return train, nil
-}
-
-func loadEval(fsys fs.FS, task dataset.Task, tmpl dataset.Template, s *Settings, logger *slog.Logger) (*dataset.Split, error) {
-	if s.EvalEvery < 0 {
-		return nil, nil
-	}
-	name := s.EvalSplit
-	if name == "" {
-		if !dataset.HasSplit(fsys, task, "val") {
-			logger.Warn("no validation split: training goes without evaluation, and the last prompt is the one kept (--eval-split train scores the training examples)", "task", task.Name())
-			return nil, nil
-		}
-		name = "val"
-	}
-	split, err := dataset.Load(fsys, task, name, tmpl)
-	if err != nil {
-		return nil, err
-	}
-	if !split.Labeled {
-		return nil, fmt.Errorf("evaluation split %q of %s has no labels, want a labeled one such as val", name, task.Name())
-	}
-	return split, nil
 }
 
 // EvalDue says whether the state after `step` steps is to be evaluated.

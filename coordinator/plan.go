@@ -15,10 +15,16 @@ import (
 type Planner struct {
 	examples  []dataset.Example
 	tok       tokenizer.Tokenizer
-	sampler   *dataset.Sampler
+	sampler   sampler
 	maxSource int
 	maxTarget int
 	prompt    int // rows that the prompt adds to each source
+}
+
+// sampler says which examples each step sees: a dataset.Sampler, or the dataset.Mixture of several tasks.
+type sampler interface {
+	StepsPerEpoch() int64
+	Step(t int64) (epoch int64, micro [][]int)
 }
 
 // StepPlan is one step's global batch.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
@@ -18,10 +19,13 @@ type Settings struct {
 	Model     string // a directory as Transformers writes it; "" is the embedded tiny T5
 	Tokenizer string // a file or directory; "" is the model's own
 	Data      string // a directory in SuperGLUE's layout; "" is the embedded mini set
-	Task      string
+	Task      string // or several with commas between them
 	Template  string
 	EvalSplit string // "" is "val" where the data has one, else no evaluation
-	Shots     int    // train on this many examples drawn by the seed; 0 is all
+	Shots     int    // train on this many examples of each task drawn by the seed; 0 is all
+
+	Mixture      string // how several tasks are mixed, one of Mixtures; "" is proportional
+	MixtureLimit int    // examples that a task counts with at most in a proportional mixture; 0 is 2^18
 
 	Method       string
 	PromptLength int     // c, virtual tokens
@@ -80,6 +84,9 @@ func (s Settings) Validate() error {
 		{s.MaxTargetLength >= 1, "max-target-length", s.MaxTargetLength, "at least 1"},
 		{s.EvalEvery >= -1, "eval-every", s.EvalEvery, "a number of steps, 0 (every epoch) or -1 (never)"},
 		{s.Shots >= 0, "shots", s.Shots, "at least 0"},
+		{s.Mixture == "" || slices.Contains(Mixtures, s.Mixture), "mixture", s.Mixture, "one of " + strings.Join(Mixtures, ", ")},
+		{s.Mixture == "" && s.MixtureLimit == 0 || strings.Contains(s.Task, ","), "mixture", s.Mixture, "several tasks, such as --task rte,cb"},
+		{s.MixtureLimit >= 0, "mixture-limit", s.MixtureLimit, "at least 0"},
 	} {
 		if !r.ok {
 			return &SettingError{Flag: r.flag, Found: fmt.Sprint(r.got), Want: r.want}
@@ -100,6 +107,8 @@ func (e *SettingError) Error() string {
 type Spec struct {
 	Task            string  `json:"task"`
 	Template        string  `json:"template"`
+	Mixture         string  `json:"mixture,omitempty"`       // of several tasks
+	MixtureLimit    int     `json:"mixture_limit,omitempty"` // of a proportional mixture
 	Model           string  `json:"model"`
 	ModelDigest     string  `json:"model_digest"`
 	TokenizerDigest string  `json:"tokenizer_digest"`

@@ -51,11 +51,5 @@ func (s *Sampler) Step(t int64) (epoch int64, micro [][]int) {
 		s.epoch, s.perm = epoch, prng.New("dpt/dataset/sampler/v1", s.seed, uint64(epoch)).Perm(s.examples)
 	}
 	first := int(t%s.StepsPerEpoch()) * s.batch
-	batch := s.perm[first:min(first+s.batch, s.examples)]
-	for len(batch) > 0 {
-		n := min(s.micro, len(batch))
-		micro = append(micro, batch[:n:n])
-		batch = batch[n:]
-	}
-	return epoch, micro
+	return epoch, groups(s.perm[first:min(first+s.batch, s.examples)], s.micro)
 }

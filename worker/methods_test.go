@@ -13,13 +13,16 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
+// few is a small data set, which is evaluated in no time.
+var few = filepath.Join("..", "dataset", "testdata", "tasks")
+
 // Every method trains on a cluster: the same bytes from one and two workers, a prompt that differs from the first one, and a file that
 // holds what was trained, from which another job can go on.
 func TestMethodsTrain(t *testing.T) {
 	for _, method := range prompt.Methods() {
 		t.Run(method, func(t *testing.T) {
 			s := settings()
-			s.Method, s.EvalEvery = method, 0
+			s.Method, s.EvalEvery, s.Data = method, 0, few
 			s.Bottleneck = 0
 			if method == "respt" {
 				s.Bottleneck = 6
@@ -83,5 +86,42 @@ func TestMethodsTrain(t *testing.T) {
 				t.Errorf("the next job does not go on from the file (%v)", err)
 			}
 		})
+	}
+}
+
+// A prompt for two tasks: the same bytes from one and two workers, both tasks evaluated.
+func TestMixtureTrains(t *testing.T) {
+	s := settings()
+	s.Task, s.Shots, s.EvalEvery, s.Data = "copa,cb", 6, 0, few
+	var first []byte
+	for _, workers := range []int{1, 2} {
+		c := startCoordinator(t, s, workers, t.TempDir(), "")
+		for i := range workers {
+			c.startWorker(fmt.Sprint("w", i), nil)
+		}
+		out := c.finish().Out
+		if got := read(t, out, "prompt.safetensors"); first == nil {
+			first = got
+		} else if !bytes.Equal(first, got) {
+			t.Error("one and two workers end with different bytes")
+		}
+		lines := strings.Split(strings.TrimSpace(string(read(t, out, "eval.jsonl"))), "\n")
+		for _, line := range lines {
+			var e coordinator.EvalLine
+			var metrics map[string]float64
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(e.Metrics, &metrics); err != nil {
+				t.Fatal(err)
+			}
+			want := (metrics["copa.accuracy"] + (metrics["cb.accuracy"]+metrics["cb.f1_macro"])/2) / 2
+			if len(metrics) != 3 || e.Score < want-1e-9 || e.Score > want+1e-9 {
+				t.Errorf("evaluation %s, want three metrics and the score %v", line, want)
+			}
+		}
+		if len(lines) != 3 || readJob(t, out).Settings.Task != "copa,cb" {
+			t.Errorf("%d evaluations, want 3", len(lines))
+		}
 	}
 }

@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 		cfg.Out = "runs"
 	}
 	if cfg.Out == "" {
-		cfg.Out = filepath.Join("runs", strings.ToLower(s.Task))
+		cfg.Out = filepath.Join("runs", strings.ReplaceAll(strings.ToLower(s.Task), ",", "+"))
 	}
 	o.json = log.Format == "json"
 	cfg.Settings, cfg.Version = s, cli.Version()

@@ -199,6 +199,8 @@ func TestWrongUsage(t *testing.T) {
 		{"unknown flag", "dpt-coord", []string{"--node", "4"}, 2, "did you mean --nodes?"},
 		{"flag out of range", "dpt-coord", []string{"--bottleneck", "0"}, 2, "--bottleneck 0: want 1 to 1048576"},
 		{"bottleneck of a method without", "dpt-coord", []string{"--method", "pt", "--bottleneck", "4"}, 2, "--bottleneck: 4, want none with --method pt"},
+		{"task twice", "dpt-coord", []string{"--task", "rte,cb,rte"}, 2, "want one of boolq, cb"},
+		{"mixture of one task", "dpt-coord", []string{"--mixture", "equal"}, 2, "--mixture: equal, want several tasks"},
 		{"unknown task", "dpt-coord", []string{"--task", "squad"}, 2, "want one of boolq, cb"},
 		{"micro-batch beyond the batch", "dpt-coord", []string{"--batch-size", "4", "--micro-batch", "5"}, 2, "--micro-batch: 5, want 1 to the batch size, 4"},
 		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2, "reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure"},

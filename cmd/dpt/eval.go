@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/checkpoint"
@@ -29,13 +30,13 @@ type evalFlags struct {
 func runEval(ctx context.Context, args []string, std cli.IO) error {
 	f := evalFlags{split: "val", maxSource: 256, maxTarget: 128}
 	cmd := cli.NewCommand("dpt eval", "--model DIR --prompt FILE --task TASK --data DIR [--split SPLIT]",
-		"Answers a labeled split greedily and prints one JSON object: the task's metrics in percent, as SuperGLUE and the T5 code define them, and the mean token loss of the targets.")
+		"Answers a labeled split greedily and prints a JSON object for each task: the task's metrics in percent, as SuperGLUE and the T5 code define them, and the mean token loss of the targets.")
 	cmd.Examples = []cli.Example{{Command: "dpt eval --model ./t5-large --prompt runs/record/prompt.safetensors --task record --data ./superglue --split val"}}
 	f.bind(cmd)
 	g := cmd.Group("Data")
-	g.String(&f.task, "task", "one of "+commaList(dataset.Tasks())+": `TASK`", func(v string) error {
-		if _, err := dataset.Lookup(v); err != nil {
-			return fmt.Errorf("want one of %s", commaList(dataset.Tasks()))
+	g.String(&f.task, "task", "one of "+commaList(dataset.Tasks())+", or several with commas: `TASK`", func(v string) error {
+		if _, err := coordinator.Tasks(v); err != nil {
+			return fmt.Errorf("want one of %s, or several of them with commas, each once", commaList(dataset.Tasks()))
 		}
 		return nil
 	}).DefaultText("the prompt's own record")
@@ -60,7 +61,7 @@ func runEval(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.fromPrompt(cmd); err != nil {
 		return err
 	}
-	split, err := f.load()
+	splits, err := f.load()
 	if err != nil {
 		return err
 	}
@@ -69,25 +70,33 @@ func runEval(ctx context.Context, args []string, std cli.IO) error {
 		return err
 	}
 	defer func() { _ = b.Close() }()
-	texts, loss, err := f.answer(ctx, b, split.Eval)
-	if err != nil {
-		return err
-	}
-	metrics, err := split.Score(texts)
-	if err != nil {
-		return err
-	}
-	if f.predictions != "" {
-		if err := writePredictions(f.predictions, split.Eval, texts); err != nil {
+	var answers []prediction
+	for _, split := range splits {
+		texts, loss, err := f.answer(ctx, b, split.Eval)
+		if err != nil {
 			return err
 		}
+		metrics, err := split.Score(texts)
+		if err != nil {
+			return err
+		}
+		line, err := reportLine(metrics, loss, split)
+		if err != nil {
+			return err
+		}
+		if _, err := std.Out.Write(line); err != nil {
+			return err
+		}
+		name := ""
+		if len(splits) > 1 {
+			name = split.Task.Name()
+		}
+		answers = append(answers, predictionsOf(name, split.Eval, texts)...)
 	}
-	line, err := reportLine(metrics, loss, split)
-	if err != nil {
-		return err
+	if f.predictions != "" {
+		return writePredictions(f.predictions, answers)
 	}
-	_, err = std.Out.Write(line)
-	return err
+	return nil
 }
 
 // fromPrompt fills in what was not given and the prompt's file records.
@@ -110,9 +119,9 @@ func (f *evalFlags) fromPrompt(cmd *cli.Command) error {
 	return nil
 }
 
-// load reads the split and cuts it to --limit.
-func (f *evalFlags) load() (*dataset.Split, error) {
-	task, err := dataset.Lookup(f.task)
+// load reads each task's split and cuts it to --limit.
+func (f *evalFlags) load() (splits []*dataset.Split, err error) {
+	tasks, err := coordinator.Tasks(f.task)
 	if err != nil {
 		return nil, err
 	}
@@ -124,19 +133,22 @@ func (f *evalFlags) load() (*dataset.Split, error) {
 	if err != nil {
 		return nil, err
 	}
-	split, err := dataset.Load(fsys, task, f.split, template)
-	if err != nil {
-		return nil, err
+	for _, task := range tasks {
+		split, err := dataset.Load(fsys, task, f.split, template)
+		if err != nil {
+			return nil, err
+		}
+		if !split.Labeled {
+			return nil, fmt.Errorf("split %s of %s has no labels to compare with, want a labeled split (dpt predict answers without labels)", split.Name, task.Name())
+		}
+		if f.limit > 0 && f.limit < len(split.Eval) {
+			first := *split
+			first.Eval = split.Eval[:f.limit]
+			split = &first
+		}
+		splits = append(splits, split)
 	}
-	if !split.Labeled {
-		return nil, fmt.Errorf("split %s of %s has no labels to compare with, want a labeled split (dpt predict answers without labels)", split.Name, task.Name())
-	}
-	if f.limit > 0 && f.limit < len(split.Eval) {
-		first := *split
-		first.Eval = split.Eval[:f.limit]
-		split = &first
-	}
-	return split, nil
+	return splits, nil
 }
 
 // answer decodes every example and scores its target; loss is the mean over all target tokens.
@@ -186,21 +198,29 @@ func reportLine(metrics dataset.Metrics, loss float64, split *dataset.Split) ([]
 
 // prediction is a line of --predictions.
 type prediction struct {
+	Task       string   `json:"task,omitempty"` // where there are several
 	ID         string   `json:"id"`
 	Prediction string   `json:"prediction"`
 	Target     string   `json:"target,omitempty"`
 	Answers    []string `json:"answers,omitempty"`
 }
 
-func writePredictions(path string, examples []dataset.Example, texts []string) error {
+func predictionsOf(task string, examples []dataset.Example, texts []string) []prediction {
+	out := make([]prediction, len(examples))
+	for i, e := range examples {
+		out[i] = prediction{Task: task, ID: e.ID, Prediction: texts[i], Target: e.Target}
+		if len(e.Answers) > 0 {
+			out[i].Target, out[i].Answers = "", e.Answers
+		}
+	}
+	return out
+}
+
+func writePredictions(path string, predictions []prediction) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	for i, e := range examples {
-		p := prediction{ID: e.ID, Prediction: texts[i], Target: e.Target}
-		if len(e.Answers) > 0 {
-			p.Target, p.Answers = "", e.Answers
-		}
+	for _, p := range predictions {
 		if err := enc.Encode(p); err != nil {
 			return err
 		}

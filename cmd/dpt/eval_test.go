@@ -56,6 +56,30 @@ func TestEvalTakesTaskFromPrompt(t *testing.T) {
 	}
 }
 
+// A prompt for several tasks is evaluated on each.
+func TestEvalSeveralTasks(t *testing.T) {
+	p := newPrompt(t)
+	p.Metadata["task"] = "copa,cb"
+	dir := t.TempDir()
+	predictions := filepath.Join(dir, "p.jsonl")
+	out := mustRun(t, nil, "eval", "--prompt", writePrompt(t, dir, "prompt.safetensors", p), "--limit", "2", "--max-target-length", "2", "--predictions", predictions)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"task":"copa"`) || !strings.Contains(lines[1], `"task":"cb"`) || !strings.Contains(lines[1], `"f1_macro"`) {
+		t.Errorf("report %s, want a line of COPA and one of CB", out)
+	}
+	data, err := os.ReadFile(predictions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks []string
+	for _, p := range jsonLines[prediction](t, string(data)) {
+		tasks = append(tasks, p.Task)
+	}
+	if got := strings.Join(tasks, " "); got != "copa copa cb cb" {
+		t.Errorf("predictions of %s", got)
+	}
+}
+
 func TestEvalRefusesUnlabeled(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "RTE"), 0o700); err != nil {

@@ -26,7 +26,9 @@ func Bind(cmd *cli.Command, s *coordinator.Settings) *Flags {
 	g := f.group("Job")
 	g.String(&s.Model, "model", "backbone, a `DIR` as Transformers writes it (config.json, model.safetensors, tokenizer)").DefaultText("an embedded tiny T5")
 	f.data(g)
-	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", "), KnownTask)
+	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", ")+"; several with commas between them train one prompt for all", knownTasks)
+	g.Choice(&s.Mixture, "mixture", "how several tasks are mixed: by their numbers of examples (proportional) or the same of each (equal)", coordinator.Mixtures...).DefaultText("proportional")
+	g.Int(&s.MixtureLimit, "mixture-limit", "count no task with more than `K` examples in a proportional mixture", cli.AtLeast(1)).DefaultText("262144")
 	g.Int(&s.Shots, "shots", "train on `K` examples drawn by the seed (the paper takes 8, 16, 32); 0 is all", cli.AtLeast(0))
 	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
 
@@ -120,6 +122,14 @@ func Absolute(s *coordinator.Settings) error {
 			return fmt.Errorf("%s: %w", *path, err)
 		}
 		*path = abs
+	}
+	return nil
+}
+
+// knownTasks wants a task's name, or several with commas, in any case.
+func knownTasks(list string) error {
+	if _, err := coordinator.Tasks(list); err != nil {
+		return fmt.Errorf("want one of %s, or several of them with commas, each once", strings.Join(dataset.Tasks(), ", "))
 	}
 	return nil
 }
