@@ -3,6 +3,8 @@ package coordinator
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,9 +29,18 @@ type evaluation struct {
 	step    fsm.Step
 	started time.Time
 	queue   []int            // chunks to deal
-	held    map[int]*session // dealt, not returned
+	held    map[int]*holding // dealt, not returned
+	took    time.Duration    // from dealing to returning, of all that were returned
+	back    int              // how many
 	outputs []*coordpb.Output
 	missing int
+}
+
+// holding is who has a chunk.
+type holding struct {
+	by    *session
+	since time.Time
+	also  *session // who was given it because by is late; nil if nobody
 }
 
 // abandon takes back what the ended generation held.
@@ -44,7 +55,7 @@ func (e *evaluation) abandon() {
 func (c *controller) evaluate(step fsm.Step) {
 	n := len(c.job.Eval)
 	if c.eval == nil {
-		c.eval = &evaluation{step: step, started: time.Now(), held: map[int]*session{}, outputs: make([]*coordpb.Output, n)}
+		c.eval = &evaluation{step: step, started: time.Now(), held: map[int]*holding{}, outputs: make([]*coordpb.Output, n)}
 		for i := 0; i*evalChunk < n; i++ {
 			c.eval.queue = append(c.eval.queue, i)
 			c.eval.missing++
@@ -55,12 +66,16 @@ func (c *controller) evaluate(step fsm.Step) {
 	for _, s := range c.gen.ranks {
 		room[s] = evalAhead
 	}
-	for _, s := range c.eval.held {
-		room[s]--
+	for _, h := range c.eval.held {
+		room[h.by]--
+		if h.also != nil {
+			room[h.also]--
+		}
 	}
 	for round := evalAhead; round > 0; round-- {
 		for _, s := range c.gen.ranks {
 			if len(c.eval.queue) == 0 {
+				c.takeOver(room)
 				return
 			}
 			if room[s] < round {
@@ -69,13 +84,42 @@ func (c *controller) evaluate(step fsm.Step) {
 			room[s]--
 			chunk := c.eval.queue[0]
 			c.eval.queue = c.eval.queue[1:]
-			c.eval.held[chunk] = s
-			s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Evaluate{Evaluate: &coordpb.Evaluate{
-				Generation: uint64(c.gen.number), Step: int64(step), Chunk: int32(chunk), MaxNewTokens: int32(c.job.Spec.MaxTargetLength),
-				Examples: c.job.EvalExamples(chunk*evalChunk, min((chunk+1)*evalChunk, n)),
-			}}})
+			c.eval.held[chunk] = &holding{by: s, since: time.Now()}
+			c.sendChunk(s, chunk)
 		}
 	}
+}
+
+// takeOver gives chunks that take far longer than others did to workers that have nothing to do. The first answer counts; they
+// are all the same.
+func (c *controller) takeOver(room map[*session]int) {
+	e := c.eval
+	if e.back == 0 {
+		return
+	}
+	allowed := lateFloor + lateFactor*e.took/time.Duration(e.back)
+	for _, chunk := range slices.Sorted(maps.Keys(e.held)) {
+		h := e.held[chunk]
+		if h.also != nil || time.Since(h.since) < allowed {
+			continue
+		}
+		for _, s := range c.gen.ranks {
+			if room[s] == evalAhead {
+				room[s]--
+				h.also = s
+				c.logger.Warn("evaluation chunk is late; another worker computes it too", "chunk", chunk, "late", h.by.id, "worker", s.id)
+				c.sendChunk(s, chunk)
+				break
+			}
+		}
+	}
+}
+
+func (c *controller) sendChunk(s *session, chunk int) {
+	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Evaluate{Evaluate: &coordpb.Evaluate{
+		Generation: uint64(c.gen.number), Step: int64(c.eval.step), Chunk: int32(chunk), MaxNewTokens: int32(c.job.Spec.MaxTargetLength),
+		Examples: c.job.EvalExamples(chunk*evalChunk, min((chunk+1)*evalChunk, len(c.eval.outputs))),
+	}}})
 }
 
 // onEvaluation files a chunk's outputs and commits the evaluation with the last.
@@ -85,7 +129,11 @@ func (c *controller) onEvaluation(s *session, r *coordpb.EvaluationReport) {
 	}
 	e := c.eval
 	chunk := int(r.Chunk)
-	if e == nil || fsm.Step(r.Step) != e.step || e.held[chunk] != s {
+	if e == nil || fsm.Step(r.Step) != e.step || chunk >= 0 && chunk*evalChunk < len(e.outputs) && e.outputs[chunk*evalChunk] != nil {
+		return // another worker was faster
+	}
+	h := e.held[chunk]
+	if h == nil || h.by != s && h.also != s {
 		s.close(codes.InvalidArgument, "%s returns evaluation chunk %d of step %d, which it does not hold", s, chunk, r.Step)
 		return
 	}
@@ -95,6 +143,8 @@ func (c *controller) onEvaluation(s *session, r *coordpb.EvaluationReport) {
 		return
 	}
 	copy(e.outputs[from:to], r.Outputs)
+	e.took += time.Since(h.since)
+	e.back++
 	delete(e.held, chunk)
 	e.missing--
 	c.progress.Evaluated(len(e.outputs)-min(e.missing*evalChunk, len(e.outputs)), len(e.outputs))

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
@@ -159,12 +158,12 @@ func (c *controller) relieve(now time.Time) {
 		}
 		took := now.Sub(since)
 		unheard := now.Sub(time.Unix(0, s.seen.Load()))
-		allowed := lateFloor + time.Duration(float64(time.Second)*lateFactor*float64(reports.cost[r])/speeds[r])
-		switch {
-		case s.speed == 0 && !anyMeasured(g):
-			allowed = math.MaxInt64
-		case s.speed == 0:
-			allowed = lateFloor + (allowed-lateFloor)*lateUnmeasured/lateFactor
+		expected, factor := time.Duration(float64(time.Second)*float64(reports.cost[r])/speeds[r]), time.Duration(lateFactor)
+		if s.speed == 0 {
+			factor = lateUnmeasured
+			if !anyMeasured(g) {
+				expected = max(0, reports.waiting.Sub(reports.sent)) // what the others took, if they wait
+			}
 		}
 		switch {
 		case reports.got[r] != nil:
@@ -173,9 +172,9 @@ func (c *controller) relieve(now time.Time) {
 			late[r] = fmt.Errorf("not heard for %v while the others wait", unheard.Round(time.Millisecond))
 		case reports.waits[r]:
 			waiting++
-		case took > allowed:
+		case took > lateFloor+factor*expected:
 			late[r] = fmt.Errorf("%d of %d micro-batches of step %d after %v, expected all within %v", reports.done[r], len(reports.dealt[r]), first,
-				took.Round(time.Millisecond), ((allowed - lateFloor) / lateFactor).Round(time.Millisecond))
+				took.Round(time.Millisecond), expected.Round(time.Millisecond))
 		case unheard > silence && took > lateFloor:
 			late[r] = fmt.Errorf("not heard for %v while the others wait", unheard.Round(time.Millisecond))
 		default:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/worker"
 )
 
 func auditing(share float64) func(*coordinator.Config) {
@@ -167,4 +168,40 @@ func bytesOf(ids []int32) (b []byte) {
 		b = append(b, byte(id), byte(id>>8))
 	}
 	return b
+}
+
+// halting blocks a worker's evaluations.
+type halting struct {
+	worker.Backbone
+	halt func()
+}
+
+func (h *halting) Evaluate(prompt []float32, pairs []model.Pair, most int) ([][]int32, model.Result, error) {
+	h.halt()
+	return h.Backbone.Evaluate(prompt, pairs, most)
+}
+
+// A worker that hangs in an evaluation does not hold it up, nor the step after it.
+func TestWorkerStuckInAnEvaluationIsRelieved(t *testing.T) {
+	s := settings()
+	s.EvalEvery, s.EvalFirst, s.Epochs = 100, true, 1
+	prompt, job := undisturbed(t, s)
+	goOn := make(chan struct{})
+	c := startCoordinator(t, s, 2, t.TempDir(), "")
+	c.startWorker("x", nil)
+	c.startWorker("stuck", func(cfg *worker.Config) {
+		cfg.Open = func(dir string, options model.Options) (worker.Backbone, error) {
+			b, err := model.Open(dir, options)
+			if err != nil {
+				return nil, err
+			}
+			return &halting{b, func() { <-goOn }}, nil
+		}
+	})
+	c.awaitLog("evaluation chunk is late; another worker computes it too")
+	c.awaitLog("worker stands down")
+	c.awaitStep(2)
+	close(goOn)
+	c.finish()
+	c.mustEqual(prompt, job)
 }
