@@ -56,7 +56,7 @@ type plainTask struct {
 }
 
 func (t *plainTask) Do(_, worker int) {
-	if err := t.e.multiply(t.p.gemms[0], worker, t.x[worker].p, t.w.parts[0], t.y[worker].p); err != nil {
+	if err := t.e.multiply(t.p.gemms[base], worker, t.x[worker].p, t.w.parts[0], t.y[worker].p); err != nil {
 		panic(err)
 	}
 }
@@ -66,11 +66,11 @@ func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
 	l := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)}})).(*linear)
 	t := &plainTask{e: e, w: l.forward[0], p: must(e.product(productKey{in, out, e.source(), f32}))}
 	for range e.pool.Workers() {
-		x := ws.Tensor(engine.Narrow, blockRows[0], in).(*tensor)
-		e.Upload(x, normal(rand.New(rand.NewPCG(1, 2)), blockRows[0]*in))
-		t.x, t.y = append(t.x, x), append(t.y, ws.Tensor(engine.Wide, blockRows[0], out).(*tensor))
+		x := ws.Tensor(engine.Narrow, blockRows[base], in).(*tensor)
+		e.Upload(x, normal(rand.New(rand.NewPCG(1, 2)), blockRows[base]*in))
+		t.x, t.y = append(t.x, x), append(t.y, ws.Tensor(engine.Wide, blockRows[base], out).(*tensor))
 	}
-	parts := int(flops/(2*float64(blockRows[0]*in*out)) + 0.5)
+	parts := int(flops/(2*float64(blockRows[base]*in*out)) + 0.5)
 	return func() {
 		e.reserve(t.p.scratch)
 		e.pool.Run(parts, t)
@@ -135,6 +135,41 @@ func BenchmarkAttention(b *testing.B) {
 		bench(b, "backward/"+e.dtype(), 5*flops, func() {
 			e.AttentionBackward(dt[0], dt[1], dt[2], dout, out, lse, t[0], t[1], t[2], seg, bias, heads)
 		}, plain(e, ws, 768, 768, 5*flops))
+		e.Close()
+	}
+}
+
+// BenchmarkAbsorbed is the decoder's cross-attention at T5-Base's shape, by absorption: targets of 4 tokens, so 48 query rows an example.
+func BenchmarkAbsorbed(b *testing.B) {
+	const heads, d, in, targets = 12, 64, 768, 4
+	for _, half := range []bool{false, true} {
+		e := mustOpen(b, Options{BF16: half})
+		ws := e.NewWorkspace()
+		r := rand.New(rand.NewPCG(1, 2))
+		const n = benchExamples * targets
+		side, rows := ws.Tensor(engine.Narrow, n, heads*d), ws.Tensor(engine.Narrow, n*heads, in)
+		dout, out, dq := ws.Tensor(engine.Narrow, n*heads, in), ws.Tensor(engine.Narrow, n*heads, in), ws.Tensor(engine.Narrow, n*heads, in)
+		kv, dkv := ws.Tensor(engine.Narrow, benchRows, in), ws.Tensor(engine.Wide, benchRows, in)
+		lse := ws.Tensor(engine.Wide, n*heads, 1)
+		for _, t := range []engine.Tensor{side, rows, dout, kv} {
+			e.Upload(t, normal(r, t.Rows()*t.Cols()))
+			e.Scale(t, 0.05)
+		}
+		e.Zero(dkv)
+		w := must(e.NewHeads(heads, in, normal(r, heads*d*in)))
+		var q, k []engine.Span
+		for i := range benchExamples {
+			q = append(q, engine.Span{Start: i * targets * heads, Len: targets * heads})
+			k = append(k, engine.Span{Start: i * benchLength, Len: benchLength})
+		}
+		seg := ws.Segments(engine.SegmentSpec{Q: q, KV: k})
+		flops := 2 * float64(n*heads*benchLength*in)
+		limit := func(flops float64) func() { return plain(e, ws, 768, 768, flops) }
+		bench(b, "shared-forward/"+e.dtype(), 2*flops, func() { e.SharedAttentionForward(out, lse, rows, kv, seg) }, limit(2*flops))
+		bench(b, "shared-backward/"+e.dtype(), 5*flops, func() { e.SharedAttentionBackward(dq, dkv, dout, out, lse, rows, kv, seg) }, limit(5*flops))
+		project := 2 * float64(n*heads*d*in)
+		bench(b, "expand/"+e.dtype(), project, func() { e.ExpandHeads(out, side, w) }, limit(project))
+		bench(b, "contract/"+e.dtype(), project, func() { e.ContractHeads(side, rows, w) }, limit(project))
 		e.Close()
 	}
 }

@@ -67,9 +67,10 @@ func (e *Engine) multiplyGroup(t linearTask) {
 		scratch = max(scratch, p.scratch)
 	}
 	t.plan()
+	// What is copied runs in blocks of the base size at most.
 	t.xOffset = align(scratch)
-	t.yOffset = t.xOffset + align(blockRows[0]*w.k*e.source().size())
-	e.reserve(t.yOffset + blockRows[0]*w.width*t.dst.size())
+	t.yOffset = t.xOffset + align(blockRows[base]*w.k*e.source().size())
+	e.reserve(t.yOffset + blockRows[base]*w.width*t.dst.size())
 	e.linear = t
 	e.run(t.blocks*len(w.parts)*len(t.w), 2*t.x.rows*w.k*w.n*len(t.w), &e.linear)
 	e.linear = linearTask{}
@@ -86,10 +87,12 @@ func (e *Engine) fail(err error) {
 
 func align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 
-// plan cuts the rows into blocks: as many large ones as all workers can share evenly, the rest small, so that none waits long for another.
+// plan cuts the rows into blocks: three quarters into the largest, then as many smaller ones as all workers can share evenly, the rest small, so
+// that none waits long for another.
 func (t *linearTask) plan() {
 	t.counts, t.blocks = [len(blockRows)]int{}, 0
 	rows := t.x.rows
+	whole := len(t.w[0].parts)*len(t.w) == 1
 	for i, size := range blockRows {
 		if !t.has(i) {
 			continue
@@ -99,15 +102,28 @@ func (t *linearTask) plan() {
 		for j := i + 1; j < len(blockRows); j++ {
 			last = last && !t.has(j)
 		}
-		if last {
+		switch {
+		case last:
 			n = (rows + size - 1) / size
-		} else if i == 0 && len(t.w[0].parts)*len(t.w) == 1 {
+		case i < base:
+			n = 0
+			if whole && t.direct() {
+				n = rows * 3 / 4 / size
+			}
+		}
+		if i <= base && !last && whole {
 			n -= n % t.e.pool.Workers()
 		}
 		t.counts[i] = n
 		t.blocks += n
 		rows = max(0, rows-n*size)
 	}
+}
+
+// direct says whether the product takes and gives whole blocks where they lie.
+func (t *linearTask) direct() bool {
+	w := t.w[0]
+	return t.x.dt == t.products[0].key.src && t.x.ld == w.k && !t.accumulate && t.y.ld == w.width
 }
 
 // has says whether products of the i-th block size are there.

@@ -13,8 +13,11 @@ import (
 	"unsafe"
 )
 
-// blockRows are the numbers of rows that products are made for. All rows can run in blocks of the first.
-var blockRows = [...]int{64, 16, 4}
+// blockRows are the numbers of rows that products are made for, the most first. All rows can run in blocks of the base size; larger ones stream
+// weights through the caches less often.
+var blockRows = [...]int{256, 64, 16, 4}
+
+const base = 1
 
 // productKey names products x[·,k]·w[k,n].
 type productKey struct {
@@ -54,17 +57,20 @@ func (e *Engine) product(key productKey) (*product, error) {
 		if err != nil {
 			return nil, err
 		}
-		like = p.gemms[0]
+		like = p.gemms[base]
 	}
 	p := &product{key: key}
 	var err error
-	if p.gemms[0], err = e.newGEMM(key, blockRows[0], like); err != nil {
+	if p.gemms[base], err = e.newGEMM(key, blockRows[base], like); err != nil {
 		return nil, err
 	}
 	e.products[key] = p // Close frees its gemms from here on
-	for i := 1; i < len(blockRows); i++ {
-		// Where the library has no such product for this layout, larger blocks do.
-		if p.gemms[i], err = e.newGEMM(key, blockRows[i], p.gemms[0]); err != nil {
+	for i, rows := range blockRows {
+		if i == base {
+			continue
+		}
+		// Where the library has no such product for this layout, other blocks do.
+		if p.gemms[i], err = e.newGEMM(key, rows, p.gemms[base]); err != nil {
 			p.gemms[i] = nil
 		}
 	}
@@ -91,11 +97,11 @@ func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gem
 	return g, nil
 }
 
-// probe drops the block sizes whose results differ in any bit from the first's, and notes the results. Its operands are such that each sum is 0 in exact
+// probe drops the block sizes whose results differ in any bit from the base's, and notes a base block's results. Its operands are such that each sum is 0 in exact
 // arithmetic: what is left is rounding, which shows the order of summation even in a bfloat16 result.
 func (e *Engine) probe(p *product) error {
 	k, n, rows := p.key.k, p.key.n, blockRows[0]
-	size := int(C.dpt_gemm_packed_size(p.gemms[0]))
+	size := int(C.dpt_gemm_packed_size(p.gemms[base]))
 	w, weights := e.alloc(4*k*n), e.alloc(size)
 	x := e.alloc(rows * k * p.key.src.size())
 	y := e.alloc(2 * rows * n * p.key.dst.size())
@@ -135,35 +141,39 @@ func (e *Engine) probe(p *product) error {
 	}
 	var b *C.dpt_packed
 	if err := call(func() bool {
-		b = C.dpt_pack(p.gemms[0], 0, (*C.float)(w), C.long(n), 1, weights)
+		b = C.dpt_pack(p.gemms[base], 0, (*C.float)(w), C.long(n), 1, weights)
 		return b != nil
 	}); err != nil {
 		return err
 	}
 	defer C.dpt_packed_free(b)
-	bytesOf := func(half int) []byte {
-		size := rows * n * p.key.dst.size()
-		return unsafe.Slice((*byte)(y), 2*size)[half*size:][:size]
-	}
-	want := bytesOf(0)
-	for i, g := range p.gemms {
-		if g == nil {
-			continue
-		}
-		got := bytesOf(min(i, 1))
+	rowBytes := n * p.key.dst.size()
+	results := unsafe.Slice((*byte)(y), 2*rows*rowBytes)
+	want, got := results[:rows*rowBytes], results[rows*rowBytes:]
+	run := func(i int, to []byte) error {
 		for at := 0; at < rows; at += blockRows[i] {
-			xs := unsafe.Add(x, at*k*p.key.src.size())
-			ys := unsafe.Pointer(&got[at*n*p.key.dst.size()])
-			if err := e.multiply(g, 0, xs, b, ys); err != nil {
+			if err := e.multiply(p.gemms[i], 0, unsafe.Add(x, at*k*p.key.src.size()), b, unsafe.Pointer(&to[at*rowBytes])); err != nil {
 				return err
 			}
+		}
+		return nil
+	}
+	if err := run(base, want); err != nil {
+		return err
+	}
+	for i, g := range p.gemms {
+		if g == nil || i == base {
+			continue
+		}
+		if err := run(i, got); err != nil {
+			return err
 		}
 		if !bytes.Equal(got, want) {
 			C.dpt_gemm_free(g)
 			p.gemms[i] = nil
 		}
 	}
-	e.probes.Write(want)
+	e.probes.Write(want[:blockRows[base]*rowBytes])
 	return nil
 }
 
@@ -261,7 +271,7 @@ func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
 func (t *packTask) gemm(i, j int) *C.dpt_gemm {
 	p := t.weights[i]
 	_, n := p.cols(j)
-	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[0]
+	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[base]
 }
 
 // place is what a part packs: its orientation and number, where its first element is in w, and how far rows and columns are apart there.
