@@ -34,8 +34,11 @@ const (
 
 // validateStart checks the method and where the prompt starts from.
 func (s Settings) validateStart() error {
+	if s.Method == FineTuning {
+		return s.validateFineTuning()
+	}
 	if err := prompt.Known(s.Method); err != nil {
-		return &SettingError{Flag: "method", Found: s.Method, Want: "one of " + strings.Join(prompt.Methods(), ", ")}
+		return &SettingError{Flag: "method", Found: s.Method, Want: "one of " + strings.Join(Methods(), ", ")}
 	}
 	if s.Bottleneck > 0 && prompt.DefaultBottleneck(s.Method, 1, 1) == 0 {
 		return &SettingError{Flag: "bottleneck", Found: fmt.Sprint(s.Bottleneck), Want: "none with --method " + s.Method}
@@ -63,6 +66,8 @@ func (s Settings) validateStart() error {
 // initFrom says where the prompt starts from: one of InitFroms, "text" or "file".
 func (s Settings) initFrom() string {
 	switch {
+	case s.Method == FineTuning:
+		return "model"
 	case s.Init != "":
 		return "file"
 	case s.InitText != "":
@@ -77,15 +82,11 @@ func (s Settings) initFrom() string {
 
 // initialize makes the state before the first step and names the job.
 func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
-	conf := j.Spec.Prompt()
-	if err := conf.Validate(); err != nil {
-		return err
-	}
-	j.Spec.Parameters = conf.Size()
-	params, err := j.firstParams(s, conf, m)
+	params, err := j.parameters(s, m)
 	if err != nil {
 		return err
 	}
+	j.Spec.Parameters = len(params)
 	j.Initial = optim.NewState(params)
 	state, err := j.Initial.MarshalBinary()
 	if err != nil {
@@ -99,6 +100,18 @@ func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
 	spec := fsm.Sum(j.Spec.Canonical())
 	j.ID = hex.EncodeToString(spec[:4]) + "-" + hex.EncodeToString(nonce[:])
 	return nil
+}
+
+// parameters are those that training starts from.
+func (j *Job) parameters(s Settings, m *checkpoint.Model) ([]float32, error) {
+	if j.Spec.fineTunes() {
+		return j.allWeights(m)
+	}
+	conf := j.Spec.Prompt()
+	if err := conf.Validate(); err != nil {
+		return nil, err
+	}
+	return j.firstParams(s, conf, m)
 }
 
 func (j *Job) firstParams(s Settings, conf prompt.Config, m *checkpoint.Model) (params []float32, err error) {

@@ -32,6 +32,7 @@ type Job struct {
 	Eval        []dataset.Example // of all of them
 	Initial     *optim.State
 
+	layout     []t5.Parameter     // of the trained weights, in full fine-tuning
 	config     []byte             // the model's config.json
 	vocabulary int                // rows of the model's table of embeddings
 	evalTokens []*coordpb.Example // of Eval, as far as asked for
@@ -65,6 +66,9 @@ func (j *Job) Plan(t fsm.Step) *StepPlan {
 func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
+	}
+	if s.Method == FineTuning {
+		s.PromptLength = 0
 	}
 	job := &Job{}
 	m, err := openModel(s.Model)
@@ -126,7 +130,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	} else {
 		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
 	}
-	if s.Bottleneck == 0 {
+	if s.Bottleneck == 0 && !job.Spec.fineTunes() {
 		job.Spec.Bottleneck = prompt.DefaultBottleneck(s.Method, config.DModel, s.PromptLength)
 	}
 	return job, job.initialize(s, m)

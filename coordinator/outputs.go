@@ -21,6 +21,7 @@ import (
 //	prompt.safetensors   the prompt and the tensors it is made of (A and B): the best on the evaluation split, or the last where there is none
 //	final.safetensors    the same after the last step
 //	adapter/             prompt.safetensors as a Hugging Face PEFT adapter
+//	model/, final/       instead of these three, in full fine-tuning: see models
 //	metrics.jsonl        a line per committed step
 //	eval.jsonl           a line per evaluation
 //	job.json             the resolved settings, digests and how it ended
@@ -168,8 +169,11 @@ func (o *outputs) describe(m *fsm.Machine, version string) error {
 	return checkpoint.WriteFileAtomic(filepath.Join(o.dir, "job.json"), append(data, '\n'))
 }
 
-// prompts writes the trained prompts.
+// prompts writes what was trained.
 func (o *outputs) prompts(m *fsm.Machine) error {
+	if o.job.Spec.fineTunes() {
+		return o.models(m)
+	}
 	final, err := o.prompt(m.State(), m.Step())
 	if err != nil {
 		return err

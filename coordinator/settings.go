@@ -69,7 +69,7 @@ func (s Settings) Validate() error {
 	}
 	fin := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 	for _, r := range []rule{
-		{s.PromptLength >= 1 && s.PromptLength <= 1<<16, "prompt-length", s.PromptLength, "1 to 65536"},
+		{(s.PromptLength >= 1 || s.Method == FineTuning) && s.PromptLength <= 1<<16, "prompt-length", s.PromptLength, "1 to 65536"},
 		{s.Bottleneck >= 0 && s.Bottleneck <= 1<<20, "bottleneck", s.Bottleneck, "0 (the method's own) to 1048576"},
 		{fin(s.InitStd) && s.InitStd > 0, "init-std", s.InitStd, "a positive number"},
 		{s.Epochs >= 1, "epochs", s.Epochs, "at least 1"},

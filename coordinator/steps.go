@@ -38,7 +38,7 @@ func (c *controller) plan(step, total fsm.Step) {
 
 // commits says whether step t is one that commits itself and those before it.
 func (c *controller) commits(t fsm.Step) bool {
-	return int64(t)%c.cfg.CommitEvery == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
+	return int64(t)%c.job.Spec.commitEvery(c.cfg.CommitEvery) == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
 }
 
 // attaches is the rank that attaches the state to its report of step t, in turn; -1 if the step does not commit.
@@ -46,7 +46,7 @@ func (c *controller) attaches(t fsm.Step) int {
 	if !c.commits(t) {
 		return -1
 	}
-	return int(int64(t)/c.cfg.CommitEvery) % len(c.gen.ranks)
+	return int(int64(t)/c.job.Spec.commitEvery(c.cfg.CommitEvery)) % len(c.gen.ranks)
 }
 
 func (c *controller) sendPlan(t fsm.Step) {

@@ -4,6 +4,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
@@ -69,6 +70,10 @@ type Backbone struct {
 	eng    engine.Engine
 	t5     *t5.Model
 	grad   []float64
+
+	opt  Options
+	tied bool          // the output projection is the embedding table
+	full *fullTraining // nil until asked for
 }
 
 // Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny model.
@@ -123,7 +128,7 @@ func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt 
 		eng.Close()
 		return nil, err
 	}
-	return &Backbone{name: name, digest: digest, own: own, why: why, eng: eng, t5: m}, nil
+	return &Backbone{name: name, digest: digest, own: own, why: why, eng: eng, t5: m, opt: opt, tied: t5.Tied(w)}, nil
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -149,7 +154,7 @@ func (b *Backbone) Numerics() string { return numerics(b.own) }
 func (b *Backbone) Digest() [32]byte { return b.digest }
 
 // Close frees the engine. The Backbone is not used afterwards.
-func (b *Backbone) Close() error { return b.eng.Close() }
+func (b *Backbone) Close() error { return errors.Join(b.full.close(), b.eng.Close()) }
 
 // LossGrad returns the losses of pairs and the gradient of their sum with respect to prompt, of its shape.
 // An invalid pair, or one whose loss or gradient is not finite, is an error that names its index.

@@ -13,17 +13,14 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
-	"github.com/dptune/dpt/model/prompt"
 )
 
-// trainer holds what a step needs: the backbone, the prompt's graph, the trainer state and the accumulator.
+// trainer holds what a step needs: what is trained, the trainer state and the accumulator.
 type trainer struct {
 	job         string
-	backbone    Backbone
 	id          string // of this worker
 	mark        func(point string)
-	conf        prompt.Config
-	graph       *prompt.Graph
+	subject     subject
 	adam        optim.AdamW
 	schedule    optim.Linear
 	maxNorm     float64
@@ -61,20 +58,13 @@ func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
 	if spec == nil {
 		return nil, errors.New("welcome without a training specification")
 	}
-	conf := prompt.Config{Method: spec.Method, Dim: int(spec.Dim), Length: int(spec.Length), Bottleneck: int(spec.Bottleneck)}
-	if err := conf.Validate(); err != nil {
-		return nil, err
-	}
-	if b.Dim() != conf.Dim {
-		return nil, fmt.Errorf("the job's prompt has %d dimensions, model %s has d_model %d", conf.Dim, b.Name(), b.Dim())
-	}
-	graph, err := prompt.NewGraph(conf)
+	what, err := newSubject(b, spec)
 	if err != nil {
 		return nil, err
 	}
-	n := conf.Size()
+	n := what.size()
 	return &trainer{
-		job: w.JobId, backbone: b, id: own.ID, mark: own.mark, conf: conf, graph: graph,
+		job: w.JobId, id: own.ID, mark: own.mark, subject: what,
 		adam:     optim.AdamW{LR: spec.LearningRate, Beta1: spec.Beta1, Beta2: spec.Beta2, Eps: spec.Epsilon, WeightDecay: spec.WeightDecay},
 		schedule: optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps}, maxNorm: spec.MaxGradNorm,
 		stepTimeout: time.Duration(w.StepTimeoutMs) * time.Millisecond,
@@ -88,8 +78,8 @@ func (t *trainer) restore(data []byte, step int64) error {
 	if err := s.UnmarshalBinary(data); err != nil {
 		return err
 	}
-	if s.Step != step || len(s.Params) != t.conf.Size() {
-		return fmt.Errorf("state after step %d with %d parameters, want step %d and %d", s.Step, len(s.Params), step, t.conf.Size())
+	if s.Step != step || len(s.Params) != t.subject.size() {
+		return fmt.Errorf("state after step %d with %d parameters, want step %d and %d", s.Step, len(s.Params), step, t.subject.size())
 	}
 	if plantedRestore != nil {
 		s = plantedRestore(t.state, s)
@@ -226,20 +216,14 @@ func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contributio
 	}
 	t.work.took += time.Since(began)
 	for _, e := range mb.Examples {
-		t.work.cost += int64(len(e.Source) + t.conf.Length + len(e.Target))
+		t.work.cost += int64(len(e.Source) + t.subject.rows() + len(e.Target))
 	}
 	t.kept.keep(key, c)
 	return c, nil
 }
 
 func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens int, grad []float32, err error) {
-	pairs := pairsOf(examples)
-	loss, grad, err = t.graph.Gradient(t.state.Params, func(rows []float32) (float64, []float32, error) {
-		res, d, err := t.backbone.LossGrad(rows, pairs)
-		tokens = res.Tokens
-		return res.Loss, d, err
-	})
-	return loss, tokens, grad, err
+	return t.subject.lossGrad(t.state.Params, pairsOf(examples))
 }
 
 // blame finds the example that makes a micro-batch fail, so that the error can name it. The numbers of an example
@@ -290,11 +274,7 @@ func (t *trainer) evaluate(e *coordpb.Evaluate) (*coordpb.EvaluationReport, erro
 	if e.Step != t.state.Step {
 		return nil, fmt.Errorf("evaluation of step %d, this worker is after step %d", e.Step, t.state.Step)
 	}
-	rows, err := t.graph.Embeddings(t.state.Params)
-	if err != nil {
-		return nil, err
-	}
-	outputs, score, err := t.backbone.Evaluate(rows, pairsOf(e.Examples), int(e.MaxNewTokens))
+	outputs, score, err := t.subject.evaluate(t.state.Params, pairsOf(e.Examples), int(e.MaxNewTokens))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate step %d: %w", e.Step, err)
 	}

@@ -23,8 +23,9 @@ type summary struct {
 	EvalBefore      json.RawMessage `json:"eval_before,omitempty"`
 	EvalAfter       json.RawMessage `json:"eval_after,omitempty"`
 	PromptStep      int64           `json:"prompt_step"`
-	Prompt          string          `json:"prompt"`
-	Adapter         string          `json:"adapter"`
+	Prompt          string          `json:"prompt,omitempty"`
+	Adapter         string          `json:"adapter,omitempty"`
+	Model           string          `json:"model,omitempty"` // in their place, after full fine-tuning
 	StateDigest     string          `json:"state_digest"`
 }
 
@@ -33,6 +34,10 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
 	sum := summary{Steps: int64(res.Steps), TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
 		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
+	what := "prompt"
+	if s.Method == coordinator.FineTuning {
+		what, sum.Prompt, sum.Adapter, sum.Model = "model", "", "", filepath.Join(res.Out, "model")
+	}
 	var before, after *fsm.Evaluation
 	if n := len(res.Evaluations); n > 0 {
 		before = &res.Evaluations[0]
@@ -53,7 +58,7 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 	fmt.Fprintf(&b, "Done: step %d, epoch %d. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
 	fmt.Fprintf(&b, "  training loss    %.4f in the first epoch, %.4f in the last\n", first.Mean(), last.Mean())
 	if before != nil {
-		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best prompt (step %d):\n", before.Examples, before.Split, res.PromptStep)
+		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best %s (step %d):\n", before.Examples, before.Split, what, res.PromptStep)
 		fmt.Fprintf(&b, "  loss             %.4f -> %.4f\n", before.Loss, after.Loss)
 		var from, to dataset.Metrics
 		if err := errors.Join(json.Unmarshal(before.Metrics, &from), json.Unmarshal(after.Metrics, &to)); err != nil {
@@ -64,7 +69,12 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f\n", m.Name, m.Value, now)
 		}
 	}
-	fmt.Fprintf(&b, "Prompt:  %s\nAdapter: %s (for Hugging Face PEFT)\nDetails: %s\n", sum.Prompt, sum.Adapter, filepath.Join(res.Out, "{job.json,metrics.jsonl,eval.jsonl}"))
+	if sum.Model != "" {
+		fmt.Fprintf(&b, "Model:   %s (for Transformers)\n", sum.Model)
+	} else {
+		fmt.Fprintf(&b, "Prompt:  %s\nAdapter: %s (for Hugging Face PEFT)\n", sum.Prompt, sum.Adapter)
+	}
+	fmt.Fprintf(&b, "Details: %s\n", filepath.Join(res.Out, "{job.json,metrics.jsonl,eval.jsonl}"))
 	fmt.Fprintf(&b, "Next:    %s\n", nextCommand(s, sum))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -73,7 +83,9 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 // nextCommand scores the prompt again with dpt, which lies beside this program.
 func nextCommand(s coordinator.Settings, sum summary) string {
 	command := []string{filepath.Join(filepath.Dir(os.Args[0]), "dpt"), "eval"}
-	if s.Model != "" {
+	if sum.Model != "" {
+		command = append(command, "--model", sum.Model)
+	} else if s.Model != "" {
 		command = append(command, "--model", s.Model)
 	}
 	if s.Data != "" {
@@ -83,5 +95,10 @@ func nextCommand(s coordinator.Settings, sum summary) string {
 	if split == "" {
 		split = "train"
 	}
-	return strings.Join(append(command, "--prompt", sum.Prompt, "--split", split), " ")
+	if sum.Prompt != "" {
+		command = append(command, "--prompt", sum.Prompt)
+	} else {
+		command = append(command, "--task", s.Task)
+	}
+	return strings.Join(append(command, "--split", split), " ")
 }

@@ -145,6 +145,9 @@ func (r *Runner) settings(run Run) coordinator.Settings {
 		s.PromptLength = run.PromptLength
 	}
 	s.Bottleneck = run.Bottleneck
+	if s.Method == coordinator.FineTuning && s.LR == coordinator.DefaultSettings().LR {
+		s.LR = coordinator.FineTuningLR // nobody has chosen one, and a prompt's would not do
+	}
 	return s
 }
 

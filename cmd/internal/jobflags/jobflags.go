@@ -10,7 +10,6 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/dataset"
-	"github.com/dptune/dpt/model/prompt"
 )
 
 // Flags are a job's flags bound to its settings.
@@ -33,7 +32,7 @@ func Bind(cmd *cli.Command, s *coordinator.Settings) *Flags {
 	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
 
 	g = f.group("Prompt")
-	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) or svd (P = U·ReLU(Σ)·V, the paper's rank probe)", prompt.Methods()...)
+	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) svd (P = U·ReLU(Σ)·V, the paper's rank probe), or ft (full fine-tuning: all weights of the model, no prompt)", coordinator.Methods()...)
 	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
 	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
 	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
@@ -72,7 +71,7 @@ func (f *Flags) training() {
 	g.Int64(&s.Steps, "steps", "optimizer steps; 0 is by --epochs", cli.AtLeast(int64(0)))
 	g.Int(&s.BatchSize, "batch-size", "examples of a global batch, over all workers", cli.Between(1, 1<<16))
 	g.Int(&s.MicroBatch, "micro-batch", "examples that a worker computes at a time, at most --batch-size", cli.AtLeast(1))
-	g.Float(&s.LR, "lr", "learning rate after warm-up", cli.AtLeast(0.0))
+	g.Float(&s.LR, "lr", "learning rate after warm-up; with --method ft the default is 0.0001", cli.AtLeast(0.0))
 	g.Float(&s.Warmup, "warmup", "warm-up: above 1 a number of steps, else a share of all; the rate then falls linearly to 0", cli.AtLeast(0.0))
 	g.Float(&s.WeightDecay, "weight-decay", "AdamW's decoupled weight decay", cli.AtLeast(0.0))
 	g.Float(&s.MaxGradNorm, "max-grad-norm", "clip the gradient's global norm; 0 does not", cli.AtLeast(0.0))
@@ -89,6 +88,9 @@ func (f *Flags) training() {
 func (f *Flags) Check() error {
 	if !f.cmd.Changed("micro-batch") {
 		f.s.MicroBatch = min(f.s.MicroBatch, f.s.BatchSize)
+	}
+	if f.s.Method == coordinator.FineTuning && !f.cmd.Changed("lr") {
+		f.s.LR = coordinator.FineTuningLR
 	}
 	var bad *coordinator.SettingError
 	if err := f.s.Validate(); errors.As(err, &bad) {

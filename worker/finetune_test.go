@@ -1,0 +1,76 @@
+package worker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/t5"
+)
+
+// Full fine-tuning on a cluster: the same bytes from one and two workers, every weight moves, the loss falls, and what is written is a model from which
+// another job can start.
+func TestFineTuning(t *testing.T) {
+	s := settings()
+	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = coordinator.FineTuning, 0, 2e-3, 0, 2
+	train := func(s coordinator.Settings, workers int) (dir string) {
+		c := startCoordinator(t, s, workers, t.TempDir(), "")
+		for i := range workers {
+			c.startWorker(fmt.Sprint("w", i), nil)
+		}
+		return c.finish().Out
+	}
+	one, two := train(s, 1), train(s, 2)
+	for _, name := range []string{"final/model.safetensors", "model/model.safetensors", "final/tokenizer_config.json"} {
+		if !bytes.Equal(read(t, one, name), read(t, two, name)) {
+			t.Errorf("one and two workers end with different bytes of %s", name)
+		}
+	}
+	m, err := checkpoint.OpenModel(filepath.Join(one, "final"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	cfg, err := t5.ParseConfig(m.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights, err := t5.ReadAll(cfg, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range cfg.Parameters(t5.Tied(m)) {
+		if at := p.Offset; slices.Equal(weights[at:at+p.Size()], job.Initial.Params[at:at+p.Size()]) {
+			t.Errorf("%s is as it was before training", p.Name)
+		}
+	}
+	if f := readJob(t, one); f.Settings.Parameters != len(weights) || f.Settings.Method != "ft" || f.Settings.PromptLength != 0 || f.Settings.InitFrom != "model" {
+		t.Errorf("job.json says %+v", f.Settings)
+	}
+	var losses []float64
+	for line := range strings.Lines(string(read(t, one, "eval.jsonl"))) {
+		var e coordinator.EvalLine
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		losses = append(losses, e.Loss)
+	}
+	if len(losses) != s.Epochs+1 || losses[s.Epochs] > 0.7*losses[0] {
+		t.Errorf("evaluation losses %v, want %d, the last much below the first", losses, s.Epochs+1)
+	}
+	s.Model = filepath.Join(one, "final")
+	next, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+	if err != nil || !slices.Equal(next.Initial.Params, weights) {
+		t.Errorf("the next job does not start from the model (%v)", err)
+	}
+}
