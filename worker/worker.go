@@ -93,7 +93,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			*c = insecure.NewCredentials()
 		}
 	}
-	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger,
+	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger, MaxMessageBytes: maxMessage,
 		ServerOptions: []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
 		DialOptions:   append(cfg.dialOptions(), grpc.WithTransportCredentials(w.Credentials.RingClient)),
 		Refusal:       func(addr string) error { return refusal(w.Credentials.RingClient, addr) }}); err != nil {
