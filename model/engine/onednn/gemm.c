@@ -40,6 +40,7 @@ struct dpt_gemm {
 	dnnl_primitive_desc_t pd;
 	dnnl_primitive_t primitive;
 	md_ref weights, scratchpad; // owned by pd
+	int dt; // of the weights
 	struct worker {
 		dnnl_memory_t x, y, scratch;
 	} *workers;
@@ -164,6 +165,7 @@ dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, co
 		return NULL;
 	}
 	g->d = d;
+	g->dt = src;
 	TRY(matmul(d, &g->pd, m, k, n, types[src], types[dst], like ? like->weights : NULL));
 	g->weights = dnnl_primitive_desc_query_md(g->pd, dnnl_query_weights_md, 0);
 	g->scratchpad = dnnl_primitive_desc_query_md(g->pd, dnnl_query_scratchpad_md, 0);
@@ -202,6 +204,33 @@ const char *dpt_gemm_info(const dpt_gemm *g) {
 
 size_t dpt_gemm_scratch(const dpt_gemm *g) { return dnnl_memory_desc_get_size(g->scratchpad); }
 size_t dpt_gemm_packed_size(const dpt_gemm *g) { return dnnl_memory_desc_get_size(g->weights); }
+
+int dpt_gemm_layout(const dpt_gemm *g, dpt_layout *l) {
+	md_ref md = g->weights;
+#if DNNL_VERSION_MAJOR >= 3
+	dnnl_format_kind_t kind;
+	dnnl_dims_t *dims, *padded, *strides, *blocks, *idxs;
+	int inner;
+	if (dnnl_memory_desc_query(md, dnnl_query_format_kind, &kind) || kind != dnnl_blocked || dnnl_memory_desc_query(md, dnnl_query_dims, &dims) ||
+	    dnnl_memory_desc_query(md, dnnl_query_padded_dims, &padded) || dnnl_memory_desc_query(md, dnnl_query_strides, &strides) ||
+	    dnnl_memory_desc_query(md, dnnl_query_inner_nblks_s32, &inner) || dnnl_memory_desc_query(md, dnnl_query_inner_blks, &blocks) ||
+	    dnnl_memory_desc_query(md, dnnl_query_inner_idxs, &idxs))
+		return 0;
+	const dnnl_dim_t *d = *dims, *p = *padded, *s = *strides, *b = *blocks, *i = *idxs;
+#else
+	if (md->format_kind != dnnl_blocked || md->extra.flags != dnnl_memory_extra_flag_none) return 0;
+	const dnnl_dim_t *d = md->dims, *p = md->padded_dims, *s = md->format_desc.blocking.strides;
+	const dnnl_dim_t *b = md->format_desc.blocking.inner_blks, *i = md->format_desc.blocking.inner_idxs;
+	int inner = md->format_desc.blocking.inner_nblks;
+#endif
+	*l = (dpt_layout){.k = d[0], .n = d[1], .kpad = p[0], .nb = p[1], .v = 1, .dt = g->dt};
+	if (inner == 0) return s[1] == 1 && s[0] == d[1]; // plain
+	// Blocks of columns, in them blocks of rows, in those perhaps runs of rows.
+	if (inner > 3 || inner < 2 || i[0] != 0 || i[1] != 1 || (inner == 3 && i[2] != 0)) return 0;
+	l->nb = b[1];
+	if (inner == 3) l->v = b[2];
+	return s[0] == b[0] * l->nb * l->v && s[1] == l->kpad * l->nb;
+}
 
 int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, void *y, void *scratch) {
 	one_thread();
@@ -249,18 +278,33 @@ out:
 	return failed;
 }
 
-dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory) {
-	one_thread();
+dpt_packed *dpt_packed_at(const dpt_gemm *g, void *memory) {
 	dpt_packed *p = calloc(1, sizeof *p);
 	if (!p) {
 		fail("pack", dnnl_out_of_memory);
 		return NULL;
 	}
 	TRY(dnnl_memory_create(&p->memory, g->weights, g->d->engine, memory));
-	if (!dpt_repack(p, g, worker, w, rs, cs)) return p;
+	return p;
 out:
 	dpt_packed_free(p);
 	return NULL;
+}
+
+int dpt_packed_move(dpt_packed *p, void *memory) {
+	TRY(dnnl_memory_set_data_handle(p->memory, memory));
+	return 0;
+out:
+	return 1;
+}
+
+dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory) {
+	dpt_packed *p = dpt_packed_at(g, memory);
+	if (p && dpt_repack(p, g, worker, w, rs, cs)) {
+		dpt_packed_free(p);
+		return NULL;
+	}
+	return p;
 }
 
 void dpt_packed_free(dpt_packed *p) {

@@ -11,6 +11,13 @@ typedef struct dpt_dnnl dpt_dnnl;
 typedef struct dpt_gemm dpt_gemm;
 typedef struct dpt_packed dpt_packed;
 
+// dpt_layout says where packed weights b[k,n] of type dt have element (i, j): at (j/nb)*kpad*nb + (i/v)*nb*v + (j%nb)*v + i%v. Where j reaches beyond
+// n or i beyond k, zeros are.
+typedef struct {
+	long k, n, kpad, nb, v;
+	int dt;
+} dpt_layout;
+
 // Functions return NULL or nonzero on failure and leave the reason in dpt_dnnl_error, which is the calling thread's.
 const char *dpt_dnnl_error(void);
 
@@ -31,6 +38,8 @@ const char *dpt_gemm_info(const dpt_gemm *g);
 size_t dpt_gemm_scratch(const dpt_gemm *g);
 // dpt_gemm_packed_size is the size of packed weights in bytes.
 size_t dpt_gemm_packed_size(const dpt_gemm *g);
+// dpt_gemm_layout returns whether packed weights lie as a dpt_layout can say, and how.
+int dpt_gemm_layout(const dpt_gemm *g, dpt_layout *l);
 // dpt_gemm_run multiplies on the calling thread. No two callers use the same worker at a time.
 int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, void *y, void *scratch);
 
@@ -38,6 +47,9 @@ int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, vo
 dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory);
 // dpt_repack puts other values into what dpt_pack made for g or one like it.
 int dpt_repack(dpt_packed *p, const dpt_gemm *g, int worker, const float *w, long rs, long cs);
+// dpt_packed_at takes memory, whatever is in it, for b packed for g; dpt_packed_move takes other memory from then on.
+dpt_packed *dpt_packed_at(const dpt_gemm *g, void *memory);
+int dpt_packed_move(dpt_packed *p, void *memory);
 void dpt_packed_free(dpt_packed *p);
 
 #endif

@@ -8,7 +8,7 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// heads is a weight with a block W_h [d, in] per head, each packed in both orientations.
+// heads is a weight with a block W_h [d, in] per head.
 type heads struct {
 	d, in    int
 	expand   []*packed // [d, in]

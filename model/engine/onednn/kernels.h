@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "gemm.h" // DPT_F32, DPT_BF16
+#include "gemm.h" // DPT_F32, DPT_BF16, dpt_layout
 
 // dpt_mat is a matrix whose element (i, j) is the (i*ld + j)-th of p, of type dt.
 typedef struct {
@@ -101,6 +101,11 @@ typedef struct {
 	void (*gain_gradient)(const dpt_gain_gradient *a, long from, long to);
 	void (*bias_gradient)(const dpt_attn *a, long head, long segments, void *scratch);
 	size_t (*bias_gradient_scratch)(const dpt_attn *a, long queries, long keys);
+	// Columns [first, last) of weights, first a multiple of the layout's nb, last too or n: column j is the to->k numbers from w + j*ld on. Padding
+	// becomes zero.
+	void (*pack)(const dpt_layout *to, void *dst, const float *w, long ld, long first, long last);
+	// Transposed, without padding: element (at+i, j) of dst becomes (i0+j, j0+i) of src, for `rows` i and all columns j of dst. The types are the same.
+	void (*turn)(const dpt_layout *from, const void *src, long i0, long j0, long rows, const dpt_layout *to, void *dst, long at);
 	// For tests: y = exp(x), log(x), tanh(x).
 	void (*exp)(float *y, const float *x, long n);
 	void (*log)(float *y, const float *x, long n);

@@ -208,6 +208,7 @@ static void test_tanh(float *y, const float *x, long n) { EACH(n) storef(y, j, m
 #include "product_impl.h"
 #include "attention_impl.h"
 #include "train_impl.h"
+#include "pack_impl.h"
 
 const dpt_kernels TABLE = {
 	.name = NAME,
@@ -220,6 +221,8 @@ const dpt_kernels TABLE = {
 	.gain_gradient = gain_gradient,
 	.bias_gradient = bias_gradient,
 	.bias_gradient_scratch = bias_gradient_scratch,
+	.pack = pack,
+	.turn = turn,
 	.exp = test_exp,
 	.log = test_log,
 	.tanh = test_tanh,

@@ -7,12 +7,14 @@ package onednn
 import "C"
 
 import (
+	"errors"
 	"unsafe"
 
 	"github.com/dptune/dpt/model/engine"
 )
 
-// linearTask computes y = x·w or y += x·w, a block of rows with a part of w at a time, for each weight of a group. Operands that are not as the
+// linearTask computes y = x·w or y += x·w, a block of rows with a part of w at a time, for each weight of a group. Where w is a transpose without memory
+// of its own, a worker packs a part of it, a panel, into scratch memory and multiplies a chunk of blocks with it. Operands that are not as the
 // product wants them (another type, rows apart, too few rows) are copied through scratch memory.
 type linearTask struct {
 	e            *Engine
@@ -25,8 +27,9 @@ type linearTask struct {
 	products [2]*product // for all parts of w but the last, and for the last
 	counts   [len(blockRows)]int
 	blocks   int
+	chunks   int // of blocks, that a panel's parts are
 
-	xOffset, yOffset int // in a worker's scratch memory
+	xOffset, yOffset, panelOffset int // in a worker's scratch memory
 }
 
 // LinearForward implements engine.Engine.
@@ -56,12 +59,17 @@ func (e *Engine) multiplyGroup(t linearTask) {
 		t.dst = f32
 	}
 	scratch := 0
-	for i, part := range [2]int{0, len(w.parts) - 1} {
-		_, n := w.cols(part)
-		p, err := e.product(productKey{w.k, n, e.source(), t.dst})
+	for i, part := range [2]int{0, w.count() - 1} {
+		p, err := e.partProduct(w, part, t.dst)
 		if err != nil {
 			e.fail(err)
 			return
+		}
+		if w.source != nil {
+			if err := e.newPanels(p); err != nil {
+				e.fail(err)
+				return
+			}
 		}
 		t.products[i] = p
 		scratch = max(scratch, p.scratch)
@@ -70,9 +78,19 @@ func (e *Engine) multiplyGroup(t linearTask) {
 	// What is copied runs in blocks of the base size at most.
 	t.xOffset = align(scratch)
 	t.yOffset = t.xOffset + align(blockRows[base]*w.k*e.source().size())
-	e.reserve(t.yOffset + blockRows[base]*w.width*t.dst.size())
+	t.panelOffset = t.yOffset + align(blockRows[base]*w.width*t.dst.size())
+	size := t.panelOffset
+	parts := t.blocks * w.count() * len(t.w)
+	if w.source != nil {
+		size += t.products[0].size()
+		parts = t.chunks * w.count() * len(t.w)
+		for i := range e.panels {
+			e.panels[i] = -1
+		}
+	}
+	e.reserve(size)
 	e.linear = t
-	e.run(t.blocks*len(w.parts)*len(t.w), 2*t.x.rows*w.k*w.n*len(t.w), &e.linear)
+	e.run(parts, 2*t.x.rows*w.k*w.n*len(t.w), &e.linear)
 	e.linear = linearTask{}
 }
 
@@ -92,7 +110,7 @@ func align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 func (t *linearTask) plan() {
 	t.counts, t.blocks = [len(blockRows)]int{}, 0
 	rows := t.x.rows
-	whole := len(t.w[0].parts)*len(t.w) == 1
+	whole := t.w[0].source == nil && t.w[0].count()*len(t.w) == 1
 	for i, size := range blockRows {
 		if !t.has(i) {
 			continue
@@ -118,6 +136,7 @@ func (t *linearTask) plan() {
 		t.blocks += n
 		rows = max(0, rows-n*size)
 	}
+	t.chunks = min(t.blocks, max(1, t.x.rows/chunkRows))
 }
 
 // direct says whether the product takes and gives whole blocks where they lie.
@@ -125,6 +144,9 @@ func (t *linearTask) direct() bool {
 	w := t.w[0]
 	return t.x.dt == t.products[0].key.src && t.x.ld == w.k && !t.accumulate && t.y.ld == w.width
 }
+
+// chunkRows is about how many rows are multiplied with a panel at a time.
+const chunkRows = 512
 
 // has says whether products of the i-th block size are there.
 func (t *linearTask) has(i int) bool {
@@ -144,17 +166,53 @@ func (t *linearTask) block(b int) (row, size int) {
 }
 
 func (t *linearTask) Do(part, worker int) {
-	first, size := t.block(part % t.blocks)
-	part /= t.blocks
-	member, part := part/len(t.w[0].parts), part%len(t.w[0].parts)
+	w := t.w[0]
+	if w.source == nil {
+		b := part % t.blocks
+		part /= t.blocks
+		member, part := part/w.count(), part%w.count()
+		t.multiply(b, member, part, t.w[member].parts[part], worker)
+		return
+	}
+	// Parts are so numbered that workers in step stay with a panel each for all of its chunks.
+	panels := len(t.w) * w.count()
+	first := part / (t.e.pool.Workers() * t.chunks) * t.e.pool.Workers()
+	abreast := min(t.e.pool.Workers(), panels-first)
+	part -= first * t.chunks
+	panel, chunk := first+part%abreast, part/abreast
+	member, part := panel/w.count(), panel%w.count()
+	p := t.product(part)
+	handle := p.panels[worker]
+	if t.e.panels[worker] != panel {
+		memory := unsafe.Add(t.e.scratch[worker].p, t.panelOffset)
+		t.e.turnInto(memory, t.w[member], part, p)
+		if C.dpt_packed_move(handle, memory) != 0 {
+			t.e.fail(errors.New("oneDNN does not take a panel of weights"))
+			return
+		}
+		t.e.panels[worker] = panel
+	}
+	for b := chunk * t.blocks / t.chunks; b < (chunk+1)*t.blocks/t.chunks; b++ {
+		t.multiply(b, member, part, handle, worker)
+	}
+}
+
+// product is the one for part i of the weights.
+func (t *linearTask) product(i int) *product {
+	if i == t.w[0].count()-1 {
+		return t.products[1]
+	}
+	return t.products[0]
+}
+
+// multiply computes block b of rows with b's part of a group's member.
+func (t *linearTask) multiply(b, member, part int, weights *C.dpt_packed, worker int) {
+	first, size := t.block(b)
 	w := t.w[member]
 	col, width := w.cols(part)
 	rows := min(blockRows[size], t.x.rows-first)
 	full := rows == blockRows[size]
-	p := t.products[0]
-	if part == len(w.parts)-1 {
-		p = t.products[1]
-	}
+	p := t.product(part)
 	scratch := t.e.scratch[worker].p
 
 	x := t.x.at(first, member*t.xStep)
@@ -172,7 +230,7 @@ func (t *linearTask) Do(part, worker int) {
 	if direct {
 		y.p = to
 	}
-	if err := t.e.multiply(p.gemms[size], worker, x, w.parts[part], y.p); err != nil {
+	if err := t.e.multiply(p.gemms[size], worker, x, weights, y.p); err != nil {
 		t.e.fail(err)
 		return
 	}

@@ -40,6 +40,7 @@ type Engine struct {
 	bf16    bool
 	pool    *pool.Pool
 	scratch []scratch // per worker
+	panels  []int     // per worker: which panel its scratch memory holds while a linearTask runs
 
 	products map[productKey]*product
 	probes   hash.Hash64            // over what products gave for fixed operands
@@ -88,6 +89,7 @@ func open(opt Options) (*Engine, error) {
 		bf16:     opt.BF16,
 		pool:     pool.New(threads),
 		scratch:  make([]scratch, threads),
+		panels:   make([]int, threads),
 		products: map[productKey]*product{},
 		probes:   fnv.New64a(),
 		memory:   map[unsafe.Pointer]int{},

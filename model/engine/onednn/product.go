@@ -7,9 +7,7 @@ import "C"
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"slices"
 	"unsafe"
 )
 
@@ -33,6 +31,8 @@ type product struct {
 	key     productKey
 	gemms   [len(blockRows)]*cGEMM // nil where that many rows would give other bits
 	scratch int                    // bytes
+	layout  *C.dpt_layout          // of packed weights; nil where only the library knows it
+	panels  []*C.dpt_packed        // per worker, to be moved to what it has just packed; made by newPanels
 }
 
 // source is the type of products' operands.
@@ -74,6 +74,10 @@ func (e *Engine) product(key productKey) (*product, error) {
 			p.gemms[i] = nil
 		}
 	}
+	var layout C.dpt_layout
+	if C.dpt_gemm_layout(p.gemms[base], &layout) != 0 {
+		p.layout = &layout
+	}
 	for _, g := range p.gemms {
 		if g != nil {
 			p.scratch = max(p.scratch, int(C.dpt_gemm_scratch(g)))
@@ -84,6 +88,9 @@ func (e *Engine) product(key productKey) (*product, error) {
 	}
 	return p, nil
 }
+
+// size of packed weights in bytes.
+func (p *product) size() int { return int(C.dpt_gemm_packed_size(p.gemms[base])) }
 
 func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gemm, error) {
 	var g *C.dpt_gemm
@@ -101,8 +108,7 @@ func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gem
 // arithmetic: what is left is rounding, which shows the order of summation even in a bfloat16 result.
 func (e *Engine) probe(p *product) error {
 	k, n, rows := p.key.k, p.key.n, blockRows[0]
-	size := int(C.dpt_gemm_packed_size(p.gemms[base]))
-	w, weights := e.alloc(4*k*n), e.alloc(size)
+	w, weights := e.alloc(4*k*n), e.alloc(p.size())
 	x := e.alloc(rows * k * p.key.src.size())
 	y := e.alloc(2 * rows * n * p.key.dst.size())
 	e.reserve(p.scratch)
@@ -191,108 +197,4 @@ type noise uint64
 func (r *noise) next() float32 {
 	*r = *r*6364136223846793005 + 1442695040888963407
 	return float32(int64(*r)>>57) / 64
-}
-
-// packed is a weight [k, n] in the layout of products, cut along n where it is large: those parts run in parallel, and stay in cache.
-type packed struct {
-	k, n  int
-	width int // columns of all parts but the last
-	parts []*C.dpt_packed
-}
-
-const (
-	wholeElems = 1 << 23 // weights up to here are one part
-	partElems  = 1 << 22
-)
-
-// newPacked lays a weight out; packTask fills it.
-func (e *Engine) newPacked(k, n int) (*packed, error) {
-	p := &packed{k: k, n: n, width: n}
-	if k*n > wholeElems {
-		p.width = min(n, max(64, partElems/k&^63))
-	}
-	for j := 0; j < n; j += p.width {
-		if _, err := e.product(productKey{k, min(p.width, n-j), e.source(), f32}); err != nil {
-			return nil, err
-		}
-		p.parts = append(p.parts, nil)
-	}
-	return p, nil
-}
-
-// cols is part i's first column and width.
-func (p *packed) cols(i int) (first, width int) {
-	return i * p.width, min(p.width, p.n-i*p.width)
-}
-
-// packTask packs w [·, in] row-major in both orientations, a part of one of them at a time.
-type packTask struct {
-	e        *Engine
-	w        []float32
-	in       int
-	weights  [2]*packed // forward [in, ·], backward [·, in]
-	memories []unsafe.Pointer
-	errs     []error // per part
-}
-
-// pack packs w [out, in].
-func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
-	t := &packTask{e: e, w: w, in: in}
-	for i, shape := range [2][2]int{{in, out}, {out, in}} {
-		var err error
-		if t.weights[i], err = e.newPacked(shape[0], shape[1]); err != nil {
-			return nil, err
-		}
-		for j := range t.weights[i].parts {
-			p := e.hold(int(C.dpt_gemm_packed_size(t.gemm(i, j))))
-			if p == nil {
-				return nil, fmt.Errorf("linear: no memory for %d×%d weights", out, in)
-			}
-			t.memories = append(t.memories, p)
-		}
-	}
-	t.errs = make([]error, len(t.memories))
-	e.pool.Run(len(t.memories), t)
-	for _, p := range t.weights {
-		for _, part := range p.parts {
-			if part != nil {
-				e.packed = append(e.packed, part)
-			}
-		}
-	}
-	if err := errors.Join(t.errs...); err != nil {
-		return nil, err
-	}
-	// Clones: a slice of t's own would keep t and with it the unpacked weights alive.
-	return &linear{out: out, in: in, forward: slices.Clone(t.weights[:1]), backward: slices.Clone(t.weights[1:])}, nil
-}
-
-// gemm is one whose layout part j of orientation i has.
-func (t *packTask) gemm(i, j int) *C.dpt_gemm {
-	p := t.weights[i]
-	_, n := p.cols(j)
-	return t.e.products[productKey{p.k, n, t.e.source(), f32}].gemms[base]
-}
-
-// place is what a part packs: its orientation and number, where its first element is in w, and how far rows and columns are apart there.
-func (t *packTask) place(part int) (i, j, from, rs, cs int) {
-	i, j = 0, part
-	if n := len(t.weights[0].parts); part >= n {
-		i, j = 1, part-n
-	}
-	first, _ := t.weights[i].cols(j)
-	if i == 1 {
-		return i, j, first, t.in, 1
-	}
-	return i, j, first * t.in, 1, t.in // forward: element (i, j) is w[j*in + i]
-}
-
-func (t *packTask) Do(part, worker int) {
-	i, j, from, rs, cs := t.place(part)
-	g := t.gemm(i, j)
-	t.errs[part] = call(func() bool {
-		p := C.dpt_pack(g, C.int(worker), (*C.float)(unsafe.Pointer(&t.w[from])), C.long(rs), C.long(cs), t.memories[part])
-		t.weights[i].parts[j] = p
-		return p != nil
-	})
 }

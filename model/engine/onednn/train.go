@@ -135,7 +135,7 @@ func (e *Engine) SetLinear(w engine.Linear, weights ...[]float32) error {
 		}
 		weights = [][]float32{e.stacked}
 	}
-	return e.repack(l, weights[0])
+	return e.fill(l, weights[0])
 }
 
 // SetTable implements engine.Trainer.

@@ -9,7 +9,7 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// linear is a weight packed in both orientations.
+// linear is a weight packed for forward and, there or when it is used, for backward.
 type linear struct {
 	out, in  int
 	forward  []*packed // one: [in, out]
