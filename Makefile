@@ -34,7 +34,8 @@ FUZZTIME ?= 5s
 BENCH ?= .
 BENCHTIME ?= 1s
 CHAOS ?= 5m
-# CHAOS_FLAGS=-chaos.calm times single events only; -chaos.heartbeat=5s is the programs' default.
+# CHAOS_FLAGS=-chaos.calm times single events only; -chaos.events=50 goes on until each kind has happened 50 times; -chaos.net cuts and
+# slows links too, as root on Linux; -chaos.heartbeat=5s is the programs' default.
 CHAOS_FLAGS ?=
 
 .PHONY: help
@@ -111,7 +112,7 @@ bench: onednn ## Run the benchmarks that match BENCH, each for BENCHTIME.
 	$(GO) test -tags '$(TAGS)' -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem ./...
 
 .PHONY: chaos
-chaos: ## Kill and stop processes of real clusters at random for CHAOS (5m), compare the bits, and print how long recovery took.
+chaos: ## Kill and stop processes of real clusters at random for CHAOS (5m; CHAOS_FLAGS), compare the bits, print how long recovery took.
 	$(GO) test -count=1 -timeout 0 -run '^TestChaos$$' -v ./cmd/dpt-coord -chaos '$(CHAOS)' $(CHAOS_FLAGS)
 
 .PHONY: parity

@@ -62,6 +62,7 @@ func (g *generation) run(stopped context.Context) {
 		return
 	}
 	g.state = nil
+	redone := g.t.kept.steps()
 	ctx, fail := context.WithCancelCause(stopped)
 	var ring *allreduce.Ring
 	joined := make(chan struct{})
@@ -76,7 +77,7 @@ func (g *generation) run(stopped context.Context) {
 		}
 		ring = r
 		g.s.mark(AfterJoin)
-		g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.resume)
+		g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.resume, "redone", redone)
 	}()
 	defer func() {
 		fail(nil)

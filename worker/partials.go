@@ -77,3 +77,12 @@ func (p *partials) forget(step int64) {
 		}
 	}
 }
+
+// steps is of how many steps something is kept.
+func (p *partials) steps() int {
+	steps := map[int64]bool{}
+	for k := range p.kept {
+		steps[k.step] = true
+	}
+	return len(steps)
+}
