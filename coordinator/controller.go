@@ -377,13 +377,15 @@ func (c *controller) onApplied(a *applied) {
 // advance does whatever the state now allows. It is called after every event.
 func (c *controller) advance() {
 	var step, total fsm.Step
-	var evaluated bool
-	c.node.view(func(m *fsm.Machine) { step, total, evaluated = m.Step(), m.TotalSteps(), m.Evaluated(m.Step()) })
+	var evaluated, exhausted bool
+	c.node.view(func(m *fsm.Machine) {
+		step, total, evaluated, exhausted = m.Step(), m.TotalSteps(), m.Evaluated(m.Step()), m.Exhausted()
+	})
 	evalDue := c.job.EvalDue(step) && !evaluated
-	if step == total && !evalDue {
+	if (step == total || exhausted) && !evalDue {
 		if !c.finishing && c.inFlight == 0 {
 			c.finishing = true
-			c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobFinished{JobFinished: &fsmpb.JobFinished{}}}})
+			c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobFinished{JobFinished: &fsmpb.JobFinished{StoppedEarly: step < total}}}})
 		}
 		return
 	}

@@ -122,12 +122,15 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitFrom: s.initFrom(), InitStd: s.InitStd,
 		Epochs: s.Epochs, StepsPerEpoch: sampler.StepsPerEpoch(), Steps: total, BatchSize: s.BatchSize, MicroBatch: s.MicroBatch,
 		LR: adam.LR, WarmupSteps: optim.WarmupSteps(s.Warmup, total), WeightDecay: adam.WeightDecay, Beta1: adam.Beta1, Beta2: adam.Beta2, Epsilon: adam.Eps,
-		MaxGradNorm: s.MaxGradNorm, MaxSourceLength: s.MaxSourceLength, MaxTargetLength: s.MaxTargetLength, Seed: s.Seed, EvalEvery: s.EvalEvery, EvalFirst: s.EvalFirst,
+		MaxGradNorm: s.MaxGradNorm, MaxSourceLength: s.MaxSourceLength, MaxTargetLength: s.MaxTargetLength, Seed: s.Seed, EvalEvery: s.EvalEvery, EvalFirst: s.EvalFirst, Patience: s.Patience,
 	}
 	if job.evalTokens = make([]*coordpb.Example, len(job.Eval)); len(job.EvalSplits) > 0 {
 		job.Spec.EvalSplit, job.Spec.EvalExamples = job.EvalSplits[0].Name, len(job.Eval)
 		job.Spec.EvalDigest = digestOf(job.EvalSplits).String()
 	} else {
+		if s.Patience > 0 {
+			return nil, &SettingError{Flag: "patience", Found: fmt.Sprint(s.Patience), Want: "0, as the data has no split to evaluate"}
+		}
 		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
 	}
 	if s.Bottleneck == 0 && !job.Spec.fineTunes() {

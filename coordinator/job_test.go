@@ -105,6 +105,10 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 			t.Errorf("evaluation is due at step %d without a split to evaluate", step)
 		}
 	}
+	s.Patience = 2
+	if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), "--patience: 2, want 0, as the data has no split to evaluate") {
+		t.Errorf("patience without evaluations: %v", err)
+	}
 	s.EvalSplit = "train"
 	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
 		t.Errorf("--eval-split train: %v", err)

@@ -142,6 +142,9 @@ func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
 		for _, e := range m.Ended() {
 			j := &coordpb.Job{Id: e.ID, Name: e.Name, Status: string(e.Status), Reason: e.Reason, Step: int64(e.Step), TotalSteps: int64(e.TotalSteps),
 				Spec: e.Spec, Seconds: e.Seconds}
+			if j.Reason == "" {
+				j.Reason = e.StoppedEarly()
+			}
 			if len(e.Spec) > 0 {
 				j.StateDigest = e.StateDigest.String()
 			}
@@ -155,6 +158,7 @@ func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
 			if j.Name == "" {
 				j.Name = j.Id
 			}
+			j.Reason = m.StoppedEarly()
 			if e := m.Failure(); e != nil {
 				j.Reason = fmt.Sprintf("step %d: %s", e.Step, e.Reason)
 			}

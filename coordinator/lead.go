@@ -94,7 +94,7 @@ func (j *Job) started() (*fsmpb.Entry, error) {
 	}
 	digest := fsm.Sum(state)
 	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
-		JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, State: state, StateDigest: digest[:],
+		JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience), State: state, StateDigest: digest[:],
 	}}}, nil
 }
 

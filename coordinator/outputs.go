@@ -60,7 +60,8 @@ type EvalLine struct {
 	Score    float64         `json:"score"`
 	Metrics  json.RawMessage `json:"metrics"`
 	Seconds  float64         `json:"seconds"`
-	Probe    json.RawMessage `json:"probe,omitempty"` // of method svd: see prompt.Probe
+	Probe    json.RawMessage `json:"probe,omitempty"`               // of method svd: see prompt.Probe
+	Stale    int             `json:"without_improvement,omitempty"` // with early stopping: evaluations since the best one
 }
 
 // JobFile is job.json.
@@ -70,7 +71,8 @@ type JobFile struct {
 	Settings      Spec    `json:"settings"`
 	Status        string  `json:"status"` // running, finished, failed or cancelled
 	Finished      bool    `json:"finished"`
-	Failure       string  `json:"failure,omitempty"` // why it has failed for good
+	Failure       string  `json:"failure,omitempty"`       // why it has failed for good
+	StoppedEarly  string  `json:"stopped_early,omitempty"` // when and why it finished before its last step
 	Step          int64   `json:"step"`
 	StateDigest   string  `json:"state_digest"`
 	HistoryDigest string  `json:"history_digest"`
@@ -142,8 +144,12 @@ func (o *outputs) step(r fsm.StepRecord, p *StepPlan) error {
 // evaluations rewrites eval.jsonl.
 func (o *outputs) evaluations(all []fsm.Evaluation) error {
 	var buf bytes.Buffer
-	for _, e := range all {
-		line, err := json.Marshal(EvalLine{Step: int64(e.Step), Split: e.Split, Examples: e.Examples, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics, Seconds: e.Seconds, Probe: e.Probe})
+	for i, e := range all {
+		l := EvalLine{Step: int64(e.Step), Split: e.Split, Examples: e.Examples, Loss: e.Loss, Score: e.Score, Metrics: e.Metrics, Seconds: e.Seconds, Probe: e.Probe}
+		if o.job.Spec.Patience > 0 {
+			l.Stale = fsm.Stale(all[:i+1])
+		}
+		line, err := json.Marshal(l)
 		if err != nil {
 			return fmt.Errorf("evaluation of step %d: %w", e.Step, err)
 		}
@@ -159,6 +165,7 @@ func (o *outputs) describe(m *fsm.Machine, version string) error {
 	if b := m.Best(); b != nil {
 		f.PromptStep, f.BestScore = int64(b.Step), b.Score
 	}
+	f.StoppedEarly = m.StoppedEarly()
 	if e := m.Failure(); e != nil {
 		f.Failure = fmt.Sprintf("step %d: %s", e.Step, e.Reason)
 	}

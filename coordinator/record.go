@@ -66,8 +66,9 @@ func (r *recorder) sync() (done bool, err error) {
 	var recent []fsm.StepRecord
 	var evaluations []fsm.Evaluation
 	var best fsm.Step
+	var early string
 	known := r.view(func(m *fsm.Machine) {
-		status = m.Status()
+		status, early = m.Status(), m.StoppedEarly()
 		started, finished, failure, step, total = m.Started(), m.Finished(), m.Failure(), m.Step(), m.TotalSteps()
 		recent, evaluations = m.Recent(), slices.Clone(m.Evaluations())
 		if b := m.Best(); b != nil {
@@ -146,6 +147,9 @@ func (r *recorder) sync() (done bool, err error) {
 	}
 	err = r.describe()
 	r.cfg.mark(AfterPrompts)
+	if early != "" && !r.already {
+		r.cfg.Logger.Info("job stopped early", "step", step, "of", total, "best", best, "patience", r.job.Spec.Patience)
+	}
 	return true, err
 }
 

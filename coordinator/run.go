@@ -67,6 +67,8 @@ type Result struct {
 	Out         string
 	StateDigest fsm.Digest
 	AlreadyDone bool // the data directory held the finished job
+	// StoppedEarly says when and why the job finished before its last step; "" if it did not.
+	StoppedEarly string
 }
 
 // StoppedError says that the job was stopped before its end and can be continued.
@@ -160,7 +162,7 @@ func (p *process) result(ctx context.Context, err error) (*Result, error) {
 		if b := m.Best(); b != nil {
 			res.PromptStep = b.Step
 		}
-		total = m.TotalSteps()
+		total, res.StoppedEarly = m.TotalSteps(), m.StoppedEarly()
 	})
 	var failed *FailedError
 	switch {

@@ -49,6 +49,7 @@ type Settings struct {
 	Seed            uint64
 	EvalEvery       int64 // steps; 0 is once an epoch, -1 never
 	EvalFirst       bool  // evaluate the initial prompt too
+	Patience        int   `json:",omitempty"` // stop after this many evaluations in a row without an improvement; 0: after the last step
 }
 
 // DefaultSettings are the paper's (section 4.2), and where it is silent those of the authors' code.
@@ -83,6 +84,8 @@ func (s Settings) Validate() error {
 		{s.MaxSourceLength >= 1, "max-source-length", s.MaxSourceLength, "at least 1"},
 		{s.MaxTargetLength >= 1, "max-target-length", s.MaxTargetLength, "at least 1"},
 		{s.EvalEvery >= -1, "eval-every", s.EvalEvery, "a number of steps, 0 (every epoch) or -1 (never)"},
+		{s.Patience >= 0, "patience", s.Patience, "at least 0"},
+		{s.Patience == 0 || s.EvalEvery >= 0, "patience", s.Patience, "0 where --eval-every -1 leaves nothing to wait for"},
 		{s.Shots >= 0, "shots", s.Shots, "at least 0"},
 		{s.Mixture == "" || slices.Contains(Mixtures, s.Mixture), "mixture", s.Mixture, "one of " + strings.Join(Mixtures, ", ")},
 		{s.Mixture == "" && s.MixtureLimit == 0 || strings.Contains(s.Task, ","), "mixture", s.Mixture, "several tasks, such as --task rte,cb"},
@@ -143,6 +146,7 @@ type Spec struct {
 	Seed            uint64  `json:"seed"`
 	EvalEvery       int64   `json:"eval_every"`
 	EvalFirst       bool    `json:"eval_first"`
+	Patience        int     `json:"patience,omitempty"` // of early stopping; the learning rate's schedule is that of all Steps
 }
 
 // Canonical is the spec's one encoding.

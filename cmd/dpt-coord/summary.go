@@ -17,6 +17,7 @@ import (
 // summary is what --log-format json prints at the end.
 type summary struct {
 	Steps           int64           `json:"steps"`
+	StoppedEarly    string          `json:"stopped_early,omitempty"`
 	TrainLossBefore float64         `json:"train_loss_first_epoch"`
 	TrainLossAfter  float64         `json:"train_loss_last_epoch"`
 	EvalSplit       string          `json:"eval_split,omitempty"`
@@ -32,7 +33,7 @@ type summary struct {
 // summarize says how the job ended: losses and metrics before and after, and where the prompt is.
 func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJSON bool) error {
 	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
-	sum := summary{Steps: int64(res.Steps), TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
+	sum := summary{Steps: int64(res.Steps), StoppedEarly: res.StoppedEarly, TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
 		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
 	what := "prompt"
 	if s.Method == coordinator.FineTuning {
@@ -54,6 +55,9 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 	var b strings.Builder
 	if res.AlreadyDone {
 		fmt.Fprintf(&b, "This job was finished before; its outputs are written again. Another --out starts another job.\n")
+	}
+	if res.StoppedEarly != "" {
+		fmt.Fprintf(&b, "The job %s.\n", res.StoppedEarly)
 	}
 	fmt.Fprintf(&b, "Done: step %d, epoch %d. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
 	fmt.Fprintf(&b, "  training loss    %.4f in the first epoch, %.4f in the last\n", first.Mean(), last.Mean())

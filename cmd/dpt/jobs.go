@@ -15,6 +15,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/jobflags"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -103,7 +104,10 @@ func writeJobs(w io.Writer, list *coordpb.JobList) error {
 			}
 			best = fmt.Sprintf("%s at step %d", m, j.Best.Step)
 		}
-		if j.Reason != "" {
+		switch {
+		case j.Reason != "" && j.Status == string(fsm.Finished):
+			best += "; " + j.Reason
+		case j.Reason != "":
 			best = strings.Join(strings.Fields(j.Reason), " ")
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t\n", j.Name, j.Status, steps, seconds(j.Seconds), best)

@@ -9,7 +9,7 @@
 //	GenerationStarted     a new ring of workers, resuming at the committed step
 //	StepCommitted         the next step, with the trainer state it led to
 //	EvaluationCommitted   an evaluation of the committed state
-//	JobFinished           after the last step
+//	JobFinished           after the last step, or after the evaluation with which the job's patience has run out
 //	JobFailed             the data cannot be trained on; nothing follows
 //	JobQueued             a job that waits for its turn
 //	JobCancelled          ends a job that waits or runs
@@ -129,7 +129,7 @@ func (m *Machine) Recent() []StepRecord { return m.recent }
 // WorkerAddr is where the replica takes workers; "" when it has not said.
 func (m *Machine) WorkerAddr(replica string) string { return m.replicas[replica] }
 
-// Finished says whether the job has done all its steps and ended.
+// Finished says whether the job has done all its steps, or stopped early, and ended.
 func (m *Machine) Finished() bool { return m.finished }
 
 // Failure is why the job has ended without an end; nil if it has not.
@@ -175,7 +175,7 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 	case *fsmpb.Entry_EvaluationCommitted:
 		err = m.commitEvaluation(b.EvaluationCommitted)
 	case *fsmpb.Entry_JobFinished:
-		err = m.finish()
+		err = m.finish(b.JobFinished)
 	case *fsmpb.Entry_JobFailed:
 		err = m.failJob(b.JobFailed)
 	default:
@@ -205,6 +205,8 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 		return reject("job without an id")
 	case e.TotalSteps < 1 || e.StepsPerEpoch < 1:
 		return reject("job of %d steps, %d an epoch; both must be at least 1", e.TotalSteps, e.StepsPerEpoch)
+	case e.Patience < 0:
+		return reject("job with a patience of %d evaluations, want at least 0", e.Patience)
 	}
 	d, err := checkState(e.State, e.StateDigest)
 	if err != nil {
@@ -213,7 +215,7 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 	if err := m.next(e.JobId); err != nil {
 		return err
 	}
-	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch}
+	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch, Patience: e.Patience}
 	m.state, m.stateDigest, m.history = e.State, d, Sum(e.Spec)
 	return nil
 }
@@ -248,6 +250,9 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 	if m.job == nil {
 		return reject("step %d before any job", e.Step)
+	}
+	if m.Exhausted() {
+		return reject("step %d after %s", e.Step, m.patienceText())
 	}
 	next := m.step
 	batches := make([]Digest, 0, len(e.Earlier)+1)
@@ -323,11 +328,13 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 	return nil
 }
 
-func (m *Machine) finish() error {
+func (m *Machine) finish(e *fsmpb.JobFinished) error {
 	switch {
 	case m.job == nil:
 		return reject("finish before any job")
-	case m.step != m.TotalSteps():
+	case e.StoppedEarly && (!m.Exhausted() || m.step == m.TotalSteps()):
+		return reject("stop early at step %d of %d, after %s", m.step, m.TotalSteps(), m.patienceText())
+	case !e.StoppedEarly && m.step != m.TotalSteps():
 		return reject("finish at step %d of %d", m.step, m.TotalSteps())
 	}
 	m.finished = true

@@ -82,6 +82,7 @@ func (f *Flags) training() {
 	g.Int64(&s.EvalEvery, "eval-every", "evaluate every `N` steps; 0 is after every epoch, -1 never", cli.AtLeast(int64(-1)))
 	g.Choice(&s.EvalSplit, "eval-split", "`SPLIT` to evaluate and to choose the best prompt on: val or train", "val", "validation", "train").DefaultText("val where the data has it")
 	g.Bool(&s.EvalFirst, "eval-first", "evaluate the initial prompt too")
+	g.Int(&s.Patience, "patience", "stop early, after `N` evaluations in a row that are no better than the best before; 0 does all steps. The learning rate's schedule stays that of all steps", cli.AtLeast(0))
 }
 
 // Check completes the settings and checks them; call it after cmd.Parse.

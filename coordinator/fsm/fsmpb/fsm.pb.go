@@ -225,6 +225,7 @@ type JobStarted struct {
 	StepsPerEpoch int64                  `protobuf:"varint,4,opt,name=steps_per_epoch,json=stepsPerEpoch,proto3" json:"steps_per_epoch,omitempty"`
 	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                // the initial trainer state
 	StateDigest   []byte                 `protobuf:"bytes,6,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"` // SHA-256 of state
+	Patience      int64                  `protobuf:"varint,7,opt,name=patience,proto3" json:"patience,omitempty"`                         // the job ends after this many evaluations in a row without an improvement; 0: after the last step
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -299,6 +300,13 @@ func (x *JobStarted) GetStateDigest() []byte {
 		return x.StateDigest
 	}
 	return nil
+}
+
+func (x *JobStarted) GetPatience() int64 {
+	if x != nil {
+		return x.Patience
+	}
+	return 0
 }
 
 // JobQueued adds a job to those that wait.
@@ -769,6 +777,7 @@ func (x *EvaluationCommitted) GetProbe() []byte {
 
 type JobFinished struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoppedEarly  bool                   `protobuf:"varint,1,opt,name=stopped_early,json=stoppedEarly,proto3" json:"stopped_early,omitempty"` // before the last step, because of the job's patience
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,6 +810,13 @@ func (x *JobFinished) ProtoReflect() protoreflect.Message {
 // Deprecated: Use JobFinished.ProtoReflect.Descriptor instead.
 func (*JobFinished) Descriptor() ([]byte, []int) {
 	return file_fsm_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *JobFinished) GetStoppedEarly() bool {
+	if x != nil {
+		return x.StoppedEarly
+	}
+	return false
 }
 
 // JobFailed ends the job for good: the same data would fail again anywhere.
@@ -1342,7 +1358,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\n" +
 	"job_queued\x18\b \x01(\v2\x15.dpt.fsm.v1.JobQueuedH\x00R\tjobQueued\x12?\n" +
 	"\rjob_cancelled\x18\t \x01(\v2\x18.dpt.fsm.v1.JobCancelledH\x00R\fjobCancelledB\x06\n" +
-	"\x04body\"\xb9\x01\n" +
+	"\x04body\"\xd5\x01\n" +
 	"\n" +
 	"JobStarted\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
@@ -1351,7 +1367,8 @@ const file_fsm_proto_rawDesc = "" +
 	"totalSteps\x12&\n" +
 	"\x0fsteps_per_epoch\x18\x04 \x01(\x03R\rstepsPerEpoch\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\fR\x05state\x12!\n" +
-	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\"P\n" +
+	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\x12\x1a\n" +
+	"\bpatience\x18\a \x01(\x03R\bpatience\"P\n" +
 	"\tJobQueued\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1394,8 +1411,9 @@ const file_fsm_proto_rawDesc = "" +
 	"\x05score\x18\x05 \x01(\x01R\x05score\x12\x1a\n" +
 	"\bexamples\x18\x06 \x01(\x03R\bexamples\x12\x18\n" +
 	"\aseconds\x18\a \x01(\x01R\aseconds\x12\x14\n" +
-	"\x05probe\x18\b \x01(\fR\x05probe\"\r\n" +
-	"\vJobFinished\"5\n" +
+	"\x05probe\x18\b \x01(\fR\x05probe\"2\n" +
+	"\vJobFinished\x12#\n" +
+	"\rstopped_early\x18\x01 \x01(\bR\fstoppedEarly\"5\n" +
 	"\tJobFailed\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"D\n" +
