@@ -61,6 +61,39 @@ func FuzzParseSnapshot(f *testing.F) {
 	})
 }
 
+// FuzzParseRequest: whatever a client submits, an error or settings that are in range and come back from their own encoding.
+func FuzzParseRequest(f *testing.F) {
+	s := DefaultSettings()
+	good, err := s.Request()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	s.Patience, s.Shots, s.Task, s.Mixture = 3, 16, "rte,cb", "equal"
+	if good, err = s.Request(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(bytes.Replace(good, []byte(`"LR":0.3`), []byte(`"LR":-1`), 1))
+	f.Add(append(bytes.Clone(good), "{}"...))
+	f.Add([]byte(`{"PromptLength":1e99}`))
+	f.Add([]byte(`{"Sudo":1}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := parseRequest(data)
+		if err != nil {
+			return
+		}
+		again, err := s.Request()
+		if err != nil {
+			t.Fatalf("%s is taken as %+v, which is out of range: %v", data, s, err)
+		}
+		if back, err := parseRequest(again); err != nil || back != s {
+			t.Errorf("%s is taken as %+v and comes back as %+v, %v", data, s, back, err)
+		}
+	})
+}
+
 // FuzzWorkerMessage has one of three workers say anything in the middle of a step: never a panic, the other sessions stay, and so does
 // the job. Numbers of generation and step that are 1 stand for the present ones, so that what is hostile gets past the check for what is stale.
 func FuzzWorkerMessage(f *testing.F) {

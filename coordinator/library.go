@@ -33,6 +33,9 @@ func parseRequest(data []byte) (Settings, error) {
 	if err := dec.Decode(&s); err != nil {
 		return Settings{}, fmt.Errorf("settings: %w", err)
 	}
+	if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
+		return Settings{}, fmt.Errorf("settings: %d bytes after their end, want none", len(rest))
+	}
 	return s, s.Validate()
 }
 

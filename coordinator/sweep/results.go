@@ -131,6 +131,11 @@ func read(path string) (list []Result, size int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	return parse(path, data)
+}
+
+// parse is read of a file that holds data.
+func parse(path string, data []byte) (list []Result, size int64, err error) {
 	seen := map[string]int{}
 	for n := 1; ; n++ {
 		line, rest, whole := bytes.Cut(data, []byte{'\n'})
