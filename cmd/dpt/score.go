@@ -20,6 +20,7 @@ type scoreFlags struct {
 	data      string
 	grad      string
 	logits    string
+	weights   string
 	maxSource int
 	maxTarget int
 }
@@ -31,6 +32,8 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 		`Reads a JSON object {"source", "target"} per line and prints {"loss", "tokens"} for each: its target's mean token loss, </s> included, as Transformers gives it for that pair alone, and its target tokens. The last line is the same for all pairs together: the mean over all their target tokens.`)
 	cmd.Notes = `--grad writes the gradient of the last line's loss as safetensors: "prompt" [c, e], a row per virtual token, and for every tensor that the prompt is made of the same name behind a d: "dA" [e, b] and "dB" [b, c] of a decomposed prompt; all float32.
 
+--weight-grad writes the same gradient with respect to all weights of the model, a tensor under each weight's name; without --prompt.
+
 --logits writes "logits.0", "logits.1", ... [target tokens, vocabulary], float32, a tensor per line of the data, counted from 0.`
 	cmd.Examples = []cli.Example{{Command: "dpt score --model ./t5-large --data pairs.jsonl --prompt runs/r1/prompt.safetensors --grad grad.safetensors"}}
 	f.bind(cmd)
@@ -41,6 +44,7 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 	g = cmd.Group("Output")
 	g.String(&f.grad, "grad", "write the gradient with respect to the prompt to `OUT`", cli.NewFile)
 	g.String(&f.logits, "logits", "write the logits to `OUT`", cli.NewFile)
+	g.String(&f.weights, "weight-grad", "write the gradient with respect to all weights to `OUT`", cli.NewFile)
 	if err := cmd.Parse(args); err != nil {
 		return err
 	}
@@ -52,6 +56,12 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 	}
 	if f.grad != "" && f.grad == f.logits {
 		return cmd.Usagef("--grad and --logits are both %s, want two files", f.grad)
+	}
+	if f.weights != "" && f.prompt != "" {
+		return cmd.Usagef("--weight-grad %s with --prompt %s, want no prompt: all weights are trained without one", f.weights, f.prompt)
+	}
+	if f.weights != "" && f.weights == f.logits {
+		return cmd.Usagef("--weight-grad and --logits are both %s, want two files", f.weights)
 	}
 	b, err := f.open(std.Err)
 	if err != nil {
@@ -92,6 +102,7 @@ type scorer struct {
 	loss   float64 // sum over all target tokens so far
 	tokens int
 	grad   []float64 // of loss, c×e
+	full   *weightGradient
 	logits []checkpoint.Tensor
 }
 
@@ -104,6 +115,12 @@ type score struct {
 func (s *scorer) run(ctx context.Context) error {
 	if s.flags.grad != "" {
 		s.grad = make([]float64, len(s.prompt.Embeddings))
+	}
+	if s.flags.weights != "" {
+		var err error
+		if s.full, err = openWeights(s.flags.model); err != nil {
+			return err
+		}
 	}
 	for {
 		pairs, err := s.read()
@@ -168,7 +185,9 @@ func (s *scorer) read() ([]model.Pair, error) {
 func (s *scorer) pass(pairs []model.Pair) error {
 	var result model.Result
 	var err error
-	if s.grad == nil {
+	if s.full != nil {
+		result, err = s.full.add(s.backbone, pairs)
+	} else if s.grad == nil {
 		result, err = s.Score(s.prompt.Embeddings, pairs)
 	} else {
 		var grad []float32
@@ -217,6 +236,9 @@ func (s *scorer) write() error {
 		if err := checkpoint.Write(s.flags.logits, s.logits, nil); err != nil {
 			return err
 		}
+	}
+	if s.full != nil {
+		return s.full.write(s.flags.weights, s.tokens)
 	}
 	if s.flags.grad == "" {
 		return nil

@@ -176,6 +176,65 @@ def _clear_gradients(bench, examples, wanted=3):
         _gradients(bench, f"score, v1.0, prompt, {len(pair[0])} tokens clear of kinks: ", grad, want, GRADIENT)
 
 
+def finetune(bench):
+    """dpt score --weight-grad against PyTorch, and five AdamW steps on all weights by these gradients"""
+    examples = sorted(bench.examples(), key=lambda e: len(e.source))[:3]
+    texts = [(e.source, e.target) for e in examples]
+    pairs = [bench.pair(e) for e in examples]
+    for name, bound in (("v1.0", KINKS), ("v1.1", GRADIENT)):
+        driven = bench.work / "models" / "driven"
+        shutil.rmtree(driven, ignore_errors=True)
+        shutil.copytree(bench.model(name), driven)
+        stored = load_file(driven / "model.safetensors")
+        by_torch, by_program = _trained(bench.model(name)), _trained(driven)
+        worst = 0
+        for step in range(FULL_STEPS):
+            loss, grads = bench.programs.weight_gradients(driven, texts, bench.work)
+            want = by_torch.step(pairs)
+            if step == 0:
+                assert set(grads) == set(want.grads), "other weights than PyTorch's"
+                which, far = max(((n, distance(grads[n], g)) for n, g in want.grads.items()), key=lambda x: x[1])
+                bench.report.within(f"finetune, {name}: gradient of {len(grads)} weights, worst {which}", far, bound)
+            worst = max(worst, relative(loss, want.loss))
+            by_program.take(grads)
+            save_file({n: by_program.weights[n].detach().contiguous() for n in stored}, driven / "model.safetensors", metadata={"format": "pt"})
+        bench.report.within(f"finetune, {name}: losses of {FULL_STEPS} steps of AdamW on all weights", worst, TRAJECTORY)
+
+
+FULL_STEPS, FULL_SETTINGS, FULL_NORM = 5, dict(lr=1e-3, weight_decay=1e-2), 1.0
+
+
+class _trained:
+    """A model in a directory with an optimizer on all its weights."""
+
+    def __init__(self, directory):
+        self.model = reference.load(directory)
+        self.weights = dict(self.model.named_parameters())
+        for p in self.weights.values():
+            p.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(list(self.weights.values()), **FULL_SETTINGS)
+
+    def step(self, pairs):
+        """One step by PyTorch's own gradient."""
+        self.optimizer.zero_grad()
+        loss = reference.forward(self.model, None, pairs).loss
+        loss.backward()
+        self.loss = loss.item()
+        self.grads = {n: p.grad.clone() for n, p in self.weights.items()}
+        self._update()
+        return self
+
+    def take(self, grads):
+        """One step by somebody else's gradient."""
+        for n, p in self.weights.items():
+            p.grad = grads[n].clone()
+        self._update()
+
+    def _update(self):
+        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), FULL_NORM)
+        self.optimizer.step()
+
+
 def predict(bench):
     """dpt predict against Transformers' greedy generate"""
     limit, sources = 24, [e.source for e in bench.examples()]
@@ -343,4 +402,4 @@ def distance(got, want):
     return ((got - want).norm() / want.norm()).item()
 
 
-ALL = {"tokenize": tokenize, "score": score, "predict": predict, "train": train, "methods": methods, "export": export, "tasks": tasks}
+ALL = {"tokenize": tokenize, "score": score, "finetune": finetune, "predict": predict, "train": train, "methods": methods, "export": export, "tasks": tasks}

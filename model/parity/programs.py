@@ -46,6 +46,13 @@ class Programs:
         rows = load_file(logits)
         return printed, load_file(grad) if prompt is not None else None, [rows[f"logits.{i}"] for i in range(len(pairs))]
 
+    def weight_gradients(self, model, pairs, work):
+        """dpt score --weight-grad: the mean token loss of (source, target) texts and its gradient by weight."""
+        data, grad = work / "pairs.jsonl", work / "weight-grad.safetensors"
+        data.write_text("".join(json.dumps({"source": s, "target": t}) + "\n" for s, t in pairs))
+        printed = self.dpt("score", "--model", model, "--data", data, "--weight-grad", grad, "--cpu", "--threads", self.threads)
+        return printed[-1]["loss"], load_file(grad)
+
     def train(self, out, workers, *flags):
         """A job with worker processes of its own; returns the lines of metrics.jsonl."""
         out.parent.mkdir(parents=True, exist_ok=True)
