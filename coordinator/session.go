@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -86,6 +87,9 @@ type server struct {
 	beat    time.Duration // between heartbeats
 	logger  *slog.Logger
 	closed  <-chan struct{} // closed when the controller takes no more events
+
+	mu     sync.Mutex
+	turned turned // workers of another protocol
 }
 
 // post hands an event to the controller, or reports that there is none any more.
@@ -154,8 +158,15 @@ func (s *server) hello(ctx context.Context, stream coordpb.Coordinator_SessionSe
 		return nil, status.Errorf(codes.InvalidArgument, "first message is %T, want a hello", f.m.GetBody())
 	}
 	if h.Protocol != coordpb.ProtocolVersion {
-		return nil, status.Errorf(codes.FailedPrecondition, "worker %s (version %s) speaks protocol %d, this coordinator (version %s) speaks %d",
-			h.WorkerId, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
+		err := status.Errorf(codes.FailedPrecondition, "worker %.*s (version %.*s) speaks protocol %d, this coordinator (version %s) speaks %d",
+			maxNameLength, h.WorkerId, maxNameLength, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
+		s.mu.Lock()
+		say := s.turned.away()
+		s.mu.Unlock()
+		if say > 0 {
+			s.logger.Warn("worker refused", "reason", status.Convert(err).Message(), "refused", say)
+		}
+		return nil, err
 	}
 	for name, v := range map[string]string{"id": h.WorkerId, "ring address": h.RingAddr, "version": h.Version, "host": h.Host} {
 		if v == "" || len(v) > maxNameLength {

@@ -11,12 +11,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
 const (
 	// raftGreeting opens every connection between replicas, so that a stranger or another version is told apart from a
-	// damaged peer. Its last byte is the version of what follows.
-	raftGreeting = "dptraft\x01"
+	// damaged peer. Its last byte is the version of the protocol: what replicas say to each other changes with what they say to
+	// workers, as a replica that could not serve the others' workers must not come to lead.
+	raftGreeting = "dptraft" + string(rune(coordpb.ProtocolVersion))
 	// greetingTimeout bounds the wait for it.
 	greetingTimeout = 5 * time.Second
 	// maxRaftRequest bounds what a peer may send without having been answered: a few appends in flight, or a snapshot.
@@ -189,7 +192,7 @@ func (c *raftConn) greeting() error {
 	case string(got[:last]) != raftGreeting[:last]:
 		return fmt.Errorf("greeting %q, want that of a replica", got)
 	case got[last] != raftGreeting[last]:
-		return fmt.Errorf("the replica speaks version %d between replicas, this one speaks %d", got[last], raftGreeting[last])
+		return fmt.Errorf("the replica speaks protocol %d, this one speaks %d", got[last], raftGreeting[last])
 	}
 	return c.SetReadDeadline(time.Time{})
 }

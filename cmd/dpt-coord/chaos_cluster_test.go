@@ -41,6 +41,7 @@ type chaos struct {
 	net       *network // nil: all on this machine's loopback
 	kinds     []event
 	steps     int
+	flags     []string         // more, for the coordinators
 	reference []byte           // the undisturbed run's prompt
 	digests   map[int64]string // its states, by step
 	dir       string           // of the round
@@ -166,7 +167,7 @@ func (c *chaos) cluster() {
 	for i, id := range chaosIDs {
 		args := append(chaosJob(filepath.Join(c.dir, id), c.steps), "--nodes", fmt.Sprint(chaosWorkers), "--id", id, "--peers", strings.Join(peers, ","),
 			"--listen", listen[id], "--heartbeat-timeout", chaosHeartbeat.String(), "--commit-window", fmt.Sprint(chaosWindow), "--log-format", "json")
-		c.coords[id] = &victim{name: id, program: filepath.Join(programs, "dpt-coord"), args: append(args, more...), host: hosts[i]}
+		c.coords[id] = &victim{name: id, program: filepath.Join(programs, "dpt-coord"), args: slices.Concat(args, more, c.flags), host: hosts[i]}
 	}
 	for i := range chaosWorkers {
 		args := []string{"--coord", strings.Join(addrs, ","), "--threads", "1", "--log-format", "json", "--log-level", "debug"}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"syscall"
 	"testing"
@@ -25,6 +26,7 @@ var (
 	chaosCalm      = flag.Bool("chaos.calm", false, "time recovery from single events only, without storms")
 	chaosEvents    = flag.Int("chaos.events", 0, "time recovery from `N` single events of each kind, however long that takes")
 	chaosNet       = flag.Bool("chaos.net", false, "each process in a network namespace of its own, and partitions and slow links among the events; needs root on Linux")
+	chaosOnly      = flag.String("chaos.only", "", "only events whose names match the `REGEXP`")
 	chaosHeartbeat = flag.Duration("chaos.heartbeat", time.Second, "the coordinators' --heartbeat-timeout")
 )
 
@@ -39,6 +41,13 @@ func TestChaos(t *testing.T) {
 	if *chaosNet {
 		c.net = newNetwork(t, len(chaosIDs)+chaosWorkers)
 		c.kinds = slices.Concat(c.signals(), c.partitions())
+	}
+	only, err := regexp.Compile(*chaosOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.kinds = slices.DeleteFunc(c.kinds, func(e event) bool { return !only.MatchString(e.name) }); len(c.kinds) == 0 {
+		t.Fatalf("-chaos.only %s matches no kind of event", *chaosOnly)
 	}
 	until := time.Now().Add(*chaosFor)
 	c.rounds(func() bool {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
 // strangerHost is where strangers come from.
@@ -18,7 +20,8 @@ func (w *world) visit(f Fault) {
 		ports = []int{ringPort}
 	}
 	addr := addressOf(f.Host, pick(r, ports)).String()
-	data := []byte(pick(r, []string{"", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", "dptraft\x01", "dptraft\x01\x00", "dptraft\x01\x02"}))
+	greeting := fmt.Sprintf("dptraft%c", coordpb.ProtocolVersion)
+	data := []byte(pick(r, []string{"", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", greeting, greeting + "\x00", greeting + "\x02"}))
 	for range 1 + r.IntN(400) {
 		data = append(data, byte(r.Uint32()))
 	}

@@ -7,11 +7,15 @@ import (
 	"strings"
 )
 
+// version is a build's own name for itself, set by the linker: -ldflags "-X github.com/dptune/dpt/cmd/internal/cli.version=v1.2.3".
+// Without one it is what the Go toolchain recorded.
+var version string
+
 // VersionText is what --version prints: the program, its module version and commit as the Go
 // toolchain recorded them, the Go version and platform, and the engines built in.
 func VersionText(name string, engines []string) string {
-	version, commit := readVersion()
-	text := fmt.Sprintf("%s %s\ncommit %s\n%s %s/%s\n", name, version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	v, commit := readVersion()
+	text := fmt.Sprintf("%s %s\ncommit %s\n%s %s/%s\n", name, v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	if len(engines) > 0 {
 		text += "engines: " + strings.Join(engines, ", ") + "\n"
 	}
@@ -20,23 +24,26 @@ func VersionText(name string, engines []string) string {
 
 // Version is the module's version and commit on one line, for peers to tell builds apart.
 func Version() string {
-	version, commit := readVersion()
-	return version + " " + commit
+	v, commit := readVersion()
+	return v + " " + commit
 }
 
-func readVersion() (version, commit string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown", "unknown"
+func readVersion() (v, commit string) {
+	v, commit = "unknown", "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v, commit = buildVersion(info)
 	}
-	return buildVersion(info)
+	if version != "" {
+		v = version
+	}
+	return v, commit
 }
 
 // buildVersion reads the module's version and the commit, "modified" where the tree was not clean.
-func buildVersion(info *debug.BuildInfo) (version, commit string) {
-	version, commit = info.Main.Version, "unknown"
-	if version == "" {
-		version = "(devel)"
+func buildVersion(info *debug.BuildInfo) (v, commit string) {
+	v, commit = info.Main.Version, "unknown"
+	if v == "" {
+		v = "(devel)"
 	}
 	modified := false
 	for _, s := range info.Settings {
@@ -50,5 +57,5 @@ func buildVersion(info *debug.BuildInfo) (version, commit string) {
 	if modified {
 		commit += " (modified)"
 	}
-	return version, commit
+	return v, commit
 }
