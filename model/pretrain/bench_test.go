@@ -2,8 +2,6 @@ package pretrain
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -34,7 +32,7 @@ func BenchmarkStep(b *testing.B) {
 				defer w.close()
 				r := newRandom(1, 1)
 				var bt batch
-				for range pairsPerBatch {
+				for range 12 {
 					p := t5.Pair{Source: make([]int32, 110+r.below(20)), Target: make([]int32, 3+r.below(14))}
 					for _, ids := range [][]int32{p.Source, p.Target} {
 						for i := range ids {
@@ -77,11 +75,3 @@ func pairsOf(b batch) []t5.Pair {
 	}
 	return b.micro[0]
 }
-
-var pairsPerBatch = func() int {
-	n, err := strconv.Atoi(os.Getenv("PAIRS"))
-	if err != nil {
-		return 12
-	}
-	return n
-}()
