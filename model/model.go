@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"sync"
+	"time"
 
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/engine"
@@ -63,50 +65,81 @@ type Result struct {
 // Prompts are c×Dim row-major, a row a virtual token in front of the source; nil or empty means none. A call's results depend
 // on its arguments and on the engine's build alone.
 type Backbone struct {
-	name   string
-	digest [32]byte
-	own    engine.Engine // before Options.Wrap
-	why    string        // in parentheses, or ""
-	eng    engine.Engine
-	t5     *t5.Model
-	grad   []float64
+	name    string
+	digest  [32]byte
+	loading Loading
+	own     engine.Engine // before Options.Wrap
+	why     string        // in parentheses, or ""
+	eng     engine.Engine
+	t5      *t5.Model
+	grad    []float64
 
 	opt  Options
 	tied bool          // the output projection is the embedding table
 	full *fullTraining // nil until asked for
 }
 
+// Loading is what the parts of Open took. Digest and packing run at the same time.
+type Loading struct {
+	Mapping time.Duration // opening the files and reading their headers
+	Digest  time.Duration // of all weights
+	Packing time.Duration // opening the engine and laying weights out as it wants them
+	Whole   time.Duration
+}
+
 // Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny model.
 func Open(dir string, opt Options) (*Backbone, error) {
+	began := time.Now()
 	ckpt, err := openCheckpoint(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer ckpt.Close() // read only; the engine has its own copy by then
+	mapped := time.Since(began)
 	b, err := load(ckpt, opt)
 	if err != nil {
-		return nil, fmt.Errorf("open model %s: %w", ckpt.Name(), err)
+		return nil, errors.Join(fmt.Errorf("open model %s: %w", ckpt.Name(), err), ckpt.Close())
 	}
+	if err := ckpt.Close(); err != nil { // the engine has its own copy by now
+		return nil, errors.Join(fmt.Errorf("open model %s: %w", ckpt.Name(), err), b.Close())
+	}
+	b.loading.Mapping, b.loading.Whole = mapped, time.Since(began)
 	return b, nil
 }
 
+// load packs weights and computes their digest at the same time: each leaves cores idle now and then.
 func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	cfg, err := t5.ParseConfig(ckpt.Config())
 	if err != nil {
 		return nil, err
 	}
-	digest, err := ckpt.Digest()
+	var digest [32]byte
+	var failed error
+	var digesting time.Duration
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		began := time.Now()
+		digest, failed = ckpt.Digest()
+		digesting = time.Since(began)
+	})
+	began := time.Now()
+	b, err := newBackbone(ckpt.Name(), cfg, ckpt, opt)
+	packing := time.Since(began)
+	beside.Wait()
 	if err != nil {
 		return nil, err
 	}
-	return newBackbone(ckpt.Name(), digest, cfg, ckpt, opt)
+	if failed != nil {
+		return nil, errors.Join(failed, b.Close())
+	}
+	b.digest, b.loading = digest, Loading{Digest: digesting, Packing: packing}
+	return b, nil
 }
 
-// newBackbone loads w into a new engine.
 // loadGCPercent is the garbage collector's pace while weights are loaded.
 const loadGCPercent = 10
 
-func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt Options) (*Backbone, error) {
+// newBackbone loads w into a new engine. The digest is the caller's to set.
+func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbone, error) {
 	how, err := opt.t5()
 	if err != nil {
 		return nil, err
@@ -128,7 +161,7 @@ func newBackbone(name string, digest [32]byte, cfg t5.Config, w t5.Weights, opt 
 		eng.Close()
 		return nil, err
 	}
-	return &Backbone{name: name, digest: digest, own: own, why: why, eng: eng, t5: m, opt: opt, tied: t5.Tied(w)}, nil
+	return &Backbone{name: name, own: own, why: why, eng: eng, t5: m, opt: opt, tied: t5.Tied(w)}, nil
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -152,6 +185,9 @@ func (b *Backbone) Numerics() string { return numerics(b.own) }
 
 // Digest identifies architecture and weights, however the files are cut.
 func (b *Backbone) Digest() [32]byte { return b.digest }
+
+// Loading is what the parts of Open took.
+func (b *Backbone) Loading() Loading { return b.loading }
 
 // Close frees the engine. The Backbone is not used afterwards.
 func (b *Backbone) Close() error { return errors.Join(b.full.close(), b.eng.Close()) }

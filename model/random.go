@@ -19,10 +19,11 @@ func OpenRandom(shape string, seed uint64, opt Options) (*Backbone, error) {
 		return nil, err
 	}
 	name := fmt.Sprintf("random:%s:%d", shape, seed)
-	b, err := newBackbone(name, sha256.Sum256([]byte(name)), cfg, randomWeights{cfg, seed}, opt)
+	b, err := newBackbone(name, cfg, randomWeights{cfg, seed}, opt)
 	if err != nil {
 		return nil, fmt.Errorf("open model %s: %w", name, err)
 	}
+	b.digest = sha256.Sum256([]byte(name))
 	return b, nil
 }
 

@@ -20,9 +20,9 @@ import (
 
 // runBench dispatches to what is measured.
 func runBench(ctx context.Context, args []string, std cli.IO) error {
-	verbs := map[string]cli.RunFunc{"step": runBenchStep, "data": runBenchData}
+	verbs := map[string]cli.RunFunc{"step": runBenchStep, "data": runBenchData, "load": runBenchLoad}
 	if len(args) == 0 {
-		return cli.NewCommand("dpt bench", "", "").Usagef("nothing to measure, want step or data")
+		return cli.NewCommand("dpt bench", "", "").Usagef("nothing to measure, want step, data or load")
 	}
 	switch args[0] {
 	case "-h", "--help":
@@ -32,15 +32,15 @@ func runBench(ctx context.Context, args []string, std cli.IO) error {
 	}
 	verb, ok := verbs[args[0]]
 	if !ok {
-		return cli.NewCommand("dpt bench", "", "").Usagef("found %s, want step or data", args[0])
+		return cli.NewCommand("dpt bench", "", "").Usagef("found %s, want step, data or load", args[0])
 	}
 	return verb(ctx, args[1:], std)
 }
 
 func benchOverview(width int) string {
-	return "Usage: dpt bench step|data [flags]\n\n" +
-		cli.Wrap("Measures training steps: losses, and their gradient with respect to the prompt, of a batch. Beside the speed it prints the engine's own limit, measured in the same run on the same products, and where the time went.", width) +
-		"\nMeasured:\n    step    one shape: every source as long as the other\n    data    the lengths of real examples, task by task\n" +
+	return "Usage: dpt bench step|data|load [flags]\n\n" +
+		cli.Wrap("Measures training steps: losses, and their gradient with respect to the prompt, of a batch; or loading. Beside a step's speed it prints the engine's own limit, measured in the same run on the same products, and where the time went.", width) +
+		"\nMeasured:\n    step    one shape: every source as long as the other\n    data    the lengths of real examples, task by task\n    load    opening a model\n" +
 		"\nExample:\n    dpt bench step --shape t5-base --batch 8 --source-length 256\n"
 }
 

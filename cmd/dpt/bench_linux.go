@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"syscall"
+	"time"
 )
 
 // resetPeak gives freed memory back and makes the kernel forget the process's peak so far. Where it may not, the peak is the process's whole life's.
@@ -29,4 +31,13 @@ func peakResident() int64 {
 		}
 	}
 	return 0
+}
+
+// cpuTime is what the process has computed on all cores so far, in the kernel too; 0 where it cannot be known.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -2,7 +2,11 @@
 
 package main
 
-// resetPeak and peakResident know nothing outside Linux.
+import "time"
+
+// resetPeak, peakResident and cpuTime know nothing outside Linux.
 func resetPeak() {}
 
 func peakResident() int64 { return 0 }
+
+func cpuTime() time.Duration { return 0 }

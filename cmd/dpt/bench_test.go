@@ -74,10 +74,30 @@ func TestBenchData(t *testing.T) {
 	}
 }
 
+func TestBenchLoad(t *testing.T) {
+	var r loadReport
+	out := mustRun(t, nil, "bench", "load", "--loads", "2", "--cpu", "--json")
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	if r.Model != "embedded:tiny" || r.Engine == "" || r.Loads != 2 {
+		t.Errorf("2 loads of the embedded model are reported as %+v", r)
+	}
+	if r.MappingSeconds <= 0 || r.DigestSeconds <= 0 || r.PackingSeconds <= 0 || r.FastestSeconds > r.WholeSeconds || r.WholeSeconds < r.PackingSeconds {
+		t.Errorf("numbers do not fit together: %+v", r)
+	}
+	text := mustRun(t, nil, "bench", "load", "--loads", "1")
+	for _, want := range []string{"mapping", "digest", "packing", "whole", "1 load, medians"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
+		}
+	}
+}
+
 func TestBenchUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                 "nothing to measure, want step or data",
-		"fast":                             "found fast, want step or data",
+		"":                                 "nothing to measure, want step, data or load",
+		"fast":                             "found fast, want step, data or load",
 		"step --shape t5-xxl":              "--shape t5-xxl: want t5-small",
 		"step --model . --shape tiny":      "--model . and --shape tiny, want one of them",
 		"step --without speed":             "want ragged, absorption or first-layer",
@@ -85,6 +105,8 @@ func TestBenchUsage(t *testing.T) {
 		"data":                             "--tokenizer is missing",
 		"data --shape tiny --task squad":   "want one of boolq",
 		"data --shape tiny --time -1s":     "want more than 0s",
+		"load --loads 0":                   "--loads 0: want at least 1",
+		"load --model nowhere":             "--model nowhere: nothing there",
 		"step --max-memory -1":             "--max-memory -1: want",
 		"step --cpu --gpu 1 --shape tiny":  "--gpu 1 and --cpu",
 		"step --shape tiny --tokenizer ab": "unknown flag --tokenizer",
