@@ -21,7 +21,7 @@ func lines(path string) int {
 	return strings.Count(string(data), "\n")
 }
 
-// TestSweepSurvivesKills kills a sweep twice on its way, workers and coordinator with it: the same command goes on, and every run ends with the bits
+// TestSweepSurvivesKills kills a sweep on its way, workers and coordinator with it, and stops it cleanly once: the same command goes on, and every run ends with the bits
 // of an undisturbed sweep.
 func TestSweepSurvivesKills(t *testing.T) {
 	args := func(out string) []string {
@@ -31,7 +31,8 @@ func TestSweepSurvivesKills(t *testing.T) {
 	calm := start(t, "dpt", args(filepath.Join(t.TempDir(), "calm"))...)
 	out := filepath.Join(t.TempDir(), "sweep")
 	results := filepath.Join(out, sweep.File)
-	for _, after := range []int{1, 4} {
+	for i, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		after := 1 + 3*i
 		p := start(t, "dpt", args(out)...)
 		for lines(results) < after {
 			select {
@@ -40,10 +41,15 @@ func TestSweepSurvivesKills(t *testing.T) {
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
-		if err := p.Process.Signal(syscall.SIGKILL); err != nil {
+		if err := p.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
-		<-p.done
+		if err := <-p.done; err == nil {
+			t.Errorf("the sweep ended well after %v", signal)
+		}
+		if said := p.stderr.String(); signal == syscall.SIGTERM && (!regexp.MustCompile(`stopped by signal: terminated; [4-8] of 8 runs are finished, and the same command goes on from there: dpt sweep --preset custom`).MatchString(said) || !strings.Contains(said, " left=")) {
+			t.Errorf("stopped, the sweep says %q", said)
+		}
 	}
 	p := start(t, "dpt", args(out)...)
 	if err := <-p.done; err != nil {

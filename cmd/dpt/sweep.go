@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,13 +37,15 @@ type sweepFlags struct {
 	preset, out                        string
 	models, tasks, methods             []string
 	seeds, shots, lengths, bottlenecks []string
+	lrs                                []string
+	halving, rungs                     int
 	nodes                              int
 	log                                cli.Log
 }
 
 // runSweep runs an experiment's jobs and renders its tables and figures.
 func runSweep(ctx context.Context, args []string, std cli.IO) error {
-	f := sweepFlags{preset: "table1", log: cli.DefaultLog(), nodes: max(1, runtime.NumCPU()/2)}
+	f := sweepFlags{preset: "table1", log: cli.DefaultLog(), nodes: max(1, runtime.NumCPU()/2), rungs: 3}
 	s := coordinator.DefaultSettings()
 	cmd := cli.NewCommand("dpt sweep", "--preset NAME --out DIR [flags]",
 		"Runs one of the paper's experiments, or a grid of your own: many jobs, one after another on the same workers, which load the backbone once. Each run that ends adds a line to DIR/results.jsonl; "+
@@ -61,6 +64,9 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	g.Strings(&f.shots, "shots", "sizes of the training set, `K,...`; 0 is all", number(0)).DefaultText("the preset's")
 	g.Strings(&f.lengths, "prompt-lengths", "virtual tokens, `C,...`, for every method with a prompt", number(1)).DefaultText("the preset's")
 	g.Strings(&f.bottlenecks, "bottlenecks", "`B,...`, for dpt", number(1)).DefaultText("the preset's")
+	g.Strings(&f.lrs, "lrs", "learning rates, `[METHOD=]X,...`: candidates for all methods, or one method's own", learningRate).DefaultText("--lr")
+	g.Int(&f.halving, "halving", "successive halving among the sizes and learning rates of each method: only the best one in `ETA` goes on from rung to rung; 0 trains all of them in full", cli.Between(0, 64))
+	g.Int(&f.rungs, "rungs", "`N` rungs of halving: the first trains with 1/ETA^(N-1) of the epochs or steps, the last with all", cli.Between(2, 16))
 	g.String(&f.out, "out", "`DIR` for results.jsonl, report.md, tables.csv and the figures", cli.NotEmpty).Required()
 	g = cmd.Group("Cluster")
 	f.bind(g)
@@ -84,11 +90,11 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	grid, err := f.grid(cmd)
-	if err != nil {
+	if err := jobflags.Absolute(&s); err != nil {
 		return err
 	}
-	if err := jobflags.Absolute(&s); err != nil {
+	grid, err := f.grid(cmd, s)
+	if err != nil {
 		return err
 	}
 	if err := sweep.WriteGrid(f.out, grid); err != nil {
@@ -107,7 +113,7 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 		return err
 	}
 	defer stop()
-	runner := &sweep.Runner{Jobs: queue, Grid: grid, Base: s, Results: results, Logger: logger, Poll: sweepPoll, Finished: func(done, total int) {
+	runner := &sweep.Runner{Jobs: queue, Grid: grid, Results: results, Logger: logger, Poll: sweepPoll, Finished: func(done, total int) {
 		if _, err := report.Write(f.out); err != nil && done > 0 {
 			logger.Warn("report not rendered", "reason", err)
 		}
@@ -117,7 +123,7 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	}
 	ran := runner.Run(ctx)
 	if errors.Is(ran, context.Cause(ctx)) && ctx.Err() != nil {
-		return fmt.Errorf("%w; the same command goes on where the sweep was stopped", ran)
+		return fmt.Errorf("%w; %d of %d runs are finished, and the same command goes on from there: dpt sweep %s", ran, results.Len(), grid.Total(), strings.Join(args, " "))
 	}
 	path, err := report.Write(f.out)
 	if err := errors.Join(ran, err); err != nil {
@@ -137,6 +143,27 @@ func number(low uint64) cli.Check[string] {
 	}
 }
 
+// learningRate wants X or METHOD=X.
+func learningRate(text string) error {
+	_, err := rate(text)
+	return err
+}
+
+func rate(text string) (r sweep.Rate, err error) {
+	method, x, own := strings.Cut(text, "=")
+	if !own {
+		method, x = "", text
+	}
+	r.Method = method
+	if r.LR, err = strconv.ParseFloat(x, 64); err != nil || !(r.LR > 0) || r.LR > 1e6 {
+		return r, errors.New("want positive numbers, or METHOD=X")
+	}
+	if own && !slices.Contains(coordinator.Methods(), method) {
+		return r, fmt.Errorf("want METHOD one of %s", strings.Join(coordinator.Methods(), ", "))
+	}
+	return r, nil
+}
+
 // numbers are texts that number has checked.
 func numbers(texts []string) []int {
 	list := make([]int, len(texts))
@@ -146,8 +173,8 @@ func numbers(texts []string) []int {
 	return list
 }
 
-// grid is the preset's with the user's lists in place of its own.
-func (f *sweepFlags) grid(cmd *cli.Command) (sweep.Grid, error) {
+// grid is the preset's with the user's lists in place of its own, and the settings that all runs share.
+func (f *sweepFlags) grid(cmd *cli.Command, s coordinator.Settings) (sweep.Grid, error) {
 	models := []string{""}
 	for i, m := range f.models {
 		abs, err := filepath.Abs(m)
@@ -190,6 +217,22 @@ func (f *sweepFlags) grid(cmd *cli.Command) (sweep.Grid, error) {
 	if f.bottlenecks != nil {
 		g.Bottlenecks(numbers(f.bottlenecks))
 	}
+	var rates []sweep.Rate
+	for _, text := range f.lrs {
+		r, err := rate(text)
+		if err != nil {
+			return g, err
+		}
+		rates = append(rates, r)
+	}
+	g.LearningRates(rates)
+	if f.halving > 0 {
+		g.Halving = &sweep.Halving{Eta: f.halving, Rungs: f.rungs}
+	} else if cmd.Changed("rungs") {
+		return g, cmd.Usagef("--rungs without --halving, want both or none")
+	}
+	s.Model, s.Task, s.Method, s.Shots, s.Seed = "", "", "", 0, 0 // each run has its own
+	g.Settings = s
 	if err := g.Validate(); err != nil {
 		return g, cmd.Usagef("%s", err)
 	}

@@ -5,18 +5,23 @@ package sweep
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/dptune/dpt/coordinator"
 )
 
 // Run is one training run of a grid: what tells it from the grid's other runs.
 type Run struct {
-	Model        string `json:"model"`  // as the user named it; "" is the embedded model
-	Task         string `json:"task"`   // canonical name
-	Method       string `json:"method"` // dpt, pt, respt, svd or ft
-	PromptLength int    `json:"prompt_length,omitempty"`
-	Bottleneck   int    `json:"bottleneck,omitempty"` // 0: the method's own, or none
-	Shots        int    `json:"shots,omitempty"`      // training examples; 0 is all
-	Seed         uint64 `json:"seed"`
+	Model        string  `json:"model"`  // as the user named it; "" is the embedded model
+	Task         string  `json:"task"`   // canonical name
+	Method       string  `json:"method"` // dpt, pt, respt, svd or ft
+	PromptLength int     `json:"prompt_length,omitempty"`
+	Bottleneck   int     `json:"bottleneck,omitempty"` // 0: the method's own, or none
+	Shots        int     `json:"shots,omitempty"`      // training examples; 0 is all
+	Seed         uint64  `json:"seed"`
+	LR           float64 `json:"lr,omitempty"`   // learning rate; 0 is the method's of the sweep
+	Rung         int     `json:"rung,omitempty"` // of successive halving, with a part of the budget; 0 has all of it
 }
 
 // Key names the run within a sweep; it does for a directory's name.
@@ -31,7 +36,14 @@ func (r Run) Key() string {
 	if r.Shots > 0 {
 		parts = append(parts, fmt.Sprintf("k%d", r.Shots))
 	}
-	return strings.Join(append(parts, fmt.Sprintf("seed%d", r.Seed)), "-")
+	if r.LR > 0 {
+		parts = append(parts, "lr"+strconv.FormatFloat(r.LR, 'f', -1, 64))
+	}
+	parts = append(parts, fmt.Sprintf("seed%d", r.Seed))
+	if r.Rung > 0 {
+		parts = append(parts, fmt.Sprintf("rung%d", r.Rung))
+	}
+	return strings.Join(parts, "-")
 }
 
 // modelKey is the last element of a model's path, in characters that a file's name may have.
@@ -57,12 +69,13 @@ func (r Run) ModelKey() string { return modelKey(r.Model) }
 
 // Prompt is a method with the sizes that an experiment gives it.
 type Prompt struct {
-	Method     string `json:"method"`
-	Length     int    `json:"length,omitempty"`     // 0: none, as ft has
-	Bottleneck int    `json:"bottleneck,omitempty"` // 0: the method's own
+	Method     string  `json:"method"`
+	Length     int     `json:"length,omitempty"`     // 0: none, as ft has
+	Bottleneck int     `json:"bottleneck,omitempty"` // 0: the method's own
+	LR         float64 `json:"lr,omitempty"`         // 0: the method's of the sweep
 }
 
-// Grid is every combination of its lists.
+// Grid is every combination of its lists, and what its runs share.
 type Grid struct {
 	Preset  string   `json:"preset"`
 	Models  []string `json:"models"`
@@ -70,9 +83,12 @@ type Grid struct {
 	Prompts []Prompt `json:"prompts"`
 	Shots   []int    `json:"shots"` // training examples; 0 is all
 	Seeds   []uint64 `json:"seeds"`
+
+	Halving  *Halving             `json:"halving,omitempty"` // nil: every run has the whole budget
+	Settings coordinator.Settings `json:"settings"`          // what all runs share; what a Run says is zero
 }
 
-// Runs lists the grid's runs: seeds innermost, so that a row of a table fills up before the next begins.
+// Runs lists the grid's runs with the whole budget: seeds innermost, so that a row of a table fills up before the next begins.
 func (g Grid) Runs() []Run {
 	var runs []Run
 	for _, m := range g.Models {
@@ -80,7 +96,7 @@ func (g Grid) Runs() []Run {
 			for _, t := range g.Tasks {
 				for _, p := range g.Prompts {
 					for _, s := range g.Seeds {
-						runs = append(runs, Run{Model: m, Task: t, Method: p.Method, PromptLength: p.Length, Bottleneck: p.Bottleneck, Shots: k, Seed: s})
+						runs = append(runs, Run{Model: m, Task: t, Method: p.Method, PromptLength: p.Length, Bottleneck: p.Bottleneck, LR: p.LR, Shots: k, Seed: s})
 					}
 				}
 			}
@@ -103,7 +119,7 @@ func (g Grid) Validate() error {
 		}
 		seen[r.Key()] = r
 	}
-	return nil
+	return g.validateHalving()
 }
 
 const (
@@ -208,6 +224,35 @@ func (g *Grid) Lengths(lengths []int) {
 // Bottlenecks gives dpt each of these bottlenecks.
 func (g *Grid) Bottlenecks(bottlenecks []int) {
 	g.vary(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == "dpt" })
+}
+
+// Rate is a learning rate of a method, or of all that have none of their own.
+type Rate struct {
+	Method string // "": of all others
+	LR     float64
+}
+
+// LearningRates gives every method each of its rates; one without keeps what all runs share.
+func (g *Grid) LearningRates(rates []Rate) {
+	of := map[string][]float64{}
+	for _, r := range rates {
+		of[r.Method] = append(of[r.Method], r.LR)
+	}
+	var all []Prompt
+	for _, p := range g.Prompts {
+		list, own := of[p.Method]
+		if !own {
+			list = of[""]
+		}
+		if len(list) == 0 {
+			all = append(all, p)
+		}
+		for _, lr := range list {
+			p.LR = lr
+			all = append(all, p)
+		}
+	}
+	g.Prompts = all
 }
 
 // vary replaces each prompt by what set makes of it for each value, where set says that the prompt has it; equal ones are kept once.

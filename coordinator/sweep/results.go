@@ -10,22 +10,25 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/dataset"
 )
 
 // Result is a finished run: a line of results.jsonl.
 type Result struct {
 	Run
-	Key         string          `json:"key"`
-	Parameters  int64           `json:"trainable_parameters"`
-	Metrics     dataset.Metrics `json:"metrics"`      // of the best evaluation, in percent
-	Score       float64         `json:"score"`        // their mean
-	BestStep    int64           `json:"best_step"`    // of the evaluation that they are of
-	Steps       int64           `json:"steps"`        // trained
-	Seconds     float64         `json:"seconds"`      // of wall time
-	JobID       string          `json:"job_id"`       //
-	StateDigest string          `json:"state_digest"` // of the final trainer state
-	Evaluations []Evaluation    `json:"evaluations"`
+	Key         string            `json:"key"`
+	Parameters  int64             `json:"trainable_parameters"`
+	Metrics     dataset.Metrics   `json:"metrics"`      // of the best evaluation, in percent
+	Score       float64           `json:"score"`        // their mean
+	BestStep    int64             `json:"best_step"`    // of the evaluation that they are of
+	Steps       int64             `json:"steps"`        // trained
+	Budget      int64             `json:"budget_steps"` // asked for: more than trained of a run that stopped early
+	Seconds     float64           `json:"seconds"`      // of wall time
+	JobID       string            `json:"job_id"`       //
+	StateDigest string            `json:"state_digest"` // of the final trainer state
+	Evaluations []Evaluation      `json:"evaluations"`
+	Settings    *coordinator.Spec `json:"settings,omitempty"` // resolved
 }
 
 // Evaluation is one point of a run's course.
@@ -59,7 +62,7 @@ type Results struct {
 	path string
 	f    *os.File
 	size int64
-	have map[string]bool
+	have map[string]Result
 }
 
 // Open opens dir's results, making both where they are missing. A torn last line, of a process that was killed as it wrote, goes.
@@ -79,20 +82,26 @@ func Open(dir string) (*Results, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sweep results: %w", err), f.Close())
 	}
-	r := &Results{path: path, f: f, size: size, have: map[string]bool{}}
+	r := &Results{path: path, f: f, size: size, have: map[string]Result{}}
 	for _, x := range list {
-		r.have[x.Key] = true
+		r.have[x.Key] = x
 	}
 	return r, nil
 }
 
+// Len is the number of results.
+func (r *Results) Len() int { return len(r.have) }
+
 // Has says whether the run's result is there.
-func (r *Results) Has(run Run) bool { return r.have[run.Key()] }
+func (r *Results) Has(run Run) bool {
+	_, there := r.have[run.Key()]
+	return there
+}
 
 // Add appends a result and makes it durable. A line is there whole or, after an error, not at all.
 func (r *Results) Add(x Result) error {
 	x.Key = x.Run.Key()
-	if r.have[x.Key] {
+	if r.Has(x.Run) {
 		return fmt.Errorf("%s: run %s is there already", r.path, x.Key)
 	}
 	line, err := json.Marshal(x)
@@ -107,7 +116,7 @@ func (r *Results) Add(x Result) error {
 		return fmt.Errorf("write %s: %w", r.path, err)
 	}
 	r.size += int64(len(line))
-	r.have[x.Key] = true
+	r.have[x.Key] = x
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/dptune/dpt/coordinator"
@@ -24,8 +25,7 @@ type Jobs interface {
 type Runner struct {
 	Jobs     Jobs
 	Grid     Grid
-	Base     coordinator.Settings // what the runs share
-	Prefix   string               // of the jobs' names: sweeps that share a coordinator need different ones
+	Prefix   string // of the jobs' names: sweeps that share a coordinator need different ones
 	Results  *Results
 	Logger   *slog.Logger
 	Poll     time.Duration         // between looks at the queue
@@ -42,25 +42,29 @@ const (
 // Run runs what the results lack, in the grid's order, and adds a result for each. A run that fails or is cancelled is left out and the others go on;
 // the error then says so at the end, and the next call tries it again.
 func (r *Runner) Run(ctx context.Context) error {
-	var todo []Run
-	for _, run := range r.Grid.Runs() {
-		if !r.Results.Has(run) {
-			todo = append(todo, run)
+	total := r.Grid.Total()
+	begun := r.Results.Len()
+	r.Logger.Info("sweep", "preset", r.Grid.Preset, "runs", total, "done", begun)
+	names := map[string]Run{}  // outstanding
+	asked := map[string]bool{} // by key: outstanding, or without a result
+	failed, why := 0, ""       // runs without a result, and the first of them
+	since, done := time.Now(), begun
+	for {
+		var todo []Run
+		for _, run := range r.Grid.Due(r.Results.have) {
+			if !r.Results.Has(run) && !asked[run.Key()] {
+				todo = append(todo, run)
+			}
 		}
-	}
-	total := len(r.Grid.Runs())
-	done := total - len(todo)
-	r.Logger.Info("sweep", "preset", r.Grid.Preset, "runs", total, "done", done)
-	names := map[string]Run{} // outstanding
-	var failed int
-	var why string
-	for len(todo) > 0 || len(names) > 0 {
+		if len(todo) == 0 && len(names) == 0 {
+			break
+		}
 		for len(todo) > 0 && len(names) < maxOutstanding {
 			name, err := r.submit(ctx, todo[0])
 			if err != nil {
 				return fmt.Errorf("run %s: %w", todo[0].Key(), err)
 			}
-			names[name], todo = todo[0], todo[1:]
+			names[name], asked[todo[0].Key()], todo = todo[0], true, todo[1:]
 		}
 		list := make([]string, 0, len(names))
 		for n := range names {
@@ -85,7 +89,8 @@ func (r *Runner) Run(ctx context.Context) error {
 					return err
 				}
 				done++
-				r.Logger.Info("run finished", "run", run.Key(), "score", x.Score, "seconds", x.Seconds, "done", done, "of", total)
+				r.Logger.Info("run finished", "run", run.Key(), "score", math.Round(100*x.Score)/100, "steps", x.Steps, "seconds", math.Round(10*x.Seconds)/10, "done", done, "of", total,
+					"left", left(time.Since(since), done-begun, total-done))
 			default:
 				failed++
 				if why == "" {
@@ -114,6 +119,11 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
+// left estimates the time for `more` runs from what `done` ones have taken.
+func left(took time.Duration, done, more int) time.Duration {
+	return time.Duration(float64(took) / float64(max(1, done)) * float64(more)).Round(time.Second)
+}
+
 // submit queues a run under the first name of its own that no failed or cancelled attempt bears.
 func (r *Runner) submit(ctx context.Context, run Run) (string, error) {
 	names := make([]string, maxAttempts)
@@ -134,21 +144,7 @@ func (r *Runner) submit(ctx context.Context, run Run) (string, error) {
 	if attempt > 0 && jobs[attempt-1].Status != string(fsm.Failed) && jobs[attempt-1].Status != string(fsm.Cancelled) {
 		attempt-- // it waits, runs, or has finished since the results were written
 	}
-	return names[attempt], r.Jobs.Submit(ctx, names[attempt], r.settings(run))
-}
-
-// settings are the run's, on top of those that all runs share.
-func (r *Runner) settings(run Run) coordinator.Settings {
-	s := r.Base
-	s.Model, s.Task, s.Method, s.Shots, s.Seed = run.Model, run.Task, run.Method, run.Shots, run.Seed
-	if run.PromptLength > 0 {
-		s.PromptLength = run.PromptLength
-	}
-	s.Bottleneck = run.Bottleneck
-	if s.Method == coordinator.FineTuning && s.LR == coordinator.DefaultSettings().LR {
-		s.LR = coordinator.FineTuningLR // nobody has chosen one, and a prompt's would not do
-	}
-	return s
+	return names[attempt], r.Jobs.Submit(ctx, names[attempt], r.Grid.settings(run))
 }
 
 // result reads a run's result out of its finished job.
@@ -160,7 +156,7 @@ func result(run Run, j *coordpb.Job) (Result, error) {
 	if j.Best == nil {
 		return Result{}, fmt.Errorf("job %s has finished without an evaluation, want at least one", j.Id)
 	}
-	x := Result{Run: run, Parameters: int64(spec.Parameters), Score: j.Best.Score, BestStep: j.Best.Step, Steps: j.Step, Seconds: j.Seconds, JobID: j.Id, StateDigest: j.StateDigest}
+	x := Result{Run: run, Parameters: int64(spec.Parameters), Score: j.Best.Score, BestStep: j.Best.Step, Steps: j.Step, Budget: j.TotalSteps, Seconds: j.Seconds, Settings: &spec, JobID: j.Id, StateDigest: j.StateDigest}
 	if err := json.Unmarshal(j.Best.Metrics, &x.Metrics); err != nil {
 		return Result{}, fmt.Errorf("metrics of job %s: %w", j.Id, err)
 	}

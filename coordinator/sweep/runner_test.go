@@ -16,6 +16,7 @@ type queue struct {
 	jobs  []*coordpb.Job
 	base  map[string]coordinator.Settings
 	fails map[string]bool
+	score func(coordinator.Settings) float64 // of its evaluations; nil: 60
 }
 
 func (q *queue) Submit(_ context.Context, name string, s coordinator.Settings) error {
@@ -40,8 +41,12 @@ func (q *queue) List(_ context.Context, names []string) (list []*coordpb.Job, er
 				if err != nil {
 					return nil, err
 				}
-				e := &coordpb.JobEvaluation{Step: 5, Score: 60, Loss: 0.5, Metrics: []byte(`{"accuracy":60}`), Probe: []byte(`{"positive":1,"negative":2,"rank":3}`)}
-				j.Status, j.Spec, j.Step, j.Best, j.Evaluations = "finished", spec, 10, e, []*coordpb.JobEvaluation{e}
+				score := 60.0
+				if q.score != nil {
+					score = q.score(s)
+				}
+				e := &coordpb.JobEvaluation{Step: 5, Score: score, Loss: 0.5, Metrics: []byte(`{"accuracy":60}`), Probe: []byte(`{"positive":1,"negative":2,"rank":3}`)}
+				j.Status, j.Spec, j.Step, j.TotalSteps, j.Best, j.Evaluations = "finished", spec, 10, int64(s.Epochs), e, []*coordpb.JobEvaluation{e}
 			}
 		}
 		for _, n := range names {
@@ -74,7 +79,8 @@ func TestRunner(t *testing.T) {
 		defer results.Close()
 		base := coordinator.DefaultSettings()
 		base.BatchSize = 8
-		return (&Runner{Jobs: q, Grid: g, Base: base, Prefix: "x.", Results: results, Logger: slog.New(slog.DiscardHandler)}).Run(context.Background())
+		g.Settings = base
+		return (&Runner{Jobs: q, Grid: g, Prefix: "x.", Results: results, Logger: slog.New(slog.DiscardHandler)}).Run(context.Background())
 	}
 	if err := run(); err == nil || !strings.Contains(err.Error(), "1 of 36 runs have no result; the first: "+bad.Key()+" is failed: no such data") {
 		t.Errorf("with a run that fails: %v", err)

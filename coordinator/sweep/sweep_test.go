@@ -1,9 +1,11 @@
 package sweep
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +80,28 @@ func TestKeys(t *testing.T) {
 	g := Grid{Preset: "custom", Models: []string{"a/t5", "b/t5"}, Tasks: []string{"rte"}, Prompts: []Prompt{dpt}, Shots: []int{0}, Seeds: []uint64{1}}
 	if err := g.Validate(); err == nil || !strings.Contains(err.Error(), "both called t5-rte") {
 		t.Errorf("two models of one name: error %v, want it refused", err)
+	}
+}
+
+func TestLearningRates(t *testing.T) {
+	g := Grid{Preset: "custom", Models: []string{""}, Tasks: []string{"rte"}, Prompts: []Prompt{ft, pt, dpt}, Shots: []int{0}, Seeds: []uint64{1}}
+	g.Settings.LR = 0.3
+	g.LearningRates([]Rate{{"", 0.1}, {"pt", 0.5}, {"", 0.03}, {"ft", 1e-5}})
+	var got []string
+	for _, r := range g.Runs() {
+		got = append(got, fmt.Sprint(r.Key(), " ", g.settings(r).LR))
+	}
+	want := []string{"embedded-rte-ft-lr0.00001-seed1 1e-05", "embedded-rte-pt-c100-lr0.5-seed1 0.5", "embedded-rte-dpt-c100-b10-lr0.1-seed1 0.1", "embedded-rte-dpt-c100-b10-lr0.03-seed1 0.03"}
+	if !slices.Equal(got, want) {
+		t.Errorf("runs %q, want %q", got, want)
+	}
+	if err := g.Validate(); err != nil {
+		t.Error(err)
+	}
+	g.Prompts = []Prompt{pt, dpt}
+	g.LearningRates([]Rate{{"pt", 0.5}})
+	if lr := g.settings(g.Runs()[1]).LR; lr != 0.3 {
+		t.Errorf("dpt has the learning rate %v, want the shared 0.3", lr)
 	}
 }
 
@@ -188,7 +212,7 @@ func TestVary(t *testing.T) {
 	g.Lengths([]int{5, 7})
 	g.Bottlenecks([]int{2, 3})
 	want := []Prompt{ft, {Method: "pt", Length: 5}, {Method: "pt", Length: 7}, {Method: "respt", Length: 5}, {Method: "respt", Length: 7},
-		{"dpt", 5, 2}, {"dpt", 5, 3}, {"dpt", 7, 2}, {"dpt", 7, 3}}
+		{Method: "dpt", Length: 5, Bottleneck: 2}, {Method: "dpt", Length: 5, Bottleneck: 3}, {Method: "dpt", Length: 7, Bottleneck: 2}, {Method: "dpt", Length: 7, Bottleneck: 3}}
 	if !reflect.DeepEqual(g.Prompts, want) {
 		t.Errorf("prompts %v, want %v", g.Prompts, want)
 	}

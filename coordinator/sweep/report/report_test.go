@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/sweep"
 	"github.com/dptune/dpt/dataset"
 )
@@ -141,8 +142,77 @@ func TestTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "models/t5-base,pt,100,0,0,11240,cb,accuracy,2,57,1.4142135623730951,56,58\n"; !strings.Contains(string(table), want) {
+	if want := "models/t5-base,pt,100,0,0,,11240,cb,accuracy,2,57,1.4142135623730951,56,58\n"; !strings.Contains(string(table), want) {
 		t.Errorf("tables.csv lacks %q:\n%s", want, table)
+	}
+}
+
+// TestHalving: the tables hold what had the whole budget, the rungs are listed, and so is what the jobs were trained with.
+func TestHalving(t *testing.T) {
+	g := preset(t, "custom")
+	g.Tasks, g.Halving, g.Settings.Epochs = []string{"cb"}, &sweep.Halving{Eta: 2, Rungs: 2}, 10
+	g.LearningRates([]sweep.Rate{{LR: 0.1}, {LR: 0.5}})
+	dir := t.TempDir()
+	if err := sweep.WriteGrid(dir, g); err != nil {
+		t.Fatal(err)
+	}
+	out, err := sweep.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]sweep.Result{}
+	for i := 0; i < g.Total(); i++ {
+		for _, r := range g.Due(have) {
+			if out.Has(r) {
+				continue
+			}
+			score := 100*r.LR + float64(r.Seed)
+			x := sweep.Result{Run: r, Parameters: 640, Metrics: dataset.Metrics{{Name: "accuracy", Value: score}}, Score: score, Key: r.Key(),
+				Settings: &coordinator.Spec{Epochs: 5, LR: r.LR, TrainExamples: 250, TrainDigest: "0123456789abcdef", ModelDigest: "fedcba", BatchSize: 16}}
+			if r.Rung == 0 {
+				x.Settings.Epochs = 10
+			}
+			if err := out.Add(x); err != nil {
+				t.Fatal(err)
+			}
+			have[x.Key] = x
+			break
+		}
+		if i > 0 {
+			continue
+		}
+		path, err := Write(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(path); err != nil || !strings.Contains(string(data), "No run with the whole budget is finished yet.") || strings.Contains(string(data), "## Scores") {
+			t.Errorf("report of the first run of the first rung (%v):\n%s", err, data)
+		}
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path, err := Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"9 of 9 runs are finished",
+		"| model | models/t5-base, SHA-256 fedcba |", "| training data | cb: 250 examples, SHA-256 0123456789ab |", "| epochs | 5 in rung 1; 10 |", "| learning rate | DPT 0.1; DPT 0.5 |", "| batch size | 16 |",
+		"| cb | DPT, c = 100, b = 10, lr = 0.1, models/t5-base | 1 | 5 epochs | 12.00 |", "| cb | DPT, c = 100, b = 10, lr = 0.5, models/t5-base | 1 | 5 epochs | 52.00 |",
+		"| cb | DPT, c = 100, b = 10, lr = 0.5, models/t5-base | last | 10 epochs | 52.00 |",
+		"| DPT | 640 | 52.00 | 52.00 |",
+	} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("report lacks %q:\n%s", want, data)
+		}
+	}
+	if strings.Contains(string(data), "| DPT, lr = 0.1") {
+		t.Errorf("the tables hold a run without the whole budget:\n%s", data)
 	}
 }
 

@@ -18,6 +18,7 @@ type row struct {
 	method     string
 	length     int
 	bottleneck int
+	lr         float64 // 0: the method's of the sweep
 }
 
 // samples are the scores of one cell, by seed in the order of the results.
@@ -83,13 +84,13 @@ func newGrid(results []sweep.Result) *grid {
 	slices.SortStableFunc(g.tasks, func(a, b string) int { return cmp.Compare(rank(taskOrder, a), rank(taskOrder, b)) })
 	slices.SortStableFunc(g.rows, func(a, b row) int {
 		return cmp.Or(cmp.Compare(models[a.model], models[b.model]), cmp.Compare(a.shots, b.shots),
-			cmp.Compare(rank(methodOrder, a.method), rank(methodOrder, b.method)), cmp.Compare(a.length, b.length), cmp.Compare(a.bottleneck, b.bottleneck))
+			cmp.Compare(rank(methodOrder, a.method), rank(methodOrder, b.method)), cmp.Compare(a.length, b.length), cmp.Compare(a.bottleneck, b.bottleneck), cmp.Compare(a.lr, b.lr))
 	})
 	return g
 }
 
 func rowOf(r sweep.Result) row {
-	return row{model: r.Model, shots: r.Shots, method: r.Method, length: r.PromptLength, bottleneck: r.Bottleneck}
+	return row{model: r.Model, shots: r.Shots, method: r.Method, length: r.PromptLength, bottleneck: r.Bottleneck, lr: r.LR}
 }
 
 // rank is where a name stands in an order; unknown ones stand last.
@@ -159,6 +160,9 @@ func (g *grid) label(k row) string {
 	}
 	if len(distinct(same, func(r row) int { return r.bottleneck })) > 1 {
 		name += fmt.Sprintf(", b = %d", k.bottleneck)
+	}
+	if len(distinct(same, func(r row) float64 { return r.lr })) > 1 {
+		name += fmt.Sprintf(", lr = %g", k.lr)
 	}
 	if len(distinct(g.rows, func(r row) int { return r.shots })) > 1 {
 		name += fmt.Sprintf(", %d shots", k.shots)

@@ -101,18 +101,18 @@ func number(v float64) string {
 func (g *grid) csv() ([]byte, error) {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
-	records := [][]string{{"model", "method", "prompt_length", "bottleneck", "shots", "trainable_parameters", "task", "metric", "seeds", "mean", "standard_deviation", "min", "max"}}
+	records := [][]string{{"model", "method", "prompt_length", "bottleneck", "shots", "lr", "trainable_parameters", "task", "metric", "seeds", "mean", "standard_deviation", "min", "max"}}
 	for _, k := range g.rows {
 		for _, t := range g.tasks {
 			s := g.cells[k][t]
 			if len(s) == 0 {
 				continue
 			}
-			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), strconv.FormatInt(g.parameters[k], 10),
+			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), rateOf(k), strconv.FormatInt(g.parameters[k], 10),
 				t, g.metric(t), strconv.Itoa(len(s)), exact(s.mean()), exact(s.deviation()), exact(minOf(s)), exact(maxOf(s))})
 		}
 		if len(g.tasks) > 1 {
-			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), strconv.FormatInt(g.parameters[k], 10),
+			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), rateOf(k), strconv.FormatInt(g.parameters[k], 10),
 				"average", "", "", exact(g.average(k)), "", "", ""})
 		}
 	}
@@ -120,6 +120,14 @@ func (g *grid) csv() ([]byte, error) {
 		return nil, fmt.Errorf("tables as CSV: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// rateOf is the row's own learning rate; empty where it is that of all runs.
+func rateOf(k row) string {
+	if k.lr == 0 {
+		return ""
+	}
+	return exact(k.lr)
 }
 
 // metric is the name of the task's first metric.
