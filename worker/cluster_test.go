@@ -29,7 +29,7 @@ import (
 func settings() coordinator.Settings {
 	s := coordinator.DefaultSettings()
 	s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = "rte", 5, 2, 12, 2, 4, 1
-	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 48, 4, -1
+	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 20, 3, -1
 	return s
 }
 
@@ -394,4 +394,16 @@ func TestWorkerWaitsForItsCoordinator(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("worker: %v", err)
 	}
+}
+
+// awaitFile waits until there is a file.
+func awaitFile(t *testing.T, path string) {
+	t.Helper()
+	for range 6000 {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("%s does not come", path)
 }

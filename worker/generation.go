@@ -44,6 +44,7 @@ func (g *generation) start(ctx context.Context, before *generation) {
 	ctx, g.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(g.done)
+		defer g.s.abandoned.Add(-1)
 		defer g.cancel()
 		if before != nil {
 			<-before.done

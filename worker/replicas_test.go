@@ -38,6 +38,8 @@ func TestReplicasAllHoldTheResult(t *testing.T) {
 		}
 		c.t = t
 		c.start("b", "a")
+		awaitFile(t, filepath.Join(c.seats["b"].out, "prompt.safetensors"))
+		c.start("c") // so that nobody stays for it
 		c.finish(prompt, job, "b")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/model/optim"
 )
 
 const (
@@ -25,6 +27,10 @@ const (
 	defaultHeartbeat = time.Second
 	// missedBeats is how many intervals of silence end a session.
 	missedBeats = 5
+	// maxHeartbeat bounds what it may name, so that a worker does not wait for long for a coordinator that is gone.
+	maxHeartbeat = time.Hour
+	// maxAbandoned bounds the generations, and the words that they are abandoned, that wait for an abandoned one's micro-batch to end.
+	maxAbandoned = 64
 	// welcomeTimeout bounds the wait for a coordinator's first answer: it may hold the question for two seconds while it
 	// has no leader.
 	welcomeTimeout = 4 * time.Second
@@ -40,6 +46,8 @@ type session struct {
 	stream coordpb.Coordinator_SessionClient
 	mu     sync.Mutex // serializes Send
 	gen    *generation
+	// abandoned counts the generations that have not ended, with the present one, and the Standbys that wait for that.
+	abandoned atomic.Int32
 	// standing are the goroutines that wait for a generation that this worker stands down from.
 	standing sync.WaitGroup
 	broken   context.CancelCauseFunc // ends the session from within
@@ -100,9 +108,11 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.addr, first.Body)}
 	}
 	s.welcome = true
-	beat := time.Duration(welcome.GetHeartbeatIntervalMs()+idle.GetHeartbeatIntervalMs()) * time.Millisecond
-	if beat <= 0 {
-		beat = defaultHeartbeat
+	beat := defaultHeartbeat
+	if ms := welcome.GetHeartbeatIntervalMs() + idle.GetHeartbeatIntervalMs(); ms > maxHeartbeat.Milliseconds() {
+		return &localError{fmt.Errorf("coordinator %s: heartbeats every %d ms, want at most %d", s.addr, ms, maxHeartbeat.Milliseconds())}
+	} else if ms > 0 {
+		beat = time.Duration(ms) * time.Millisecond
 	}
 	s.joined = true
 	beatCtx, stopBeat := context.WithCancel(ctx)
@@ -148,13 +158,17 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 			if job == nil {
 				return &localError{fmt.Errorf("coordinator %s: generation %d without a job", s.addr, b.StartGeneration.Generation)}
 			}
-			s.startGeneration(ctx, job, b.StartGeneration)
+			if err := s.startGeneration(ctx, job, b.StartGeneration); err != nil {
+				return err
+			}
 		case *coordpb.CoordinatorMessage_Plan:
 			s.queue(b.Plan.Generation, m)
 		case *coordpb.CoordinatorMessage_Evaluate:
 			s.queue(b.Evaluate.Generation, m)
 		case *coordpb.CoordinatorMessage_StandDown:
-			s.standDown(b.StandDown.Generation)
+			if err := s.standDown(b.StandDown.Generation); err != nil {
+				return err
+			}
 		case *coordpb.CoordinatorMessage_Heartbeat:
 		case *coordpb.CoordinatorMessage_Finish:
 			return s.stream.CloseSend()
@@ -222,23 +236,43 @@ func (s *session) beat(ctx context.Context, every time.Duration) {
 }
 
 // startGeneration abandons the generation before. It does not wait for its end, so that the coordinator is heard meanwhile.
-func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) {
+func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) error {
+	if most := optim.StateSize(len(t.grad)); len(m.State) != most {
+		return &localError{fmt.Errorf("coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters", s.addr, m.Generation, len(m.State), most, len(t.grad))}
+	}
+	if err := s.abandon(); err != nil {
+		return err
+	}
 	before := s.gen
 	if before != nil {
 		before.cancel()
 	}
 	s.gen = newGeneration(s, t, m)
 	s.gen.start(ctx, before)
+	return nil
+}
+
+// abandon counts one more that waits for what was abandoned to end; abandoned is lowered when it has.
+func (s *session) abandon() error {
+	if n := s.abandoned.Add(1); n > maxAbandoned {
+		s.abandoned.Add(-1)
+		return &localError{fmt.Errorf("coordinator %s: %d generations that have not ended here, want at most %d", s.addr, n, maxAbandoned)}
+	}
+	return nil
 }
 
 // standDown abandons a generation that goes on without this worker, and says when that is done: a worker that hangs or
 // computes slowly says so late.
-func (s *session) standDown(generation uint64) {
+func (s *session) standDown(generation uint64) error {
+	if err := s.abandon(); err != nil {
+		return err
+	}
 	g := s.gen
 	if g != nil && uint64(g.number) == generation {
 		g.cancel()
 	}
 	s.standing.Go(func() {
+		defer s.abandoned.Add(-1)
 		m := &coordpb.Standby{Generation: generation}
 		if g != nil && uint64(g.number) == generation {
 			<-g.done
@@ -246,6 +280,7 @@ func (s *session) standDown(generation uint64) {
 		}
 		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Standby{Standby: m}}) // the reader learns why
 	})
+	return nil
 }
 
 // stopGeneration abandons the step in flight and waits until it is.

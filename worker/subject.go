@@ -6,6 +6,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
 )
 
@@ -38,6 +39,9 @@ func newSubject(b Backbone, spec *coordpb.TrainSpec) (subject, error) {
 	conf := prompt.Config{Method: spec.Method, Dim: int(spec.Dim), Length: int(spec.Length), Bottleneck: int(spec.Bottleneck)}
 	if err := conf.Validate(); err != nil {
 		return nil, err
+	}
+	if n := optim.StateSize(conf.Size()); n > maxMessage {
+		return nil, fmt.Errorf("a prompt of %d parameters, whose state has %d bytes, want at most %d", conf.Size(), n, maxMessage)
 	}
 	graph, err := prompt.NewGraph(conf)
 	if err != nil {

@@ -44,6 +44,9 @@ type work struct {
 // progressInterval is the least time between two words about a shard's progress.
 const progressInterval = 100 * time.Millisecond
 
+// maxNewTokens bounds the outputs of an evaluation, whose memory and time grow with it.
+const maxNewTokens = 1 << 16
+
 // DataError is a failure that the examples cause on any machine.
 type DataError struct {
 	err   error
@@ -273,6 +276,9 @@ func (t *trainer) update(r *coordpb.Report) error {
 func (t *trainer) evaluate(e *coordpb.Evaluate) (*coordpb.EvaluationReport, error) {
 	if e.Step != t.state.Step {
 		return nil, fmt.Errorf("evaluation of step %d, this worker is after step %d", e.Step, t.state.Step)
+	}
+	if e.MaxNewTokens < 0 || e.MaxNewTokens > maxNewTokens {
+		return nil, fmt.Errorf("evaluation of step %d with outputs of %d tokens, want 0 to %d", e.Step, e.MaxNewTokens, maxNewTokens)
 	}
 	outputs, score, err := t.subject.evaluate(t.state.Params, pairsOf(e.Examples), int(e.MaxNewTokens))
 	if err != nil {

@@ -48,12 +48,15 @@ const (
 	stateHeader  = len(stateMagic) + 4 + 8 + 8
 )
 
+// StateSize is how many bytes the encoding of a State of n parameters has.
+func StateSize(n int) int { return stateHeader + 12*n }
+
 // MarshalBinary encodes s. Equal states have equal encodings.
 func (s *State) MarshalBinary() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	out := make([]byte, 0, stateHeader+12*len(s.Params))
+	out := make([]byte, 0, StateSize(len(s.Params)))
 	out = append(out, stateMagic...)
 	out = binary.LittleEndian.AppendUint32(out, stateVersion)
 	out = binary.LittleEndian.AppendUint64(out, uint64(s.Step))
