@@ -11,7 +11,7 @@ import (
 const withoutONEDNN = ""
 
 func onednnEngines() []builtin {
-	return []builtin{{"onednn", []string{f32, bf16}, func(threads int, dtype string) (engine.Engine, error) {
-		return onednn.New(onednn.Options{Threads: threads, BF16: dtype == bf16})
+	return []builtin{{"onednn", []string{f32, bf16}, true, func(o Options, dtype string) (engine.Engine, error) {
+		return onednn.New(onednn.Options{Threads: o.Threads, BF16: dtype == bf16, Plain: o.DisablePacking})
 	}}}
 }

@@ -22,13 +22,14 @@ const (
 type builtin struct {
 	name   string
 	dtypes []string
-	open   func(threads int, dtype string) (engine.Engine, error)
+	packs  bool // weights, unless Options.DisablePacking
+	open   func(o Options, dtype string) (engine.Engine, error)
 }
 
 // builtins are the engines of this build, best first.
 func builtins() []builtin {
-	return append(onednnEngines(), builtin{"portable", []string{f32}, func(threads int, _ string) (engine.Engine, error) {
-		return portable.New[float32](threads), nil
+	return append(onednnEngines(), builtin{"portable", []string{f32}, false, func(o Options, _ string) (engine.Engine, error) {
+		return portable.New[float32](o.Threads), nil
 	}})
 }
 
@@ -73,12 +74,15 @@ func (o Options) candidates() (_ []builtin, dtype string, _ error) {
 			continue
 		}
 		named = true
-		if slices.Contains(b.dtypes, dtype) {
+		if slices.Contains(b.dtypes, dtype) && (b.packs || !o.DisablePacking) {
 			found = append(found, b)
 		}
 	}
 	if !named {
 		return nil, "", fmt.Errorf("engine %q: this build has %s%s", o.Engine, strings.Join(Engines(), ", "), withoutONEDNN)
+	}
+	if len(found) == 0 && o.DisablePacking {
+		return nil, "", fmt.Errorf("without packing: only engine onednn packs weights, and this build has %s%s; the engine asked for is %q", strings.Join(Engines(), ", "), withoutONEDNN, o.Engine)
 	}
 	if len(found) == 0 {
 		var have []string
@@ -103,7 +107,7 @@ func newEngine(o Options) (_ engine.Engine, why string, _ error) {
 	reason := "the fastest of this build" + withoutONEDNN
 	var failed error
 	for _, b := range found {
-		e, err := b.open(o.Threads, dtype)
+		e, err := b.open(o, dtype)
 		if err != nil {
 			failed = fmt.Errorf("engine %s: %w", b.name, err)
 			reason = fmt.Sprintf("since %v", failed)

@@ -33,6 +33,10 @@ type Options struct {
 	// For measurements. Savings that are on unless switched off; results are the same but for rounding.
 	DisableAbsorption bool // cross-attention of short targets without projecting the encoder's output
 	DisableFirstLayer bool // what the first encoder layer need not compute
+	DisablePacking    bool // weights laid out as the engine likes best
+	PadTargets        bool // as many logits for every target of a pass as the longest has
+	// TrainWeights computes the gradient of all weights too, and throws it away, in LossGrad. It goes without absorption and the first layer's saving, and without MaxMemory.
+	TrainWeights bool
 	// Wrap, where set, is given the engine and returns what the model computes on.
 	Wrap func(engine.Engine) engine.Engine
 }
@@ -49,7 +53,7 @@ func (o Options) t5() (t5.Options, error) {
 	if bytes == 0 {
 		bytes = DefaultMaxMemory
 	}
-	return t5.Options{MaxElems: int(max(bytes/4, 1)), NoAbsorption: o.DisableAbsorption, NoFirstLayer: o.DisableFirstLayer}, nil
+	return t5.Options{MaxElems: int(max(bytes/4, 1)), NoAbsorption: o.DisableAbsorption, NoFirstLayer: o.DisableFirstLayer, PadTargets: o.PadTargets}, nil
 }
 
 // Result of a batch of pairs. Losses are sums over target tokens; a mean token loss as Transformers defines it is Loss / Tokens.
@@ -72,6 +76,7 @@ type Backbone struct {
 	why     string        // in parentheses, or ""
 	eng     engine.Engine
 	t5      *t5.Model
+	all     *t5.Trainer // with Options.TrainWeights
 	grad    []float64
 
 	opt  Options
@@ -156,12 +161,37 @@ func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbo
 	// of the model's size behind, which the kernel's huge pages keep resident after it was given back.
 	defer debug.FreeOSMemory()
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGCPercent))
-	m, err := t5.New(eng, cfg, w, how)
+	b := &Backbone{name: name, own: own, why: why, eng: eng, opt: opt, tied: t5.Tied(w)}
+	if opt.TrainWeights {
+		err = b.openTrainer(cfg, w)
+	} else {
+		b.t5, err = t5.New(eng, cfg, w, how)
+	}
 	if err != nil {
 		eng.Close()
 		return nil, err
 	}
-	return &Backbone{name: name, own: own, why: why, eng: eng, t5: m, opt: opt, tied: t5.Tied(w)}, nil
+	return b, nil
+}
+
+// openTrainer loads w into an engine that also computes gradients of weights.
+func (b *Backbone) openTrainer(cfg t5.Config, w t5.Weights) error {
+	all, err := t5.ReadAll(cfg, w)
+	if err != nil {
+		return err
+	}
+	if b.all, err = t5.NewTrainer(b.eng, cfg, b.tied, all); err != nil {
+		return err
+	}
+	b.t5 = b.all.Model()
+	return nil
+}
+
+func (b *Backbone) lossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
+	if b.all != nil {
+		return b.all.PromptLossGrad(prompt, pairs, losses, grad)
+	}
+	return b.t5.LossGrad(prompt, pairs, losses, grad)
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -204,7 +234,7 @@ func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, 
 	}
 	grad := b.grad[:len(prompt)]
 	clear(grad)
-	if err := b.t5.LossGrad(prompt, pairs, res.Losses, grad); err != nil {
+	if err := b.lossGrad(prompt, pairs, res.Losses, grad); err != nil {
 		return Result{}, nil, err
 	}
 	if !finite(res.Losses) || !finite(grad) {

@@ -15,6 +15,7 @@ import (
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/engine"
 	"github.com/dptune/dpt/model/engine/meter"
+	"github.com/dptune/dpt/model/engine/unfused"
 	"github.com/dptune/dpt/model/t5"
 )
 
@@ -47,7 +48,7 @@ func benchOverview(width int) string {
 const embeddedShape = "tiny"
 
 // savings are what --without switches off.
-var savings = []string{"ragged", "absorption", "first-layer"}
+var savings = []string{"ragged", "frozen", "packing", "absorption", "first-layer", "fused", "target-projection"}
 
 // benchFlags are what all measurements share.
 type benchFlags struct {
@@ -78,7 +79,7 @@ func (f *benchFlags) bindMeasurement(cmd *cli.Command) {
 	f.time = 10 * time.Second
 	f.device.Bind(cmd.Group("Engine"))
 	g := cmd.Group("Measurement")
-	g.Strings(&f.without, "without", "switch off the saving `NAME,...`: ragged (sources are padded to --source-length, as the paper's code does), absorption (of short targets' cross-attention), first-layer (what the first encoder layer need not compute)", cli.OneOf(savings...))
+	g.Strings(&f.without, "without", "switch off the saving `NAME,...`: ragged (sources are padded to --source-length, as the paper's code does), frozen (all weights' gradients are computed, too; goes without absorption and first-layer), packing (weights lie row by row; engine onednn), absorption (of short targets' cross-attention), first-layer (what the first encoder layer need not compute), fused (residual additions are passes of their own; attention stays one kernel), target-projection (logits are computed at padding, too, up to the batch's longest target, so that targets of one length cost the same)", cli.OneOf(savings...))
 	g.Duration(&f.time, "time", "measure for `TIME`, and at least three passes", cli.MoreThan(time.Duration(0)))
 	g.Int(&f.passes, "passes", "measure `N` passes over the batches instead; 0 goes by --time", cli.AtLeast(0))
 	cmd.Group("Output").Bool(&f.json, "json", "print one JSON object rather than tables")
@@ -95,7 +96,10 @@ func (f *benchFlags) check(cmd *cli.Command) (err error) {
 	}
 	f.options.DisableAbsorption = slices.Contains(f.without, "absorption")
 	f.options.DisableFirstLayer = slices.Contains(f.without, "first-layer")
-	return nil
+	f.options.DisablePacking = slices.Contains(f.without, "packing")
+	f.options.PadTargets = slices.Contains(f.without, "target-projection")
+	f.options.TrainWeights = slices.Contains(f.without, "frozen")
+	return f.options.Check()
 }
 
 func (f *benchFlags) padded() bool { return slices.Contains(f.without, "ragged") }
@@ -113,6 +117,9 @@ func (f *benchFlags) open() (*bench, error) {
 	b := &bench{}
 	f.options.Wrap = func(e engine.Engine) engine.Engine {
 		b.meter = meter.New(e)
+		if slices.Contains(f.without, "fused") {
+			return unfused.New(b.meter)
+		}
 		return b.meter
 	}
 	began := time.Now()

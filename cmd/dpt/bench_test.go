@@ -38,7 +38,7 @@ func TestBenchStep(t *testing.T) {
 		t.Errorf("parts %+v are %v of the time, want all of it", r.Parts, share)
 	}
 	all := r.DoneGFLOPs * r.PassSeconds
-	for _, saving := range []string{"absorption", "first-layer"} {
+	for _, saving := range []string{"absorption", "first-layer", "frozen"} {
 		r := benchJSON(t, append(shape, "--without", saving)...)
 		if done := r.DoneGFLOPs * r.PassSeconds; done <= all*1.001 || len(r.Without) != 1 {
 			t.Errorf("without %s %v GFLOPs are done in a pass, with it %v", saving, done, all)
@@ -100,7 +100,7 @@ func TestBenchUsage(t *testing.T) {
 		"fast":                             "found fast, want step, data or load",
 		"step --shape t5-xxl":              "--shape t5-xxl: want t5-small",
 		"step --model . --shape tiny":      "--model . and --shape tiny, want one of them",
-		"step --without speed":             "want ragged, absorption or first-layer",
+		"step --without speed":             "want ragged, frozen, packing, absorption, first-layer, fused or target-projection",
 		"step --batch 0":                   "--batch 0: want at least 1",
 		"data":                             "--tokenizer is missing",
 		"data --shape tiny --task squad":   "want one of boolq",

@@ -46,6 +46,7 @@ type decoderInput struct {
 	self    engine.Segments
 	cross   crossInput
 	final   normSaved
+	padding int // rows that Options.PadTargets adds
 }
 
 // crossInput is what the decoder's rows attend to. The first absorbed of them see rows of memory by absorption (see crossAttentionForward), the
@@ -213,8 +214,9 @@ func (m *Model) distinct(ids []int32, c int) (distinct, place engine.Index) {
 func (m *Model) decoderInput(pairs []Pair, enc engine.Tensor) decoderInput {
 	h := &m.host
 	h.ids, h.targets, h.kv = h.ids[:0], h.targets[:0], h.kv[:0]
-	absorbed := 0
+	absorbed, longest := 0, 0
 	for i, p := range pairs {
+		longest = max(longest, len(p.Target))
 		h.kv = append(h.kv, engine.Span{Start: len(h.ids), Len: len(p.Target)})
 		h.ids = append(h.ids, m.cfg.DecoderStartToken)
 		h.ids = append(h.ids, p.Target[:len(p.Target)-1]...)
@@ -223,7 +225,12 @@ func (m *Model) decoderInput(pairs []Pair, enc engine.Tensor) decoderInput {
 			absorbed = i + 1
 		}
 	}
+	padding := 0
+	if m.opt.PadTargets {
+		padding = longest*len(pairs) - len(h.ids)
+	}
 	return decoderInput{
+		padding: padding,
 		ids:     m.batch.Index(h.ids),
 		targets: m.batch.Index(h.targets),
 		self:    m.batch.Segments(engine.SegmentSpec{Q: h.kv, KV: h.kv, Causal: true}),

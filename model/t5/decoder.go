@@ -25,20 +25,28 @@ func (m *Model) decoderForward(in *decoderInput, train bool) engine.Tensor {
 		s, saved.cross = m.crossAttentionForward(ws, &layer.cross, s, &in.cross, nil)
 		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
 	}
-	logits, final := m.logits(s, train)
+	logits, final := m.logits(s, in.padding, train)
 	in.final = final
 	return logits
 }
 
-// logits normalizes the decoder's stream and projects it to the vocabulary: [n, vocab] in m.batch.
-func (m *Model) logits(s stream, train bool) (engine.Tensor, normSaved) {
+// logits normalizes the decoder's stream and projects it to the vocabulary: [n, vocab] in m.batch. So many rows of padding are projected with it, to no end.
+func (m *Model) logits(s stream, padding int, train bool) (engine.Tensor, normSaved) {
 	m.tmp.Reset()
-	y := m.tmp.Tensor(engine.Narrow, s.x.Rows(), m.cfg.DModel)
-	saved := m.finalNorm(y, s, m.decoderNorm, train, len(m.decoder))
+	n := s.x.Rows()
+	y := m.tmp.Tensor(engine.Narrow, n+padding, m.cfg.DModel)
+	if padding > 0 {
+		m.eng.Zero(y)
+	}
+	saved := m.finalNorm(m.rows(y, 0, n), s, m.decoderNorm, train, len(m.decoder))
 	if m.cfg.ScaleOutput {
 		m.eng.Scale(y, m.outputScale())
 	}
-	return m.linear(m.batch, engine.Wide, y, m.head), saved
+	logits := m.linear(m.batch, engine.Wide, y, m.head)
+	if padding > 0 {
+		logits = m.batch.View(logits, 0, n, 0, logits.Cols())
+	}
+	return logits, saved
 }
 
 func (m *Model) outputScale() float64 { return 1 / math.Sqrt(float64(m.cfg.DModel)) }
@@ -50,6 +58,11 @@ func (m *Model) decoderBackward(in *decoderInput, enc, dlogits engine.Tensor) en
 	m.eng.Zero(denc)
 	dx := m.grads.Tensor(engine.Wide, dlogits.Rows(), m.cfg.DModel)
 	m.eng.Zero(dx)
+	if in.padding > 0 {
+		padded := m.tmp.Tensor(engine.Wide, in.padding, dlogits.Cols())
+		m.eng.Zero(padded)
+		m.linearBackward(engine.Wide, padded, m.head)
+	}
 	dy := m.linearBackward(engine.Wide, dlogits, m.head)
 	if m.cfg.ScaleOutput {
 		m.eng.Scale(dy, m.outputScale())

@@ -220,7 +220,7 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 		s, _ = m.crossAttentionForward(ws, &layer.cross, s, &cross, kv)
 		s, _ = m.feedForwardForward(ws, &layer.ff, s)
 	}
-	logits, _ := m.logits(s, false)
+	logits, _ := m.logits(s, 0, false)
 	next := make([]int32, n)
 	if err := m.eng.Argmax(next, logits); err != nil {
 		return nil, fmt.Errorf("next tokens: %w", err)

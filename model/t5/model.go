@@ -72,6 +72,8 @@ type Options struct {
 	NoAbsorption bool
 	// NoFirstLayer treats the first encoder layer as any other: see firstAttentionForward and encoderBackward for what it does instead.
 	NoFirstLayer bool
+	// PadTargets projects to the vocabulary, and back, as many rows for every target of a pass with losses as its longest has.
+	PadTargets bool
 }
 
 // New loads a T5 into eng.

@@ -184,22 +184,42 @@ func (t *Trainer) Set(weights []float32) error {
 // LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses [len(pairs)], and the gradient of their sum with respect to
 // all weights into grad. Its bits depend on the weights and on pairs, in their order, alone. All pairs are computed at once.
 func (t *Trainer) LossGrad(pairs []Pair, losses []float64, grad []float32) error {
+	if len(grad) == 0 {
+		return fmt.Errorf("gradient has room for no numbers, want one for each weight")
+	}
+	return t.lossGrad(nil, pairs, losses, nil, grad)
+}
+
+// PromptLossGrad is Model.LossGrad by way of the gradient with respect to all weights, which is computed too and left in the engine: what a step costs whose
+// weights are not frozen.
+func (t *Trainer) PromptLossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
+	if len(grad) != len(prompt) {
+		return fmt.Errorf("gradient has room for %d numbers, want the prompt's %d", len(grad), len(prompt))
+	}
+	return t.lossGrad(prompt, pairs, losses, grad, nil)
+}
+
+// lossGrad adds the prompt's gradient to promptGrad, and downloads that of the weights unless grad is nil.
+func (t *Trainer) lossGrad(prompt []float32, pairs []Pair, losses, promptGrad []float64, grad []float32) error {
 	if len(losses) != len(pairs) {
 		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
 	}
-	if err := t.m.Check(nil, pairs); err != nil {
+	if err := t.m.Check(prompt, pairs); err != nil {
 		return err
 	}
 	for _, s := range t.slots {
-		if s.offset+s.size > len(grad) {
+		if grad != nil && s.offset+s.size > len(grad) {
 			return fmt.Errorf("gradient has room for %d numbers, want at least %d", len(grad), s.offset+s.size)
 		}
 		t.eng.Zero(s.sum)
 	}
 	if len(pairs) > 0 {
-		if err := t.run(pairs, losses); err != nil {
+		if err := t.run(prompt, pairs, losses, promptGrad); err != nil {
 			return err
 		}
+	}
+	if grad == nil {
+		return nil
 	}
 	for _, s := range t.slots {
 		dst := grad[s.offset : s.offset+s.size]

@@ -45,13 +45,22 @@ type decoderTrained struct {
 	ff          feedForwardTrained
 }
 
-// run computes losses and adds all gradients.
-func (t *Trainer) run(pairs []Pair, losses []float64) error {
+// run computes losses and adds all gradients, the prompt's to promptGrad.
+func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float64) error {
 	m, h := t.m, &t.host
 	t.pass.Reset()
+	c := len(prompt) / m.cfg.DModel
+	var embeddedPrompt, dprompt engine.Tensor
+	if c > 0 {
+		embeddedPrompt, dprompt = t.pass.Tensor(engine.Wide, c, m.cfg.DModel), t.zeros(c)
+		t.eng.Upload(embeddedPrompt, prompt)
+	}
 	h.ids, h.sources = h.ids[:0], h.sources[:0]
 	for _, p := range pairs {
-		h.sources = append(h.sources, engine.Span{Start: len(h.ids), Len: len(p.Source)})
+		h.sources = append(h.sources, engine.Span{Start: len(h.ids), Len: c + len(p.Source)})
+		for r := range int32(c) {
+			h.ids = append(h.ids, ^r)
+		}
 		h.ids = append(h.ids, p.Source...)
 	}
 	sourceIDs, sourceBack := t.index(h.ids)
@@ -69,7 +78,7 @@ func (t *Trainer) run(pairs []Pair, losses []float64) error {
 
 	m.part("encoder forward")
 	encoder := make([]encoderTrained, len(m.encoder))
-	s := t.embedded(sourceIDs)
+	s := t.embedded(sourceIDs, embeddedPrompt)
 	for i := range encoder {
 		w := &m.encoder[i]
 		s, encoder[i].self = t.selfForward(&w.self, s, encoderSegments, m.encoderBias)
@@ -79,7 +88,7 @@ func (t *Trainer) run(pairs []Pair, losses []float64) error {
 
 	m.part("decoder forward")
 	decoder := make([]decoderTrained, len(m.decoder))
-	s = t.embedded(targetIDs)
+	s = t.embedded(targetIDs, nil)
 	for i := range decoder {
 		w := &m.decoder[i]
 		s, decoder[i].self = t.selfForward(&w.self, s, decoderSegments, m.decoderBias)
@@ -122,6 +131,16 @@ func (t *Trainer) run(pairs []Pair, losses []float64) error {
 		t.selfBackward(&w.self, &g.self, &encoder[i].self, dx, encoderSegments, m.encoderBias, t.encoderBias)
 	}
 	t.eng.EmbedBackward(t.embed, dx, sourceBack)
+	if c > 0 {
+		t.eng.EmbedBackward(dprompt, dx, sourceIDs)
+		h.losses = sized(h.losses, len(prompt))
+		if err := t.eng.Download(h.losses, dprompt); err != nil {
+			return fmt.Errorf("gradient: %w", err)
+		}
+		for i, g := range h.losses {
+			promptGrad[i] += g
+		}
+	}
 	m.part("")
 	return t.downloadLosses(loss, pairs, losses)
 }
@@ -135,9 +154,10 @@ func (t *Trainer) index(ids []int32) (forward, backward engine.Index) {
 	return t.pass.Index(ids), t.pass.Index(t.host.complement)
 }
 
-func (t *Trainer) embedded(ids engine.Index) residual {
+// embedded looks ids up in the table, and complements in the prompt.
+func (t *Trainer) embedded(ids engine.Index, prompt engine.Tensor) residual {
 	x := t.pass.Tensor(engine.Wide, ids.Len(), t.m.cfg.DModel)
-	t.eng.EmbedForward(x, t.m.embed, nil, ids)
+	t.eng.EmbedForward(x, t.m.embed, prompt, ids)
 	return residual{x: x}
 }
 

@@ -127,8 +127,8 @@ void dpt_dnnl_close(dpt_dnnl *d) {
 	free(d);
 }
 
-// matmul creates the primitive descriptor; w is NULL for the library's own choice.
-static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long k, long n, dnnl_data_type_t src, dnnl_data_type_t dst, md_ref w) {
+// matmul creates the primitive descriptor; w is NULL for the library's own choice or, with plain, rows after one another.
+static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long k, long n, dnnl_data_type_t src, dnnl_data_type_t dst, bool plain, md_ref w) {
 	dnnl_primitive_attr_t attr = NULL;
 	dnnl_status_t s = dnnl_primitive_attr_create(&attr);
 	if (s != dnnl_success) return s;
@@ -137,7 +137,7 @@ static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long
 #if DNNL_VERSION_MAJOR >= 3
 	dnnl_memory_desc_t x = NULL, b = NULL, y = NULL;
 	if (s == dnnl_success) s = dnnl_memory_desc_create_with_strides(&x, 2, dx, src, sx);
-	if (s == dnnl_success) s = dnnl_memory_desc_create_with_tag(&b, 2, db, src, dnnl_format_tag_any);
+	if (s == dnnl_success) s = dnnl_memory_desc_create_with_tag(&b, 2, db, src, plain ? dnnl_ab : dnnl_format_tag_any);
 	if (s == dnnl_success) s = dnnl_memory_desc_create_with_strides(&y, 2, dy, dst, sy);
 	if (s == dnnl_success) s = dnnl_matmul_primitive_desc_create(pd, d->engine, x, w ? w : b, NULL, y, attr);
 	dnnl_memory_desc_destroy(x);
@@ -147,7 +147,7 @@ static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long
 	dnnl_memory_desc_t x, b, y;
 	dnnl_matmul_desc_t desc;
 	if (s == dnnl_success) s = dnnl_memory_desc_init_by_strides(&x, 2, dx, src, sx);
-	if (s == dnnl_success) s = dnnl_memory_desc_init_by_tag(&b, 2, db, src, dnnl_format_tag_any);
+	if (s == dnnl_success) s = dnnl_memory_desc_init_by_tag(&b, 2, db, src, plain ? dnnl_ab : dnnl_format_tag_any);
 	if (s == dnnl_success) s = dnnl_memory_desc_init_by_strides(&y, 2, dy, dst, sy);
 	if (s == dnnl_success) s = dnnl_matmul_desc_init(&desc, &x, w ? w : &b, NULL, &y);
 	if (s == dnnl_success) s = dnnl_primitive_desc_create(pd, &desc, attr, d->engine, NULL);
@@ -156,7 +156,7 @@ static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long
 	return s;
 }
 
-dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, const dpt_gemm *like) {
+dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, bool plain, const dpt_gemm *like) {
 	one_thread();
 	dpt_gemm *g = calloc(1, sizeof *g);
 	if (!g || !(g->workers = calloc(d->workers, sizeof *g->workers))) {
@@ -166,7 +166,7 @@ dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, co
 	}
 	g->d = d;
 	g->dt = src;
-	TRY(matmul(d, &g->pd, m, k, n, types[src], types[dst], like ? like->weights : NULL));
+	TRY(matmul(d, &g->pd, m, k, n, types[src], types[dst], plain, like ? like->weights : NULL));
 	g->weights = dnnl_primitive_desc_query_md(g->pd, dnnl_query_weights_md, 0);
 	g->scratchpad = dnnl_primitive_desc_query_md(g->pd, dnnl_query_scratchpad_md, 0);
 	TRY(dnnl_primitive_create(&g->primitive, g->pd));

@@ -3,6 +3,7 @@
 #ifndef DPT_GEMM_H
 #define DPT_GEMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { DPT_F32 = 0, DPT_BF16 = 1 };
@@ -28,9 +29,9 @@ const char *dpt_dnnl_version(void);
 dpt_dnnl *dpt_dnnl_open(int workers);
 void dpt_dnnl_close(dpt_dnnl *d);
 
-// dpt_gemm_new prepares y[m,n] = x[m,k]·b[k,n], all dense and row-major but b, which is packed as the library likes best, or as `like` is
-// unless that is NULL. x and b are of type src, y of type dst; products are summed in float32.
-dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, const dpt_gemm *like);
+// dpt_gemm_new prepares y[m,n] = x[m,k]·b[k,n], all dense and row-major but b, which is packed as the library likes best or, with plain, is
+// like the others, or is packed as `like` is unless that is NULL. x and b are of type src, y of type dst; products are summed in float32.
+dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, bool plain, const dpt_gemm *like);
 void dpt_gemm_free(dpt_gemm *g);
 // dpt_gemm_info names the library's implementation.
 const char *dpt_gemm_info(const dpt_gemm *g);

@@ -17,6 +17,20 @@ func (e *Engine) alloc(n int) unsafe.Pointer {
 	return p
 }
 
+// Memory is what the engine holds outside of Go's heap: weights, workspaces and its threads' scratch memory.
+func (e *Engine) Memory() (blocks, bytes int) {
+	for _, n := range e.memory {
+		bytes += n
+	}
+	blocks = len(e.memory)
+	for _, s := range e.scratch {
+		if s.size > 0 {
+			blocks, bytes = blocks+1, bytes+s.size
+		}
+	}
+	return blocks, bytes
+}
+
 func (e *Engine) free(p unsafe.Pointer) {
 	C.dpt_free(p, C.size_t(e.memory[p]))
 	delete(e.memory, p)

@@ -28,6 +28,7 @@ import (
 type Options struct {
 	Threads int  // 0 or less means one per CPU that Go may use; results do not depend on it
 	BF16    bool // bfloat16 mode
+	Plain   bool // weights row by row instead of as the library likes best, and in both orientations: to measure what packing brings
 
 	// kernels is the index of the kernels' instruction set among those that the CPU has, best first; tests try all.
 	kernels int
@@ -38,6 +39,7 @@ type Engine struct {
 	lib     *C.dpt_dnnl
 	kernels *C.dpt_kernels
 	bf16    bool
+	plain   bool
 	pool    *pool.Pool
 	scratch []scratch // per worker
 	panels  []int     // per worker: which panel its scratch memory holds while a linearTask runs
@@ -87,6 +89,7 @@ func open(opt Options) (*Engine, error) {
 		lib:      lib,
 		kernels:  C.dpt_kernels_get(C.int(opt.kernels)),
 		bf16:     opt.BF16,
+		plain:    opt.Plain,
 		pool:     pool.New(threads),
 		scratch:  make([]scratch, threads),
 		panels:   make([]int, threads),

@@ -31,7 +31,7 @@ type product struct {
 	key     productKey
 	gemms   [len(blockRows)]*cGEMM // nil where that many rows would give other bits
 	scratch int                    // bytes
-	layout  *C.dpt_layout          // of packed weights; nil where only the library knows it
+	layout  *C.dpt_layout          // of packed weights; nil where only the library knows it, or is to lay them out
 	panels  []*C.dpt_packed        // per worker, to be moved to what it has just packed; made by newPanels
 }
 
@@ -75,7 +75,7 @@ func (e *Engine) product(key productKey) (*product, error) {
 		}
 	}
 	var layout C.dpt_layout
-	if C.dpt_gemm_layout(p.gemms[base], &layout) != 0 {
+	if !e.plain && C.dpt_gemm_layout(p.gemms[base], &layout) != 0 {
 		p.layout = &layout
 	}
 	for _, g := range p.gemms {
@@ -95,7 +95,7 @@ func (p *product) size() int { return int(C.dpt_gemm_packed_size(p.gemms[base]))
 func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gemm, error) {
 	var g *C.dpt_gemm
 	err := call(func() bool {
-		g = C.dpt_gemm_new(e.lib, C.long(rows), C.long(key.k), C.long(key.n), C.int(key.src), C.int(key.dst), like)
+		g = C.dpt_gemm_new(e.lib, C.long(rows), C.long(key.k), C.long(key.n), C.int(key.src), C.int(key.dst), C.bool(e.plain), like)
 		return g != nil
 	})
 	if err != nil {
