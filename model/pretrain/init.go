@@ -28,6 +28,15 @@ func initial(s Settings) []float32 {
 	return all
 }
 
+// rate is a weight's share of the learning rate. T5 does not divide attention's scores by the root of a head's width but has queries start smaller by as
+// much; Adam's steps have one size for all, which would be as much too large for them.
+func rate(c t5.Config, p t5.Parameter) float64 {
+	if strings.HasSuffix(p.Name, "Attention.q.weight") {
+		return 1 / math.Sqrt(float64(c.DKV))
+	}
+	return 1
+}
+
 func deviation(c t5.Config, p t5.Parameter) float64 {
 	std := 1 / math.Sqrt(float64(p.Shape[len(p.Shape)-1]))
 	layers := 2 * c.NumLayers

@@ -20,11 +20,30 @@ type workers struct {
 	grads    [][]float32 // per micro-batch
 	losses   [][]float64 // per worker
 	sum      []float32
+	pieces   []piece
+}
+
+// piece is a run of weights that the optimizer treats alike.
+type piece struct {
+	lo, hi int
+	rate   float64 // the learning rate's share
+}
+
+// pieces cuts all weights.
+func pieces(s Settings) []piece {
+	var list []piece
+	for _, p := range s.Model.Parameters(s.Tied) {
+		end := p.Offset + p.Size()
+		for lo := p.Offset; lo < end; lo += rangeSize {
+			list = append(list, piece{lo, min(end, lo+rangeSize), rate(s.Model, p)})
+		}
+	}
+	return list
 }
 
 // newWorkers opens n engines. Close ends them.
 func newWorkers(s Settings, n int, open func() (engine.Engine, error), weights []float32) (_ *workers, err error) {
-	w := &workers{settings: s, sum: make([]float32, len(weights)), losses: make([][]float64, n)}
+	w := &workers{settings: s, pieces: pieces(s), sum: make([]float32, len(weights)), losses: make([][]float64, n)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -139,9 +158,10 @@ func (w *workers) ranges(f func(lo, hi int) error) error {
 // update takes AdamW's step on s with the gradient in w.sum.
 func (w *workers) update(s *optim.State, factor float64) (norm float64, err error) {
 	norm = optim.ClipGlobalNorm(w.sum, w.settings.Clip)
-	err = w.ranges(func(lo, hi int) error {
+	err = w.each(len(w.pieces), func(_, i int) error {
+		lo, hi := w.pieces[i].lo, w.pieces[i].hi
 		part := optim.State{Step: s.Step, Params: s.Params[lo:hi], M: s.M[lo:hi], V: s.V[lo:hi]}
-		if err := w.settings.Optimizer.Update(&part, w.sum[lo:hi], factor); err != nil {
+		if err := w.settings.Optimizer.Update(&part, w.sum[lo:hi], factor*w.pieces[i].rate); err != nil {
 			return fmt.Errorf("weights from %d on: %w", lo, err)
 		}
 		return nil
