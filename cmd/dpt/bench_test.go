@@ -28,6 +28,9 @@ func TestBenchStep(t *testing.T) {
 	if !near(r.ExamplesPerSecond, 3/r.PassSeconds, 1e-9) || r.FastestSeconds > r.PassSeconds || !near(r.LimitShare, r.DoneGFLOPs/r.LimitGFLOPs, 1e-9) || r.LimitGFLOPs <= 0 {
 		t.Errorf("numbers do not fit together: %+v", r)
 	}
+	if !near(r.MedianOfFastest, r.DoneGFLOPs/r.FastestGFLOPs, 1e-9) || !near(r.FastestShare*r.FastestSeconds, r.MedianOfFastest*r.PassSeconds, 1e-9) || r.FastestGFLOPs < r.LimitGFLOPs {
+		t.Errorf("fastest times do not fit: %+v", r)
+	}
 	var share float64
 	parts := make(map[string]bool)
 	for _, p := range r.Parts {
@@ -45,7 +48,7 @@ func TestBenchStep(t *testing.T) {
 		}
 	}
 	text := mustRun(t, nil, "bench", "step", "--shape", "tiny", "--batch", "1", "--source-length", "5", "--passes", "1", "--time", "5ms")
-	for _, want := range []string{"examples/s", "share of the limit", "encoder backward", "switched off           nothing"} {
+	for _, want := range []string{"examples/s", "share of the limit", "share of the fastest", "encoder backward", "switched off           nothing"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the tables lack %q:\n%s", want, text)
 		}

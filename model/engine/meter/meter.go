@@ -3,8 +3,6 @@
 package meter
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"github.com/dptune/dpt/model/engine"
@@ -119,57 +117,3 @@ type product struct {
 }
 
 func (s shape) flops() float64 { return 2 * float64(s.rows) * float64(s.in) * float64(s.out) }
-
-// Limit measures how fast the engine multiplies at best: each product with a frozen weight that ran since the last Reset runs again, by itself,
-// with its operands resident, for about its share of the budget, and its fastest time counts as often as it ran. In FLOPs per second; 0
-// if none ran.
-func (m *Engine) Limit(budget time.Duration) float64 {
-	if len(m.shapes) == 0 {
-		return 0
-	}
-	products := make([]*product, 0, len(m.shapes))
-	for _, p := range m.shapes {
-		products = append(products, p)
-	}
-	slices.SortFunc(products, func(a, b *product) int {
-		return cmp.Or(cmp.Compare(a.in, b.in), cmp.Compare(a.out, b.out), cmp.Compare(a.rows, b.rows), cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y))
-	})
-	var flops, seconds float64
-	for _, p := range products {
-		best := m.fastest(p, budget/time.Duration(len(products)))
-		flops += float64(p.count) * p.flops()
-		seconds += float64(p.count) * best.Seconds()
-	}
-	return flops / seconds
-}
-
-// fastest runs p at least 3 times, until budget is spent.
-func (m *Engine) fastest(p *product, budget time.Duration) time.Duration {
-	ws := m.Engine.NewWorkspace()
-	x, y := ws.Tensor(p.x, p.rows, p.in), ws.Tensor(p.y, p.rows, p.out)
-	// The results of a product are the operands of the other direction's; both are filled so that no number is abnormal.
-	fill(m.Engine, x)
-	fill(m.Engine, y)
-	best := time.Duration(0)
-	for began, n := time.Now(), 0; n < 3 || time.Since(began) < budget; n++ {
-		start := time.Now()
-		if p.backward {
-			m.Engine.LinearBackward(x, y, p.weight, p.accumulate)
-		} else {
-			m.Engine.LinearForward(y, x, p.weight)
-		}
-		if took := time.Since(start); n == 1 || n > 1 && took < best { // the first warms up
-			best = took
-		}
-	}
-	return best
-}
-
-// fill sets t to numbers around 0, a third of them exactly that, as activations are behind a ReLU.
-func fill(e engine.Engine, t engine.Tensor) {
-	data := make([]float32, t.Rows()*t.Cols())
-	for i := range data {
-		data[i] = float32(i%7-3) * float32(i%3) / 4
-	}
-	e.Upload(t, data)
-}

@@ -18,7 +18,9 @@ func TestConformance(t *testing.T) {
 func TestMeasures(t *testing.T) {
 	m := meter.New(portable.New[float32](1))
 	defer m.Close()
-	if m.Limit(time.Millisecond) != 0 {
+	none := m.Isolate()
+	none.Run(time.Millisecond)
+	if median, fastest := none.Limits(); median != 0 || fastest != 0 {
 		t.Error("a limit before any product ran")
 	}
 	w, err := m.NewLinear(engine.LinearSpec{In: 8, Weights: [][]float32{make([]float32, 8*6)}})
@@ -75,8 +77,15 @@ func TestMeasures(t *testing.T) {
 	if peak, want := m.PeakElems(), 80+60+160+20+160; peak != want {
 		t.Errorf("at most %d numbers at once, want %d", peak, want)
 	}
-	if l := m.Limit(time.Millisecond); !(l > 0) {
-		t.Errorf("limit %v, want more than 0", l)
+	isolated := m.Isolate()
+	for range 2 {
+		isolated.Run(time.Millisecond)
+	}
+	if median, fastest := isolated.Limits(); !(median > 0) || fastest < median {
+		t.Errorf("limits %v by medians and %v by the fastest times, want more than 0 and no less", median, fastest)
+	}
+	if total := m.FLOPs(); total != 4*960+6400 {
+		t.Errorf("%v FLOPs in all after isolated runs, want %v as before", total, 4*960+6400)
 	}
 	m.Reset()
 	if len(m.Entries()) != 0 || m.FLOPs() != 0 || m.PeakElems() != 81 {
