@@ -72,14 +72,15 @@ func (e *Engine) packedAt(p *product, m unsafe.Pointer) (*C.dpt_packed, error) {
 // can. More bytes than maxPanel only where 64 columns have more.
 const (
 	panelCols  = 128
-	panelElems = 3 << 15
+	panelElems = 3 << 17
+	minPanels  = 6 // of a weight, so that few rows still keep several workers busy
 	maxPanel   = 12 << 20
 )
 
 // transposed is source's transpose, to be packed when it is used, or nil where the layouts are the library's secret.
 func (e *Engine) transposed(source *packed) (*packed, error) {
 	p := &packed{k: source.n, n: source.k, source: source}
-	p.width = min(p.n, max(panelCols, panelElems/p.k&^63))
+	p.width = min(p.n, max(panelCols, min(panelElems/p.k, p.n/minPanels)&^63))
 	for p.width > 64 && p.k*p.width*e.source().size() > maxPanel {
 		p.width -= 64
 	}
