@@ -178,7 +178,7 @@ func TestStartRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(s *Settings){
-		"--method: lora, want one of dpt, ft, pt, respt, svd":            func(s *Settings) { s.Method = "lora" },
+		"--method: lora, want one of dpt, ft, pt, respt, svd":        func(s *Settings) { s.Method = "lora" },
 		"--bottleneck: 4, want none with --method pt":                func(s *Settings) { s.Method, s.Bottleneck = "pt", 4 },
 		"--init-from: x, want one of gaussian, uniform":              func(s *Settings) { s.InitFrom = "x" },
 		"--init-from: uniform, want nothing beside":                  func(s *Settings) { s.InitFrom, s.InitText = "uniform", "a" },
