@@ -27,6 +27,8 @@ type generation struct {
 	work    chan *coordpb.CoordinatorMessage
 	cancel  context.CancelFunc
 	done    chan struct{}
+	// left is what was computed of the step in flight when the generation ended; valid after done. The trainer goes on to the next generation.
+	left work
 }
 
 func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generation {
@@ -53,6 +55,7 @@ func (g *generation) start(ctx context.Context, before *generation) {
 			return
 		}
 		g.run(ctx)
+		g.left = g.t.work
 	}()
 }
 

@@ -276,7 +276,7 @@ func (s *session) standDown(generation uint64) error {
 		m := &coordpb.Standby{Generation: generation}
 		if g != nil && uint64(g.number) == generation {
 			<-g.done
-			m.GradientNs, m.GradientCost = g.t.work.took.Nanoseconds(), g.t.work.cost
+			m.GradientNs, m.GradientCost = g.left.took.Nanoseconds(), g.left.cost
 		}
 		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Standby{Standby: m}}) // the reader learns why
 	})
