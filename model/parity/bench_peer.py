@@ -57,6 +57,7 @@ def arguments():
     p.add_argument("--tokenizer", help="spiece.model or a directory with one")
     p.add_argument("--batches", type=int, default=1, help="batches of each task in a pass over real lengths")
     p.add_argument("--attention", default="eager,sdpa", help="PyTorch's attentions to try")
+    p.add_argument("--data-attention", help="those to try with real lengths; default: the same")
     p.add_argument("--dpt-flags", default="", help="further flags for dpt, such as --engine onednn")
     p.add_argument("--out", default=str(sections.FILE))
     args = p.parse_args()
@@ -78,7 +79,7 @@ def data_settings(args):
     torch = [
         dict(name=f"PyTorch, {dtype}, {attention}, padded to {pad}", dtype=dtype, attention=attention, pad=pad, precision=precision)
         for dtype, precision in (("float32", "f32"), ("autocast bfloat16", "bf16"))
-        for attention in args.attention.split(",")
+        for attention in (args.data_attention or args.attention).split(",")
         for pad in (str(PAPER_LENGTH), "longest")
     ]
     return ours() + torch
