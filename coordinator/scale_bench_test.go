@@ -77,7 +77,8 @@ type fleet struct {
 	ended    []error         // sessions that were closed
 	commits  []time.Duration // from a step's proposal until it is applied; read it after disband
 	state    []byte
-	at       fsm.Step // the step that is reported next
+	digest   fsm.Digest // of state: workers make it, and their time does not count
+	at       fsm.Step   // the step that is reported next
 }
 
 func newFleet(t testing.TB, workers int) *fleet {
@@ -135,6 +136,7 @@ func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
 	}()
 	t.Cleanup(f.disband)
 	n.view(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
+	f.digest = fsm.Sum(f.state)
 	digest := job.ModelDigest[:]
 	for i := range workers {
 		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
@@ -205,8 +207,7 @@ func (f *fleet) step() (wire time.Duration) {
 
 // report is what a worker says after a plan. States stay as they are.
 func (f *fleet) report(p *coordpb.Plan) *coordpb.Report {
-	digest := fsm.Sum(f.state)
-	r := &coordpb.Report{Generation: p.Generation, Step: p.Step, StateDigest: digest[:], LossSum: 1, Tokens: 10, GradientNs: 1e8}
+	r := &coordpb.Report{Generation: p.Generation, Step: p.Step, StateDigest: f.digest[:], LossSum: 1, Tokens: 10, GradientNs: 1e8}
 	for _, mb := range p.Shard {
 		for _, e := range mb.Examples {
 			r.GradientCost += int64(100 + len(e.Source) + len(e.Target))
