@@ -48,7 +48,7 @@ func (f *front) Submit(ctx context.Context, m *coordpb.SubmitJob) (*coordpb.Job,
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "job %s: %v", m.Name, err)
 	}
-	if have := f.job(m.Name, false); have != nil {
+	if have := f.job(m.Name); have != nil {
 		return f.again(have, m.Name, request)
 	}
 	var id [8]byte
@@ -56,7 +56,7 @@ func (f *front) Submit(ctx context.Context, m *coordpb.SubmitJob) (*coordpb.Job,
 		return nil, status.Errorf(codes.Internal, "name the job: %v", err)
 	}
 	err = committed(f.node.propose(&fsmpb.Entry{Body: &fsmpb.Entry_JobQueued{JobQueued: &fsmpb.JobQueued{JobId: hex.EncodeToString(id[:]), Name: m.Name, Request: request}}}))
-	have := f.job(m.Name, false)
+	have := f.job(m.Name)
 	switch {
 	case errors.Is(err, fsm.ErrRejected) && have != nil: // another call came first
 		return f.again(have, m.Name, request)
@@ -97,12 +97,9 @@ func (f *front) List(ctx context.Context, m *coordpb.ListJobs) (*coordpb.JobList
 	for _, n := range m.Names {
 		wanted[n] = true
 	}
-	list := &coordpb.JobList{Workers: f.workers.Load(), Leader: string(f.node.id)}
-	f.each(m.Evaluations, func(j *coordpb.Job) {
-		if len(wanted) == 0 || wanted[j.Name] {
-			list.Jobs = append(list.Jobs, j)
-		}
-	})
+	all := len(wanted) == 0
+	list := &coordpb.JobList{Workers: f.workers.Load(), Leader: string(f.node.id),
+		Jobs: f.jobs(m.Evaluations, func(id, name string) bool { return all || wanted[name] })}
 	return list, nil
 }
 
@@ -111,35 +108,37 @@ func (f *front) Cancel(ctx context.Context, m *coordpb.CancelJob) (*coordpb.Job,
 	if err := f.leads(true); err != nil {
 		return nil, err
 	}
-	have := f.job(m.Job, false)
+	have := f.job(m.Job)
 	if have == nil {
 		return nil, status.Errorf(codes.NotFound, "no job has the name or id %q", m.Job)
 	}
 	err := committed(f.node.propose(&fsmpb.Entry{Body: &fsmpb.Entry_JobCancelled{JobCancelled: &fsmpb.JobCancelled{JobId: have.Id}}}))
 	switch {
 	case errors.Is(err, fsm.ErrRejected):
-		return nil, status.Errorf(codes.FailedPrecondition, "job %s is %s, want one that waits or runs", have.Name, f.job(have.Id, false).GetStatus())
+		return nil, status.Errorf(codes.FailedPrecondition, "job %s is %s, want one that waits or runs", have.Name, f.job(have.Id).GetStatus())
 	case err != nil:
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	f.logger.Info("job cancelled", "job", have.Name, "id", have.Id)
-	return f.job(have.Id, false), nil
+	return f.job(have.Id), nil
 }
 
-// job is the job of a name or id; nil if there is none.
-func (f *front) job(name string, evaluations bool) (found *coordpb.Job) {
-	f.each(evaluations, func(j *coordpb.Job) {
-		if j.Name == name || j.Id == name {
-			found = j
-		}
-	})
-	return found
+// job is the job of a name or id, without its evaluations; nil if there is none.
+func (f *front) job(of string) *coordpb.Job {
+	found := f.jobs(false, func(id, name string) bool { return id == of || name == of })
+	if len(found) == 0 {
+		return nil
+	}
+	return found[len(found)-1]
 }
 
-// each visits all jobs: those that are over, the one that runs, those that wait.
-func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
+// jobs lists those that are wanted: those that are over, the one that runs, those that wait.
+func (f *front) jobs(evaluations bool, wanted func(id, name string) bool) (list []*coordpb.Job) {
 	f.node.view(func(m *fsm.Machine) {
 		for _, e := range m.Ended() {
+			if !wanted(e.ID, e.Name) {
+				continue
+			}
 			j := &coordpb.Job{Id: e.ID, Name: e.Name, Status: string(e.Status), Reason: e.Reason, Step: int64(e.Step), TotalSteps: int64(e.TotalSteps),
 				Spec: e.Spec, Seconds: e.Seconds}
 			if j.Reason == "" {
@@ -149,26 +148,29 @@ func (f *front) each(evaluations bool, visit func(*coordpb.Job)) {
 				j.StateDigest = e.StateDigest.String()
 			}
 			judge(j, e.Evaluations, evaluations)
-			visit(j)
+			list = append(list, j)
 		}
-		q := m.Request()
-		if running := m.Status() == fsm.Running; running || m.Started() && q.ID == "" {
-			j := &coordpb.Job{Id: m.JobID(), Name: q.Name, Status: string(m.Status()), Step: int64(m.Step()), TotalSteps: int64(m.TotalSteps()),
+		id, name := m.JobID(), m.Request().Name
+		own := m.Started() && name == "" // it came by no queue, and stands nowhere else once it is over
+		if own {
+			name = id
+		}
+		if (own || m.Status() == fsm.Running) && wanted(id, name) {
+			j := &coordpb.Job{Id: id, Name: name, Status: string(m.Status()), Reason: m.StoppedEarly(), Step: int64(m.Step()), TotalSteps: int64(m.TotalSteps()),
 				Spec: m.Spec(), StateDigest: m.StateDigest().String(), Seconds: m.Seconds()}
-			if j.Name == "" {
-				j.Name = j.Id
-			}
-			j.Reason = m.StoppedEarly()
 			if e := m.Failure(); e != nil {
 				j.Reason = fmt.Sprintf("step %d: %s", e.Step, e.Reason)
 			}
 			judge(j, m.Evaluations(), evaluations)
-			visit(j)
+			list = append(list, j)
 		}
 		for _, q := range m.Queue() {
-			visit(&coordpb.Job{Id: q.ID, Name: q.Name, Status: string(fsm.Waiting)})
+			if wanted(q.ID, q.Name) {
+				list = append(list, &coordpb.Job{Id: q.ID, Name: q.Name, Status: string(fsm.Waiting)})
+			}
 		}
 	})
+	return list
 }
 
 // judge adds a job's evaluations, or the best of them only.

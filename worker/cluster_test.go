@@ -181,6 +181,16 @@ func (c *cluster) awaitLog(message string) {
 	}
 }
 
+// train runs a job with workers to its end and returns its output directory.
+func train(t *testing.T, s coordinator.Settings, workers int) (out string) {
+	t.Helper()
+	c := startCoordinator(t, s, workers, t.TempDir(), "")
+	for i := range workers {
+		c.startWorker(fmt.Sprint("w", i), nil)
+	}
+	return c.finish().Out
+}
+
 func read(t *testing.T, parts ...string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(parts...))

@@ -3,7 +3,6 @@ package worker_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,14 +18,7 @@ import (
 func TestFineTuning(t *testing.T) {
 	s := settings()
 	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = coordinator.FineTuning, 0, 2e-3, 0, 2
-	train := func(s coordinator.Settings, workers int) (dir string) {
-		c := startCoordinator(t, s, workers, t.TempDir(), "")
-		for i := range workers {
-			c.startWorker(fmt.Sprint("w", i), nil)
-		}
-		return c.finish().Out
-	}
-	one, two := train(s, 1), train(s, 2)
+	one, two := train(t, s, 1), train(t, s, 2)
 	for _, name := range []string{"final/model.safetensors", "model/model.safetensors", "final/tokenizer_config.json"} {
 		if !bytes.Equal(read(t, one, name), read(t, two, name)) {
 			t.Errorf("one and two workers end with different bytes of %s", name)

@@ -27,14 +27,7 @@ func TestMethodsTrain(t *testing.T) {
 			if method == "respt" {
 				s.Bottleneck = 6
 			}
-			train := func(s coordinator.Settings, workers int) (dir string) {
-				c := startCoordinator(t, s, workers, t.TempDir(), "")
-				for i := range workers {
-					c.startWorker(fmt.Sprint("w", i), nil)
-				}
-				return c.finish().Out
-			}
-			one, two := train(s, 1), train(s, 2)
+			one, two := train(t, s, 1), train(t, s, 2)
 			if !bytes.Equal(read(t, one, "final.safetensors"), read(t, two, "final.safetensors")) {
 				t.Error("one and two workers end with different bytes")
 			}

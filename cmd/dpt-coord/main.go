@@ -155,7 +155,7 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 	g.Int64(&cfg.CommitEvery, "commit-every", "commit every `N` steps; a failure costs at most the steps since", cli.Between(int64(1), int64(1024)))
 	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
 	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker is given up", cli.AtLeast(500*time.Millisecond))
-	g.Float(&cfg.Audit, "audit", "have a share `P` of the micro-batches computed by two workers and compared; one that computes wrongly is expelled", share)
+	g.Float(&cfg.Audit, "audit", "have a share `P` of the micro-batches computed by two workers and compared; one that computes wrongly is expelled", cli.Fraction)
 	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included", cli.AtLeast(time.Second))
 
 	o.security.Bind(cmd.Group("Security"))
@@ -191,14 +191,6 @@ func checkLocal(secure *tlsconf.Conf, addr string) error {
 	}
 	if err := secure.CheckHost(host); err != nil {
 		return fmt.Errorf("--local: %w", err)
-	}
-	return nil
-}
-
-// share wants a number from 0 to 1.
-func share(p float64) error {
-	if !(p >= 0 && p <= 1) {
-		return errors.New("want 0 to 1")
 	}
 	return nil
 }

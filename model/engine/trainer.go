@@ -1,5 +1,7 @@
 package engine
 
+import "fmt"
+
 // Trainer is an Engine whose weights can be trained: it also computes gradients with respect to weights, and takes new values for
 // weights that it holds. Ops that sum over rows do it in the order of rows, segment after segment, whatever the number of threads. Gradients of weights
 // are Wide tensors, to which ops add. The gradient of an embedding table is EmbedBackward's of complemented ids.
@@ -22,4 +24,19 @@ type Trainer interface {
 
 	// DownloadFloat32 is Download to float32.
 	DownloadFloat32(dst []float32, src Tensor) error
+}
+
+// CheckLinear checks that weights are what Trainer.SetLinear wants for w.
+func CheckLinear(w Linear, weights [][]float32) error {
+	size := 0
+	for i, v := range weights {
+		if len(v)%w.In() != 0 {
+			return fmt.Errorf("linear: new weight %d has %d elements, want a multiple of the input size %d", i, len(v), w.In())
+		}
+		size += len(v)
+	}
+	if size != w.Out()*w.In() {
+		return fmt.Errorf("linear: %d new values, want %d×%d", size, w.Out(), w.In())
+	}
+	return nil
 }

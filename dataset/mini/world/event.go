@@ -44,19 +44,7 @@ type Event struct {
 
 // NewEvent draws an event between two people.
 func NewEvent(r *prng.Source, agent, patient string) Event {
-	return newEvent(r, r.IntN(len(relations)), agent, patient)
-}
-
-// NewTransfer draws an event by which a thing changes hands.
-func NewTransfer(r *prng.Source, agent, patient string) Event {
-	for {
-		if i := r.IntN(len(relations)); relations[i].transfer {
-			return newEvent(r, i, agent, patient)
-		}
-	}
-}
-
-func newEvent(r *prng.Source, i int, agent, patient string) Event {
+	i := r.IntN(len(relations))
 	e := Event{relation: i, Agent: agent, Patient: patient}
 	if relations[i].transfer {
 		e.Thing = Pick(r, things)

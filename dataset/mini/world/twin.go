@@ -59,16 +59,10 @@ func (t Twin) Tell(subject string) string {
 	return t.Deed() + " because " + subject + " " + t.Reason() + "."
 }
 
-// Referent is the one of the two people who is meant, Other the one who is not.
+// Referent is the one of the two people who is meant.
 func (t Twin) Referent() string {
 	if t.ByAgent {
 		return t.Agent
 	}
 	return t.Patient
-}
-func (t Twin) Other() string {
-	if t.ByAgent {
-		return t.Patient
-	}
-	return t.Agent
 }

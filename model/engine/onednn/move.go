@@ -46,20 +46,25 @@ func toBF16(v float32) uint16 {
 
 // Download implements engine.Engine.
 func (e *Engine) Download(dst []float64, src engine.Tensor) error {
+	return download(e, "Download", dst, src)
+}
+
+// download copies src into dst in either of Go's precisions.
+func download[F float32 | float64](e *Engine, op string, dst []F, src engine.Tensor) error {
 	m := mat(src)
 	if len(dst) != m.rows*m.cols {
-		panic(fmt.Sprintf("onednn: Download: %d elements from %d×%d", len(dst), m.rows, m.cols))
+		panic(fmt.Sprintf("onednn: %s: %d elements from %d×%d", op, len(dst), m.rows, m.cols))
 	}
 	for i := range m.rows {
 		row := dst[i*m.cols : (i+1)*m.cols]
 		if m.dt == f32 {
 			for j, v := range unsafe.Slice((*float32)(m.at(i, 0)), m.cols) {
-				row[j] = float64(v)
+				row[j] = F(v)
 			}
 			continue
 		}
 		for j, v := range unsafe.Slice((*uint16)(m.at(i, 0)), m.cols) {
-			row[j] = float64(math.Float32frombits(uint32(v) << 16))
+			row[j] = F(math.Float32frombits(uint32(v) << 16))
 		}
 	}
 	return e.takeError()

@@ -13,7 +13,6 @@ import "C"
 
 import (
 	"fmt"
-	"math"
 	"unsafe"
 
 	"github.com/dptune/dpt/model/engine"
@@ -118,15 +117,8 @@ func (t *biasGradientTask) Do(head, worker int) {
 // SetLinear implements engine.Trainer.
 func (e *Engine) SetLinear(w engine.Linear, weights ...[]float32) error {
 	l := w.(*linear)
-	size := 0
-	for i, v := range weights {
-		if len(v)%l.in != 0 {
-			return fmt.Errorf("linear: new weight %d has %d elements, want a multiple of the input size %d", i, len(v), l.in)
-		}
-		size += len(v)
-	}
-	if size != l.out*l.in {
-		return fmt.Errorf("linear: %d new values, want %d×%d", size, l.out, l.in)
+	if err := engine.CheckLinear(l, weights); err != nil {
+		return err
 	}
 	if len(weights) != 1 {
 		e.stacked = e.stacked[:0]
@@ -166,19 +158,5 @@ func setFloats(what string, p unsafe.Pointer, n int, src []float32) error {
 
 // DownloadFloat32 implements engine.Trainer.
 func (e *Engine) DownloadFloat32(dst []float32, src engine.Tensor) error {
-	m := mat(src)
-	if len(dst) != m.rows*m.cols {
-		panic(fmt.Sprintf("onednn: DownloadFloat32: %d elements from %d×%d", len(dst), m.rows, m.cols))
-	}
-	for i := range m.rows {
-		row := dst[i*m.cols : (i+1)*m.cols]
-		if m.dt == f32 {
-			copy(row, unsafe.Slice((*float32)(m.at(i, 0)), m.cols))
-			continue
-		}
-		for j, v := range unsafe.Slice((*uint16)(m.at(i, 0)), m.cols) {
-			row[j] = math.Float32frombits(uint32(v) << 16)
-		}
-	}
-	return e.takeError()
+	return download(e, "DownloadFloat32", dst, src)
 }

@@ -17,16 +17,20 @@ func (e *Engine[F]) Upload(dst engine.Tensor, src []float32) {
 
 // Download implements engine.Engine.
 func (e *Engine[F]) Download(dst []float64, src engine.Tensor) error {
-	m := mat[F](src)
+	download(mat[F](src), "Download", dst)
+	return nil
+}
+
+// download copies m into dst in either of Go's precisions.
+func download[F Float, T float32 | float64](m *matrix[F], op string, dst []T) {
 	if len(dst) != m.rows*m.cols {
-		panic(fmt.Sprintf("portable: Download: %d elements from %d×%d", len(dst), m.rows, m.cols))
+		panic(fmt.Sprintf("portable: %s: %d elements from %d×%d", op, len(dst), m.rows, m.cols))
 	}
 	for i := range m.rows {
 		for j, v := range m.row(i) {
-			dst[i*m.cols+j] = float64(v)
+			dst[i*m.cols+j] = T(v)
 		}
 	}
-	return nil
 }
 
 // Zero implements engine.Engine.

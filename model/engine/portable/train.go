@@ -140,15 +140,8 @@ func (t *biasGradientTask[F]) block(b queryBlock, worker int) {
 // SetLinear implements engine.Trainer.
 func (e *Engine[F]) SetLinear(w engine.Linear, weights ...[]float32) error {
 	l := w.(*linear[F])
-	size := 0
-	for i, v := range weights {
-		if len(v)%l.in != 0 {
-			return fmt.Errorf("linear: new weight %d has %d elements, want a multiple of the input size %d", i, len(v), l.in)
-		}
-		size += len(v)
-	}
-	if size != l.out*l.in {
-		return fmt.Errorf("linear: %d new values, want %d×%d", size, l.out, l.in)
+	if err := engine.CheckLinear(l, weights); err != nil {
+		return err
 	}
 	l.fill(weights)
 	return nil
@@ -184,14 +177,6 @@ func set[F Float](what string, dst []F, src []float32) error {
 
 // DownloadFloat32 implements engine.Trainer.
 func (e *Engine[F]) DownloadFloat32(dst []float32, src engine.Tensor) error {
-	m := mat[F](src)
-	if len(dst) != m.rows*m.cols {
-		panic(fmt.Sprintf("portable: DownloadFloat32: %d elements from %d×%d", len(dst), m.rows, m.cols))
-	}
-	for i := range m.rows {
-		for j, v := range m.row(i) {
-			dst[i*m.cols+j] = float32(v)
-		}
-	}
+	download(mat[F](src), "DownloadFloat32", dst)
 	return nil
 }
