@@ -358,9 +358,9 @@ func TestWrongUseEndsTheRing(t *testing.T) {
 			}
 			return rings[i].AllReduce(ctx, 5, NewAccumulator(1))
 		}, "step 5 was begun before"},
-		{"chunk too large", func(rings []*Ring, i int) error {
-			return rings[i].AllReduce(ctx, 1, NewAccumulator(21))
-		}, "chunks of 11 numbers, which may take 178 bytes, want at most 162"},
+		{"too many hops", func(rings []*Ring, i int) error {
+			return rings[i].AllReduce(ctx, 1, NewAccumulator(2*10*maxHops+1))
+		}, "1310701 numbers in messages of at most 214 bytes take 65536 hops, want at most 65535"},
 		{"lengths differ", func(rings []*Ring, i int) error {
 			return rings[i].AllReduce(ctx, 1, NewAccumulator(4+i))
 		}, "a vector of"},

@@ -47,7 +47,7 @@ func (n *Node) join(ctx context.Context, job string, generation Generation, rank
 		generation: generation,
 		rank:       rank,
 		members:    slices.Clone(members),
-		around:     around(rank, len(members)),
+		around:     around(rank, len(members), 1),
 		across:     across(rank, len(members)),
 		finished:   make(chan struct{}),
 		met:        make(chan struct{}),

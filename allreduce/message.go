@@ -35,7 +35,9 @@ const (
 
 	// maxReason bounds the reason in an abort, in bytes.
 	maxReason = 512
-	// maxMembers bounds the size of a ring: a hop fits into 16 bits.
+	// maxHops bounds a schedule's hops of each phase: a hop's index has 16 bits.
+	maxHops = 1<<16 - 1
+	// maxMembers bounds the size of a ring: its hops are not more than maxHops.
 	maxMembers = 1 << 16
 )
 

@@ -33,7 +33,7 @@ type Config struct {
 	// not or was asked about before. Join then fails at once.
 	Refusal func(addr string) error
 	// MaxMessageBytes bounds a message, and so a chunk; all members need the
-	// same. Default 16 MiB: a million numbers per member at least.
+	// same. A longer vector goes round the ring in rounds. Default 16 MiB: a million numbers per member and round at least.
 	MaxMessageBytes int
 	// SmallVector is the length of the longest vector, in numbers, that is summed by recursive doubling, in few
 	// hops of whole vectors; longer ones go round the ring. All members need the same. Default 32,768; negative

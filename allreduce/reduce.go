@@ -60,7 +60,7 @@ func (r *Ring) allReduce(ctx context.Context, step Step, acc *Accumulator) error
 func (r *Ring) begin(step Step, acc *Accumulator) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	plan, largest := r.planFor(acc.Len())
+	plan, err := r.planFor(acc.Len())
 	switch {
 	case r.err != nil:
 		return r.err
@@ -68,8 +68,8 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 		return fmt.Errorf("step %d is still in progress, want one all-reduce at a time", r.last)
 	case r.started && step <= r.last:
 		return fmt.Errorf("step %d was begun before, want a later one", r.last)
-	case len(r.members) > 1 && maxPacked(largest) > r.node.largestPayload():
-		return fmt.Errorf("chunks of %d numbers, which may take %d bytes, want at most %d in a message", largest, maxPacked(largest), r.node.largestPayload())
+	case err != nil:
+		return err
 	}
 	r.started, r.last = true, step
 	r.op = operation{running: true, acc: acc, plan: plan}
@@ -90,13 +90,37 @@ func (r *Ring) begin(step Step, acc *Accumulator) error {
 	return nil
 }
 
-// planFor chooses the schedule for a vector of so many numbers, and tells the length of its largest chunk.
+// planFor chooses the schedule for a vector of so many numbers, such that each chunk fits a message whatever the numbers are.
 // All members choose alike.
-func (r *Ring) planFor(length int) (plan *schedule, largest int) {
-	if length <= r.node.config.SmallVector && maxPacked(length) <= r.node.largestPayload() {
-		return &r.across, length
+func (r *Ring) planFor(length int) (*schedule, error) {
+	size, room := len(r.members), r.node.largestPayload()
+	if size == 1 {
+		return &r.around, nil
 	}
-	return &r.around, (length + len(r.members) - 1) / len(r.members)
+	if length <= r.node.config.SmallVector && maxPacked(length) <= room {
+		return &r.across, nil
+	}
+	rounds := 1
+	if chunk := (length + size - 1) / size; maxPacked(chunk) > room {
+		fits := room / maxPacked(blockSize) * blockSize // numbers whose wire form has room
+		if fits == 0 {
+			fits = (room - blockHeader) / wordSize
+		}
+		if fits < 1 {
+			return nil, fmt.Errorf("messages of at most %d bytes, want at least %d for a number", room+headerSize, maxPacked(1)+headerSize)
+		}
+		rounds = (chunk + fits - 1) / fits
+	}
+	if hops := rounds * (size - 1); hops > maxHops {
+		return nil, fmt.Errorf("%d numbers in messages of at most %d bytes take %d hops, want at most %d", length, room+headerSize, hops, maxHops)
+	}
+	if rounds == 1 {
+		return &r.around, nil
+	}
+	if r.rounds.chunks != rounds*size {
+		r.rounds = around(r.rank, size, rounds)
+	}
+	return &r.rounds, nil
 }
 
 func (n *Node) largestPayload() int { return n.config.MaxMessageBytes - headerSize }

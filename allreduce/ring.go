@@ -31,6 +31,7 @@ type Ring struct {
 	rank       Rank
 	members    []Member
 	around     schedule // for large vectors
+	rounds     schedule // for vectors larger than that: the last one made
 	across     schedule // for small ones
 	ins        []*in    // by rank
 	outs       []*out   // by rank

@@ -64,9 +64,13 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 // bigVectors has every vector go round the ring.
 func bigVectors(c *Config) { c.SmallVector = -1 }
 
+// manyRounds has every vector go round the ring, ten numbers to a message.
+func manyRounds(c *Config) { c.SmallVector, c.MaxMessageBytes = -1, headerSize+maxPacked(10) }
+
 // schedules runs a test once for each way that a vector may take.
 func schedules(t *testing.T, test func(t *testing.T, config func(*Config))) {
 	t.Run("around", func(t *testing.T) { test(t, bigVectors) })
+	t.Run("rounds", func(t *testing.T) { test(t, manyRounds) })
 	t.Run("across", func(t *testing.T) { test(t, nil) })
 }
 

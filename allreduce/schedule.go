@@ -67,17 +67,21 @@ func (s *schedule) receivesFrom(rank Rank, hops int) bool {
 }
 
 // around is the ring: size-1 hops of each phase, none in a ring of one, each between neighbours. A member
-// sends and receives less than two vectors, which is the least possible, in many hops: for large vectors.
-func around(rank Rank, size int) schedule {
+// sends and receives less than two vectors, which is the least possible, in many hops: for large vectors. One whose
+// chunks would not fit a message goes round in several rounds, one part of the vector after another.
+func around(rank Rank, size, rounds int) schedule {
 	chunk := func(i int) int { return ((int(rank)+i)%size + size) % size }
 	to, from := Rank(chunk(1)), Rank(chunk(-1))
-	s := schedule{chunks: size}
-	for i := range size - 1 {
-		s.hops = append(s.hops, hop{Reduce, i, to, from, chunk(-i), chunk(-i - 1)})
-	}
-	// Chunk rank+1 has now met every rank.
-	for i := range size - 1 {
-		s.hops = append(s.hops, hop{Gather, i, to, from, chunk(1 - i), chunk(-i)})
+	s := schedule{chunks: size * rounds}
+	for round := range rounds {
+		first, index := size*round, (size-1)*round
+		for i := range size - 1 {
+			s.hops = append(s.hops, hop{Reduce, index + i, to, from, first + chunk(-i), first + chunk(-i-1)})
+		}
+		// Chunk rank+1 of the round has now met every rank.
+		for i := range size - 1 {
+			s.hops = append(s.hops, hop{Gather, index + i, to, from, first + chunk(1-i), first + chunk(-i)})
+		}
 	}
 	return s
 }

@@ -11,14 +11,17 @@ func TestSchedules(t *testing.T) {
 		got  schedule
 		want schedule
 	}{
-		{"alone", around(0, 1), schedule{chunks: 1}},
-		{"two around", around(1, 2), schedule{2, []hop{{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}}}},
-		{"three around", around(2, 3), schedule{3, []hop{
+		{"alone", around(0, 1, 1), schedule{chunks: 1}},
+		{"two around", around(1, 2, 1), schedule{2, []hop{{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}}}},
+		{"three around", around(2, 3, 1), schedule{3, []hop{
 			{Reduce, 0, 0, 1, 2, 1}, {Reduce, 1, 0, 1, 1, 0}, {Gather, 0, 0, 1, 0, 2}, {Gather, 1, 0, 1, 2, 1},
 		}}},
-		{"four around", around(1, 4), schedule{4, []hop{
+		{"four around", around(1, 4, 1), schedule{4, []hop{
 			{Reduce, 0, 2, 0, 1, 0}, {Reduce, 1, 2, 0, 0, 3}, {Reduce, 2, 2, 0, 3, 2},
 			{Gather, 0, 2, 0, 2, 1}, {Gather, 1, 2, 0, 1, 0}, {Gather, 2, 2, 0, 0, 3},
+		}}},
+		{"two around, twice", around(1, 2, 2), schedule{4, []hop{
+			{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}, {Reduce, 1, 0, 0, 3, 2}, {Gather, 1, 0, 0, 2, 3},
 		}}},
 		{"alone, doubling", across(0, 1), schedule{chunks: 1}},
 		{"two across", across(1, 2), schedule{1, []hop{{Reduce, 0, 0, 0, 0, 0}}}},
@@ -36,7 +39,10 @@ func TestSchedules(t *testing.T) {
 
 // TestSchedulesReduce plays the schedules on sets of ranks instead of numbers, as members at their own pace do.
 func TestSchedulesReduce(t *testing.T) {
-	for name, make := range map[string]func(Rank, int) schedule{"around": around, "across": across} {
+	rounds := func(n int) func(Rank, int) schedule {
+		return func(rank Rank, size int) schedule { return around(rank, size, n) }
+	}
+	for name, make := range map[string]func(Rank, int) schedule{"around": rounds(1), "around in rounds": rounds(3), "across": across} {
 		for size := 1; size <= 33; size++ {
 			playSchedule(t, name, size, make)
 		}
