@@ -53,20 +53,11 @@ func StateSize(n int) int { return stateHeader + 12*n }
 
 // MarshalBinary encodes s. Equal states have equal encodings.
 func (s *State) MarshalBinary() ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, fmt.Errorf("encode state: %w", err)
+	out := bytes.NewBuffer(make([]byte, 0, StateSize(len(s.Params))))
+	if err := s.Write(out); err != nil {
+		return nil, err
 	}
-	out := make([]byte, 0, StateSize(len(s.Params)))
-	out = append(out, stateMagic...)
-	out = binary.LittleEndian.AppendUint32(out, stateVersion)
-	out = binary.LittleEndian.AppendUint64(out, uint64(s.Step))
-	out = binary.LittleEndian.AppendUint64(out, uint64(len(s.Params)))
-	for _, part := range [][]float32{s.Params, s.M, s.V} {
-		for _, v := range part {
-			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
-		}
-	}
-	return out, nil
+	return out.Bytes(), nil
 }
 
 // UnmarshalBinary decodes what MarshalBinary encoded. It fails on any other
@@ -85,45 +76,61 @@ func decodeState(data []byte) (*State, error) {
 	if len(data) < stateHeader {
 		return nil, fmt.Errorf("%d bytes, want at least the header's %d", len(data), stateHeader)
 	}
-	rest, ok := bytes.CutPrefix(data, []byte(stateMagic))
-	if !ok {
-		return nil, fmt.Errorf("starts with %q, want %q", data[:len(stateMagic)], stateMagic)
+	step, n, err := decodeHeader(data[:stateHeader])
+	if err != nil {
+		return nil, err
 	}
-	if v := binary.LittleEndian.Uint32(rest); v != stateVersion {
-		return nil, fmt.Errorf("version %d, want %d", v, stateVersion)
-	}
-	step := int64(binary.LittleEndian.Uint64(rest[4:]))
-	n := binary.LittleEndian.Uint64(rest[12:])
 	body := data[stateHeader:]
 	if n > uint64(len(body))/12 || uint64(len(body)) != 12*n {
 		return nil, fmt.Errorf("%d bytes after the header, want 12 for each of %d parameters", len(body), n)
 	}
 	s := NewState(make([]float32, n))
 	s.Step = step
-	for k, part := range [][]float32{s.Params, s.M, s.V} {
-		name := [...]string{"parameter", "first moment", "second moment"}[k]
-		for i := range part {
-			v := math.Float32frombits(binary.LittleEndian.Uint32(body))
-			body = body[4:]
-			if v-v != 0 {
-				return nil, fmt.Errorf("%s %d is %v, want a finite number", name, i, v)
-			}
-			if k == 2 && v < 0 {
-				return nil, fmt.Errorf("%s %d is %v, want 0 or more", name, i, v)
-			}
-			part[i] = v
+	for k, part := range s.parts() {
+		if err := decodeNumbers(part, body[k*4*int(n):], k, 0); err != nil {
+			return nil, err
 		}
 	}
 	return s, s.check()
+}
+
+func decodeHeader(data []byte) (step int64, n uint64, err error) {
+	rest, ok := bytes.CutPrefix(data, []byte(stateMagic))
+	if !ok {
+		return 0, 0, fmt.Errorf("starts with %q, want %q", data[:len(stateMagic)], stateMagic)
+	}
+	if v := binary.LittleEndian.Uint32(rest); v != stateVersion {
+		return 0, 0, fmt.Errorf("version %d, want %d", v, stateVersion)
+	}
+	return int64(binary.LittleEndian.Uint64(rest[4:])), binary.LittleEndian.Uint64(rest[12:]), nil
+}
+
+// parts are the numbers in the order of the encoding.
+func (s *State) parts() [3][]float32 { return [...][]float32{s.Params, s.M, s.V} }
+
+// decodeNumbers reads the numbers of part k, from the one at first on.
+func decodeNumbers(into []float32, data []byte, k, first int) error {
+	name := [...]string{"parameter", "first moment", "second moment"}[k]
+	for i := range into {
+		v := math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+		if v-v != 0 {
+			return fmt.Errorf("%s %d is %v, want a finite number", name, first+i, v)
+		}
+		if k == 2 && v < 0 {
+			return fmt.Errorf("%s %d is %v, want 0 or more", name, first+i, v)
+		}
+		into[i] = v
+	}
+	return nil
 }
 
 // Digest returns the SHA-256 of s's encoding. Workers whose digests agree hold
 // the same state to the last bit. It panics if the parts of s differ in length,
 // which only a programmer can bring about.
 func (s *State) Digest() [32]byte {
-	data, err := s.MarshalBinary()
-	if err != nil {
+	h := sha256.New()
+	if err := s.Write(h); err != nil {
 		panic(err)
 	}
-	return sha256.Sum256(data)
+	return [32]byte(h.Sum(nil))
 }
