@@ -123,6 +123,10 @@ const firstPairs = 30000
 
 var copying = map[string]bool{"copy": true, "map": true}
 
+// singlePairs is how many of a run's pairs want one thing each; after them two in three want several things of one text. Once
+// copying is learned, that teaches more at the same cost.
+const singlePairs = 400000
+
 // worldCorpus is the text of the small world that the embedded data set is made of.
 func worldCorpus() pretrain.Corpus {
 	seed := func(s pretrain.Stream) uint64 {
@@ -134,6 +138,10 @@ func worldCorpus() pretrain.Corpus {
 	c := pretrain.Corpus{
 		Document: func(s pretrain.Stream, i uint64) string { return world.Document(seed(s), i) },
 		Pair: func(s pretrain.Stream, i uint64) (source, target, kind string) {
+			if !s.HeldOut && i >= singlePairs && i%3 > 0 {
+				p, kind := world.Several(seed(s), i)
+				return p.Source, p.Target, kind
+			}
 			p, kind := world.Skill(seed(s), i)
 			for again := uint64(1); !s.HeldOut && i < firstPairs && !copying[kind]; again++ {
 				p, kind = world.Skill(seed(s), i+again*firstPairs)
@@ -145,7 +153,8 @@ func worldCorpus() pretrain.Corpus {
 	h := sha256.New()
 	for i := range uint64(1000) {
 		source, target, kind := c.Pair(pretrain.Stream{}, i)
-		fmt.Fprintf(h, "%q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind)
+		several, _ := world.Several(0, i)
+		fmt.Fprintf(h, "%q %q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind, several)
 	}
 	c.Name = fmt.Sprintf("world:%x", h.Sum(nil)[:8])
 	return c

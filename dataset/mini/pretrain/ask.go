@@ -31,22 +31,28 @@ func askAbility(r *prng.Source) Pair {
 
 func askScene(r *prng.Source) Pair {
 	s := world.NewScene(r, side.Cast(r, 2+r.IntN(2)))
+	question, answer := askOfScene(r, s)
+	return Pair{join(r, s.Tell(), question), answer}
+}
+
+// askOfScene asks for a thing, its owner, its color or its place.
+func askOfScene(r *prng.Source, s world.Scene) (question, answer string) {
 	i := r.IntN(len(s.Things))
 	switch r.IntN(4) {
 	case 0:
-		return Pair{join(r, s.Tell(), "Who has the "+s.Things[i]+"?"), s.Owners[i]}
+		return "Who has the " + s.Things[i] + "?", s.Owners[i]
 	case 1:
-		return Pair{join(r, s.Tell(), "What does "+s.Owners[i]+" have?"), s.Things[i]}
+		return "What does " + s.Owners[i] + " have?", s.Things[i]
 	case 2:
 		if s.Placed {
-			return Pair{join(r, s.Tell(), "What is in the "+s.Values[i]+"?"), s.Things[i]}
+			return "What is in the " + s.Values[i] + "?", s.Things[i]
 		}
-		return Pair{join(r, s.Tell(), "What is "+s.Values[i]+"?"), s.Things[i]}
+		return "What is " + s.Values[i] + "?", s.Things[i]
 	}
 	if s.Placed {
-		return Pair{join(r, s.Tell(), "Where is the "+s.Things[i]+"?"), s.Values[i]}
+		return "Where is the " + s.Things[i] + "?", s.Values[i]
 	}
-	return Pair{join(r, s.Tell(), "What color is the "+s.Things[i]+"?"), s.Values[i]}
+	return "What color is the " + s.Things[i] + "?", s.Values[i]
 }
 
 func askShopping(r *prng.Source) Pair {

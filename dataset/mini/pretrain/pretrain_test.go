@@ -13,6 +13,8 @@ func TestBytesNeverChange(t *testing.T) {
 	for i := range uint64(2000) {
 		p, name := Skill(1, i)
 		h.Write([]byte(name + "\n" + p.Source + "\n" + p.Target + "\n" + Document(1, i) + "\n"))
+		p, name = Several(1, i)
+		h.Write([]byte(name + "\n" + p.Source + "\n" + p.Target + "\n"))
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != digest {
 		t.Errorf("the streams' SHA-256 is %s, want %s: the model that was trained on them cannot be made again", got, digest)
@@ -54,7 +56,12 @@ func TestShapes(t *testing.T) {
 		if len(d) < 50 || len(d) > 450 {
 			t.Errorf("document %d has %d bytes, want 50 to 450: %q", i, len(d), d)
 		}
-		for _, text := range []string{p.Source, p.Target, d} {
+		q, name := Several(3, i)
+		count[name]++
+		if len(q.Source) > 300 || len(q.Target) == 0 || len(q.Target) > 90 {
+			t.Errorf("%s: source of %d bytes, target of %d: %q -> %q", name, len(q.Source), len(q.Target), q.Source, q.Target)
+		}
+		for _, text := range []string{p.Source, p.Target, d, q.Source, q.Target} {
 			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) || strings.ContainsAny(text, "{}") {
 				t.Errorf("%s: %q has a letter beyond printable ASCII, or a placeholder", name, text)
 			}
@@ -63,6 +70,12 @@ func TestShapes(t *testing.T) {
 	for _, s := range skills {
 		if want := n * s.weight / total; count[s.name] < want/2 || count[s.name] > 2*want {
 			t.Errorf("%s comes up %d times of %d, want about %d", s.name, count[s.name], n, want)
+		}
+	}
+	for _, e := range exams {
+		total := len(examBag) + len(otherBag)
+		if want := n * e.weight / total; count["several-"+e.name] < want/2 || count["several-"+e.name] > 2*want {
+			t.Errorf("several-%s comes up %d times of %d, want about %d", e.name, count["several-"+e.name], n, want)
 		}
 	}
 	if len(Skills()) != len(skills) {
@@ -114,6 +127,38 @@ func TestJudgementsAreEven(t *testing.T) {
 	}
 }
 
+// The same of the pairs that ask several things; the answer to one must not tell another's, either.
+func TestSeveralAreEven(t *testing.T) {
+	n, yes, pairs, same := 0, 0, 0, 0
+	for i := range uint64(60_000) {
+		p, name := Several(5, i)
+		targets := strings.Fields(p.Target)
+		head, _, named := strings.Cut(p.Source, ": ")
+		if !named || head != "yes or no" {
+			continue
+		}
+		for j, w := range targets {
+			if w != "yes" && w != "no" {
+				t.Fatalf("%s: %q is no answer to %q", name, w, p.Source)
+			}
+			n++
+			yes += positive(w)
+			if j > 0 && name == "several-scene" {
+				pairs++
+				if w == targets[j-1] {
+					same++
+				}
+			}
+		}
+	}
+	if n < 5000 || float64(yes) < 0.45*float64(n) || float64(yes) > 0.55*float64(n) {
+		t.Errorf("the answer is yes %d of %d times, want about half of thousands", yes, n)
+	}
+	if pairs < 500 || float64(same) < 0.3*float64(pairs) || float64(same) > 0.7*float64(pairs) {
+		t.Errorf("an answer is the one before %d of %d times, want about half", same, pairs)
+	}
+}
+
 func positive(key string) int {
 	if key == "yes" || key == "same" {
 		return 1
@@ -139,4 +184,4 @@ func BenchmarkDocument(b *testing.B) {
 }
 
 // digest is the SHA-256 of the first texts of seed 1.
-const digest = "85da21dd268f7452d37b1905c5771d445751d236165bf072b7b269202d0dc59f"
+const digest = "b821df0a46d773d2f188bc681f2795e9b9ee46ff97ecd721f1bf66c4706bfe69"
