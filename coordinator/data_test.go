@@ -89,7 +89,7 @@ func TestMixtureRefuses(t *testing.T) {
 		"--mixture: half, want one of proportional": func(s *Settings) { s.Task, s.Mixture = "rte,cb", "half" },
 		"--mixture: equal, want several tasks":      func(s *Settings) { s.Mixture = "equal" },
 	} {
-		s := DefaultSettings()
+		s := testSettings()
 		change(&s)
 		if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)

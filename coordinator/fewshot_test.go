@@ -13,7 +13,7 @@ func TestFewShotDrawsAreTheSameForAllMethods(t *testing.T) {
 		}{{8, 1, "8 of seed 1"}, {8, 2, "8 of seed 2"}, {16, 1, "16 of seed 1"}} {
 			var first *Job
 			for _, method := range []string{"dpt", "pt", "respt"} {
-				s := DefaultSettings()
+				s := testSettings()
 				s.Task, s.Method, s.Shots, s.Seed = task, method, draw.shots, draw.seed
 				job, err := LoadJob(s, quiet())
 				if err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// table is the embedded model's table of embeddings.
+// table is the model's table of embeddings.
 func table(t *testing.T) (rows func(id int) []float32) {
 	t.Helper()
-	m, err := openModel("")
+	m, err := openModel(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func table(t *testing.T) (rows func(id int) []float32) {
 
 func load(t *testing.T, change func(s *Settings)) *Job {
 	t.Helper()
-	s := DefaultSettings()
+	s := testSettings()
 	s.PromptLength = 7
 	change(&s)
 	job, err := LoadJob(s, quiet())
@@ -190,7 +190,7 @@ func TestStartRefuses(t *testing.T) {
 		"method svd starts from random matrices":                     func(s *Settings) { s.Method, s.Init = "svd", file },
 		"bottleneck is 90, want at most 64: a diagonal of 64 by 100": func(s *Settings) { s.Method, s.Bottleneck = "svd", 90 },
 	} {
-		s := DefaultSettings()
+		s := testSettings()
 		change(&s)
 		if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)

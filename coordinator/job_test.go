@@ -11,18 +11,15 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model/checkpoint"
-	"github.com/dptune/dpt/model/tiny"
+	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// tinyDir is the embedded model as a directory, with one file changed.
+// tinyDir is the model with one file changed.
 func tinyDir(t *testing.T, file string, change func([]byte) []byte) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, tiny.FS()); err != nil {
-		t.Fatal(err)
-	}
+	dir := tinyrandom.Dir(t)
 	path := filepath.Join(dir, file)
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -71,7 +68,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		"setting out of range": {func(s *Settings) { s.MicroBatch = 99 }, []string{"--micro-batch: 99, want 1 to the batch size, 16"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := DefaultSettings()
+			s := testSettings()
 			c.change(&s)
 			_, err := LoadJob(s, quiet())
 			if err == nil {
@@ -94,7 +91,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "RTE", "train.jsonl"), []byte("{\"premise\":\"a\",\"hypothesis\":\"b\",\"label\":\"entailment\",\"idx\":1}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := DefaultSettings()
+	s := testSettings()
 	s.Data = data
 	job, err := LoadJob(s, quiet())
 	if err != nil {
@@ -147,7 +144,7 @@ func TestEvalDue(t *testing.T) {
 }
 
 func TestMetricsFileFollowsTheLog(t *testing.T) {
-	job, err := LoadJob(DefaultSettings(), quiet())
+	job, err := LoadJob(testSettings(), quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

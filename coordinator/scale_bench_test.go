@@ -20,7 +20,6 @@ import (
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 	"github.com/dptune/dpt/model/optim"
-	"github.com/dptune/dpt/model/tiny"
 )
 
 // BenchmarkWorkers is what a step costs the leader with so many workers, a micro-batch of one example of about 100 tokens for each, and
@@ -222,7 +221,7 @@ func (f *fleet) report(p *coordpb.Plan) *coordpb.Report {
 // fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody waits for.
 func fleetJob(t testing.TB, workers int) *Job {
 	t.Helper()
-	tok, err := tokenizer.OpenFS(tiny.FS(), "embedded model")
+	tok, err := tokenizer.Open(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +234,7 @@ func fleetJob(t testing.TB, workers int) *Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := DefaultSettings()
+	s := testSettings()
 	job, err := LoadJob(s, quiet())
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func TestSteadyStateStep(t *testing.T) {
 		if o.Check() != nil {
 			continue // this build's engines lack it
 		}
-		b, err := Open("", o)
+		b, err := Open(tinyModel, o)
 		if err != nil {
 			t.Fatal(err)
 		}

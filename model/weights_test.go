@@ -9,12 +9,12 @@ import (
 
 // TestWeights: with the model's own weights the losses are the frozen model's, with others they are others', and the frozen model stays what it is.
 func TestWeights(t *testing.T) {
-	b, err := Open("", Options{Engine: "portable", Threads: 2})
+	b, err := Open(tinyModel, Options{Engine: "portable", Threads: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	ckpt, err := openCheckpoint("")
+	ckpt, err := openCheckpoint(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,16 +19,17 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/tinyrandom"
 	"github.com/dptune/dpt/worker"
 )
 
 // A whole cluster in one process: a coordinator with its raft log on disk, and workers that talk to it and to each
 // other over loopback.
 
-// settings is a job that takes about a second: the embedded model and data, a short prompt, few examples.
+// settings is a job that takes about a second: a small random model, the embedded data, a short prompt, few examples.
 func settings() coordinator.Settings {
 	s := coordinator.DefaultSettings()
-	s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = "rte", 5, 2, 12, 2, 4, 1
+	s.Model, s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = tinyModel, "rte", 5, 2, 12, 2, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 20, 3, -1
 	return s
 }
@@ -378,11 +379,10 @@ func TestWorkersThatDoNotFitAreRefused(t *testing.T) {
 	}
 }
 
-// otherModel is a copy of the embedded model with one weight changed.
+// otherModel is the model with one weight changed.
 func otherModel(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	copyTiny(t, dir)
+	dir := tinyrandom.Dir(t)
 	path := filepath.Join(dir, "model.safetensors")
 	data := read(t, path)
 	data[len(data)-1] ^= 1

@@ -13,7 +13,7 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-// bent is the embedded backbone with a gradient that a test has changed.
+// bent is a backbone with a gradient that a test has changed.
 type bent struct {
 	worker.Backbone
 	bend func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32)

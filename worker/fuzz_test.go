@@ -19,6 +19,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
+	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 // script is a session's stream whose other side says what was written down before, whatever it hears.
@@ -72,7 +73,7 @@ func (s *script) CloseSend() error { return nil }
 // Finish, and never with a panic; nothing of it goes on afterwards, and memory stays within what messages themselves take. The first
 // byte says how many of a good beginning's messages (welcome, generation, plan) come before; then each message comes after its length.
 func FuzzCoordinatorMessages(f *testing.F) {
-	backbone, err := model.Open("", model.Options{Threads: 1})
+	backbone, err := model.Open(tinyrandom.Dir(f), model.Options{Threads: 1})
 	if err != nil {
 		f.Fatal(err)
 	}

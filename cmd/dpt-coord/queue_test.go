@@ -25,7 +25,7 @@ func lines(path string) int {
 // of an undisturbed sweep.
 func TestSweepSurvivesKills(t *testing.T) {
 	args := func(out string) []string {
-		return []string{"sweep", "--preset", "custom", "--tasks", "cb,wic", "--methods", "dpt,pt", "--seeds", "1,2", "--prompt-lengths", "3", "--bottlenecks", "2", "--shots", "12", "--nodes", "2",
+		return []string{"sweep", "--preset", "custom", "--models", tinyModel, "--tasks", "cb,wic", "--methods", "dpt,pt", "--seeds", "1,2", "--prompt-lengths", "3", "--bottlenecks", "2", "--shots", "12", "--nodes", "2",
 			"--batch-size", "4", "--epochs", "4", "--eval-every", "6", "--eval-split", "train", "--max-source-length", "24", "--max-target-length", "2", "--out", out}
 	}
 	calm := start(t, "dpt", args(filepath.Join(t.TempDir(), "calm"))...)

@@ -11,7 +11,7 @@ import (
 func benchJSON(t *testing.T, args ...string) benchReport {
 	t.Helper()
 	args = append([]string{"bench"}, args...)
-	out := mustRun(t, nil, append(args, "--shape", "tiny", "--prompt-length", "4", "--cpu", "--threads", "2", "--passes", "2", "--time", "5ms", "--json")...)
+	out := mustRun(t, nil, append(args, "--model", tinyModel, "--prompt-length", "4", "--cpu", "--threads", "2", "--passes", "2", "--time", "5ms", "--json")...)
 	var r benchReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("%q: %v", out, err)

@@ -27,7 +27,7 @@ func startReplica(t *testing.T, id string, join bool) (work, raft string) {
 	}
 	raft = listeners[1].Addr().String()
 	s := coordinator.DefaultSettings()
-	s.PromptLength, s.Bottleneck = 4, 2
+	s.Model, s.PromptLength, s.Bottleneck = tinyModel, 4, 2
 	cfg := coordinator.Config{Settings: s, Nodes: 1, MinNodes: 1, Listener: listeners[0], Out: t.TempDir(), HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute,
 		Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Replication: &coordinator.Replication{ID: id, Peers: []coordinator.Peer{{ID: id, Addr: raft}}, Join: join, Listener: listeners[1]}}

@@ -8,28 +8,33 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
-	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/prompt"
+	"github.com/dptune/dpt/model/tinyrandom"
 )
 
-// tinyConfig is what the tests need to know of the embedded model.
-func tinyConfig(t *testing.T) (dim, vocabulary int) {
+// tinyModel is the directory of the model that commands run.
+var tinyModel string
+
+func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
+
+// dpt runs the program and returns its exit code and what it wrote. A command that runs a model has the small random one unless args name
+// another.
+func dpt(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	b, err := model.Open("", model.Options{})
-	if err != nil {
-		t.Fatal(err)
+	if len(args) > 0 && slices.Contains([]string{"score", "eval", "predict"}, args[0]) && !slices.Contains(args, "--model") {
+		args = slices.Insert(slices.Clone(args), 1, "--model", tinyModel)
 	}
-	defer b.Close()
-	return b.Dim(), b.VocabSize()
+	return dptAsIs(t, stdin, args...)
 }
 
-// dpt runs the program as main does and returns its exit code and what it wrote.
-func dpt(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
+// dptAsIs runs the program as main does.
+func dptAsIs(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	if stdin == nil {
@@ -59,11 +64,10 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// newPrompt is a small prompt with factors for the embedded model, drawn from a seed.
+// newPrompt is a small prompt with factors for the model, drawn from a seed.
 func newPrompt(t *testing.T) checkpoint.Prompt {
 	t.Helper()
-	dim, _ := tinyConfig(t)
-	return newPromptOf(t, dim)
+	return newPromptOf(t, tinyrandom.DModel)
 }
 
 func newPromptOf(t *testing.T, dim int) checkpoint.Prompt {
@@ -145,7 +149,7 @@ func TestWrongUsage(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
-	dim, _ := tinyConfig(t)
+	const dim = tinyrandom.DModel
 	misfit := fmt.Sprintf("vectors of %d numbers, want %d, the d_model of model", dim/2, dim)
 	good := `{"source":"a","target":"b"}` + "\n"
 	other := writePrompt(t, dir, "other.safetensors", newPromptOf(t, dim/2))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/prompt"
+	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 // manyPairs are more than one pass takes.
@@ -74,13 +75,12 @@ func TestScoreLogits(t *testing.T) {
 	if len(f.Names()) != n {
 		t.Fatalf("%d tensors, want %d", len(f.Names()), n)
 	}
-	_, vocabulary := tinyConfig(t)
 	for i := range n {
 		tensor, err := f.Tensor(fmt.Sprintf("logits.%d", i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []int{i%5 + 1, vocabulary}; !slices.Equal(tensor.Shape, want) || tensor.DType != "F32" {
+		if want := []int{i%5 + 1, tinyrandom.VocabSize}; !slices.Equal(tensor.Shape, want) || tensor.DType != "F32" {
 			t.Errorf("%s is %s %v, want F32 %v", tensor.Name, tensor.DType, tensor.Shape, want)
 		}
 	}
@@ -90,7 +90,7 @@ func TestScoreLogits(t *testing.T) {
 func TestScoreGradient(t *testing.T) {
 	dir := t.TempDir()
 	data := writeFile(t, dir, "pairs.jsonl", manyPairs(passPairs+1))
-	dim, _ := tinyConfig(t)
+	const dim = tinyrandom.DModel
 	loss := func(p checkpoint.Prompt, more ...string) float64 {
 		path := writePrompt(t, dir, "p.safetensors", p)
 		scores := jsonLines[score](t, mustRun(t, nil, append([]string{"score", "--data", data, "--prompt", path}, more...)...))

@@ -24,7 +24,7 @@ func TestScoreWeightGrad(t *testing.T) {
 		return f
 	}
 	a, b := read(once), read(twice)
-	w, err := openWeights("")
+	w, err := openWeights(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Package tiny holds a T5 small enough to be part of the program: what is
-// trained against when no model is given, and what tests run on.
+// trained against when no model is given.
 //
 // It is a T5 v1.0 of two encoder and two decoder layers, d_model 64, in the
 // files and the layout that Transformers' save_pretrained writes, with ByT5's

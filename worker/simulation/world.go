@@ -18,6 +18,9 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // Options say how to run a plan.
@@ -89,6 +92,22 @@ type crash struct {
 	f *Fault
 }
 
+// embedded is the width and the digest of the embedded model, which the coordinators read; what it computes the backbone stands in for. It is not a
+// directory's, whose path would be another in each run.
+func embedded() (width int, digest fsm.Digest, err error) {
+	m, err := checkpoint.OpenModelFS(tiny.FS(), "embedded model")
+	if err != nil {
+		return 0, digest, err
+	}
+	defer m.Close()
+	config, err := t5.ParseConfig(m.Config())
+	if err != nil {
+		return 0, digest, err
+	}
+	digest, err = m.Digest()
+	return config.DModel, digest, err
+}
+
 // Run plays a plan inside a testing/synctest bubble.
 func Run(plan Plan, options Options) (*Report, error) {
 	dir, err := os.MkdirTemp(options.Scratch, "dpt-sim-")
@@ -97,18 +116,15 @@ func Run(plan Plan, options Options) (*Report, error) {
 	}
 	dir = filepath.Clean(dir) // as it will be named in errors
 	defer os.RemoveAll(dir)
-	b, err := model.Open("", model.Options{Threads: 1})
+	width, digest, err := embedded()
 	if err != nil {
 		return nil, err
 	}
 	w := &world{
-		Options: options, plan: plan, net: newNetwork(plan.Seed), dir: dir, begun: time.Now(), dim: b.Dim(), model: b.Digest(),
+		Options: options, plan: plan, net: newNetwork(plan.Seed), dir: dir, begun: time.Now(), dim: width, model: digest,
 		ended: make(chan *process, 1<<10), crashed: make(chan crash, 1<<10),
 		report: &Report{Plan: plan, Crashed: map[string]int{}}, procs: map[string]*process{}, disks: map[string]*disk{}, slows: map[string]*atomic.Int64{},
 		armed: map[string][]*Fault{}, rotten: map[string]func(){}, steps: map[fsm.Step]fsm.StepRecord{},
-	}
-	if err := b.Close(); err != nil {
-		return nil, err
 	}
 	w.net.know(plan.hosts())
 	w.direct()

@@ -14,12 +14,15 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/tinyrandom"
 	"github.com/dptune/dpt/worker"
 )
 
 // job takes well under a second.
-func job() coordinator.Settings {
+func job(t *testing.T) coordinator.Settings {
+	t.Helper()
 	s := coordinator.DefaultSettings()
+	s.Model = tinyrandom.Dir(t)
 	s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = "rte", 4, 2, 12, 4, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 32, 4, -1
 	return s
@@ -45,11 +48,11 @@ type run struct {
 
 func coordinate(t *testing.T, conf *Conf, nodes int, log *slog.Logger) *run {
 	t.Helper()
-	l := listen(t)
+	l, settings := listen(t), job(t)
 	r := &run{t: t, out: t.TempDir(), addr: l.Addr().String(), steps: make(chan fsm.Step, 1024), ended: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.wg.Go(func() {
-		_, err := coordinator.Run(ctx, coordinator.Config{Settings: job(), Nodes: nodes, MinNodes: 1, Listener: l, Out: r.out, CommitWindow: 1,
+		_, err := coordinator.Run(ctx, coordinator.Config{Settings: settings, Nodes: nodes, MinNodes: 1, Listener: l, Out: r.out, CommitWindow: 1,
 			HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute, Version: "test", Logger: log, Progress: watch{steps: r.steps},
 			Credentials: conf.ServerCredentials("workers")})
 		r.ended <- err

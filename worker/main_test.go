@@ -1,0 +1,13 @@
+package worker_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/dptune/dpt/model/tinyrandom"
+)
+
+// tinyModel is the directory of the model that clusters train on.
+var tinyModel string
+
+func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
