@@ -8,18 +8,10 @@ import (
 	"sort"
 )
 
-// Assign deals micro-batches to ranks so that all end at about the same time: costs[i] is the work in micro-batch i,
-// speeds[r] the work a unit of time that rank r does. The answer lists each rank's micro-batches in ascending order. Who computes
-// what has no influence on the result, only on its time.
-func Assign(costs []int, speeds []float64) ([][]int, error) {
-	shards, _, err := dealing{costs: costs, speeds: speeds}.deal()
-	return shards, err
-}
-
-// dealing is what a step's micro-batches are dealt by.
+// dealing is what a step's micro-batches are dealt to ranks by.
 type dealing struct {
-	costs  []int
-	speeds []float64
+	costs  []int                   // costs[i] is the work in micro-batch i
+	speeds []float64               // speeds[r] is the work that rank r does in a unit of time
 	held   map[int]int             // by micro-batch, the rank that has its contribution from before, at no cost
 	twice  map[int]bool            // micro-batches that another rank audits
 	barred func(micro, r int) bool // ranks that must not have a micro-batch in their shard, nor audit it; nil bars none
@@ -48,7 +40,8 @@ type deal struct {
 
 // deal deals the longest first, each to the rank that would finish it earliest, the lowest on a tie. Then it moves and swaps
 // pieces of the rank that ends last for as long as that makes it end earlier, and where there are few it tries all deals: with few
-// micro-batches the first deal is often far from the best. shards and audits list each rank's micro-batches in ascending order.
+// micro-batches the first deal is often far from the best. shards and audits list each rank's micro-batches in ascending order. Who
+// computes what has no influence on the result, only on its time.
 func (d dealing) deal() (shards, audits [][]int, err error) {
 	if len(d.speeds) == 0 {
 		return nil, nil, fmt.Errorf("assign %d micro-batches: no ranks", len(d.costs))

@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+// assign deals micro-batches of which nothing is known but what they cost.
+func assign(costs []int, speeds []float64) ([][]int, error) {
+	shards, _, err := dealing{costs: costs, speeds: speeds}.deal()
+	return shards, err
+}
+
 // bestEnd is when the last rank ends in the best deal of all, found by trying every one.
 func bestEnd(costs []int, speeds []float64) float64 {
 	least := math.Inf(1)
@@ -55,7 +61,7 @@ func TestDealIsNearTheBest(t *testing.T) {
 		for i := range speeds {
 			speeds[i] = 1 / float64(1+r.IntN(3))
 		}
-		shards, err := Assign(costs, speeds)
+		shards, err := assign(costs, speeds)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +186,7 @@ func BenchmarkDealToAThousandRanks(b *testing.B) {
 		speeds[i] = 1 / (1 + r.Float64())
 	}
 	for b.Loop() {
-		if _, err := Assign(costs, speeds); err != nil {
+		if _, err := assign(costs, speeds); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
 
-func TestAssign(t *testing.T) {
+func TestDeal(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		costs  []int
@@ -28,14 +28,14 @@ func TestAssign(t *testing.T) {
 		{"no work", nil, []float64{1, 2}, [][]int{nil, nil}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Assign(c.costs, c.speeds)
+			got, err := assign(c.costs, c.speeds)
 			if err != nil || !reflect.DeepEqual(got, c.want) {
-				t.Errorf("Assign(%v, %v) = %v, %v; want %v", c.costs, c.speeds, got, err, c.want)
+				t.Errorf("assign(%v, %v) = %v, %v; want %v", c.costs, c.speeds, got, err, c.want)
 			}
 		})
 	}
 	for _, speeds := range [][]float64{nil, {1, 0}, {-1}} {
-		if _, err := Assign([]int{1}, speeds); err == nil {
+		if _, err := assign([]int{1}, speeds); err == nil {
 			t.Errorf("speeds %v are accepted", speeds)
 		}
 	}
@@ -43,7 +43,7 @@ func TestAssign(t *testing.T) {
 
 // Every micro-batch goes to exactly one rank, and no rank ends later than the slowest must: greedy dealing is within
 // the longest micro-batch of the mean.
-func TestAssignDealsAllAndEvenly(t *testing.T) {
+func TestDealsAllAndEvenly(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		costs := make([]int, r.IntN(40))
@@ -60,7 +60,7 @@ func TestAssignDealsAllAndEvenly(t *testing.T) {
 			sum += speeds[i]
 			slowest = max(slowest, 1/speeds[i])
 		}
-		shards, err := Assign(costs, speeds)
+		shards, err := assign(costs, speeds)
 		if err != nil {
 			t.Fatal(err)
 		}

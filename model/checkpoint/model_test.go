@@ -21,7 +21,7 @@ func file(t *testing.T, tensors map[string][]float32) []byte {
 	for name, v := range tensors {
 		list = append(list, F32(name, []int{len(v) / 2, 2}, v))
 	}
-	data, err := Encode(list, map[string]string{"format": "pt"})
+	data, err := encode(list, map[string]string{"format": "pt"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,7 +157,7 @@ func TestImportPEFT(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rows := []float32{2, 3, 20, 30, 200, 300, 0, 0, 0, 0, 0, 0}
-			data, err := Encode([]Tensor{F32("prompt_embeddings", []int{6, 2}, rows)}, nil)
+			data, err := encode([]Tensor{F32("prompt_embeddings", []int{6, 2}, rows)}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

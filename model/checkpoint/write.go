@@ -35,19 +35,6 @@ func Write(path string, tensors []Tensor, metadata map[string]string) error {
 	})
 }
 
-// Encode returns the bytes that Write would write.
-func Encode(tensors []Tensor, metadata map[string]string) ([]byte, error) {
-	header, sorted, err := encodeHeader(tensors, metadata)
-	if err != nil {
-		return nil, fmt.Errorf("encode safetensors: %w", err)
-	}
-	out := bytes.NewBuffer(header)
-	for _, t := range sorted {
-		out.Write(t.Data)
-	}
-	return out.Bytes(), nil
-}
-
 // encodeHeader returns the header with its length, and the tensors in the
 // order of the file.
 func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tensor, error) {

@@ -50,15 +50,6 @@ var bag = func() (bag []int) {
 	return bag
 }()
 
-// Skills returns the names of the skills.
-func Skills() []string {
-	names := make([]string, len(skills))
-	for i, s := range skills {
-		names[i] = s.name
-	}
-	return names
-}
-
 // Skill returns pair i of the seed's stream, and the name of the skill that it teaches. Skills are mixed by fixed weights. Sources are
 // ASCII of at most 220 bytes, targets have 1 to 60.
 func Skill(seed, i uint64) (Pair, string) {
