@@ -96,3 +96,29 @@ func TestMixtureRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestDefaultsCutNothing: the embedded data, byte by byte as the embedded model reads it, is within the default lengths.
+func TestDefaultsCutNothing(t *testing.T) {
+	for _, template := range []dataset.Template{dataset.DPT, dataset.T5} {
+		s := DefaultSettings()
+		s.Task, s.Template = strings.Join(dataset.Tasks(), ","), string(template)
+		job, err := LoadJob(s, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fits := func(text, flag string, limit int) {
+			if n := len(job.Tokenizer.Encode(text)) + 1; n > limit {
+				t.Errorf("template %s: %d tokens with </s>, want at most the %d of --%s: %s", template, n, limit, flag, text)
+			}
+		}
+		for _, examples := range [][]dataset.Example{job.Planner.examples, job.Eval} {
+			for _, e := range examples {
+				fits(e.Source, "max-source-length", s.MaxSourceLength)
+				fits(e.Target, "max-target-length", s.MaxTargetLength)
+				for _, a := range e.Answers {
+					fits(a, "max-target-length", s.MaxTargetLength)
+				}
+			}
+		}
+	}
+}

@@ -69,7 +69,7 @@ func (f *benchFlags) bindModel(cmd *cli.Command) {
 	f.shape, f.prompt, f.batch = "t5-base", 100, 8
 	g := cmd.Group("Model")
 	shapes := append(t5.Shapes(), embeddedShape)
-	g.Choice(&f.shape, "shape", "`NAME` of an architecture, whose weights are made up: "+commaList(shapes)+", the embedded model", shapes...)
+	g.Choice(&f.shape, "shape", "`NAME` of an architecture, whose weights are made up: "+commaList(t5.Shapes())+"; or "+embeddedShape+", the embedded model", shapes...)
 	g.String(&f.model, "model", "measure the checkpoint in `DIR` instead", cli.ExistingDir)
 	g.Int(&f.prompt, "prompt-length", "virtual tokens", cli.AtLeast(1))
 	g.Int(&f.batch, "batch", "examples in a step", cli.AtLeast(1))
