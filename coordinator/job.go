@@ -141,7 +141,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 
 func openModel(dir string) (*checkpoint.Model, error) {
 	if dir == "" {
-		return checkpoint.OpenModelFS(tiny.FS(), "embedded model")
+		return tiny.Open()
 	}
 	return checkpoint.OpenModel(dir)
 }

@@ -249,3 +249,25 @@ func FuzzIndex(f *testing.F) {
 		}
 	})
 }
+
+// TestReopen: the other model has the first one's weights and digest, and closing it leaves the first open.
+func TestReopen(t *testing.T) {
+	m, err := OpenModelFS(toFS(whole(t)), "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := m.Reopen("other")
+	want, err := m.Digest()
+	if got, err2 := other.Digest(); err != nil || err2 != nil || got != want || other.Name() != "other" || !other.Has("a") || string(other.Config()) != tinyConfig {
+		t.Errorf("%s has digest %x, want %x (%v, %v)", other.Name(), got, want, err, err2)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	if v, err := m.Float32("a", 1, 2); err != nil || v[1] != 2 || other.Has("a") {
+		t.Errorf("after the other one is closed: %v, %v", v, err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}

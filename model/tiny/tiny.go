@@ -12,6 +12,9 @@ package tiny
 import (
 	"embed"
 	"io/fs"
+	"sync"
+
+	"github.com/dptune/dpt/model/checkpoint"
 )
 
 //go:generate go run ./internal/generate -out data
@@ -27,4 +30,15 @@ func FS() fs.FS {
 		panic(err) // "data" is a valid path, which is all that fs.Sub checks
 	}
 	return sub
+}
+
+var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), "embedded model") })
+
+// Open opens the model. Its weights are read, and its digest is computed, once in a process.
+func Open() (*checkpoint.Model, error) {
+	m, err := opened()
+	if err != nil {
+		return nil, err
+	}
+	return m.Reopen(m.Name()), nil
 }

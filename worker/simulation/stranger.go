@@ -12,7 +12,7 @@ import (
 const strangerHost = "w99"
 
 // visit lets a stranger connect to one of a host's ports and send what does not belong there: nothing sensible from the start, or from some byte on
-// after a right beginning. It hears what comes back and hangs up when the fault's time is over. The run's end does not wait for it.
+// after a right beginning. It hears what comes back and hangs up when the fault's time is over. The run ends after it.
 func (w *world) visit(f Fault) {
 	r := draw(w.plan.Seed, "stranger", fmt.Sprint(f.At), f.Host)
 	ports := []int{workerPort, raftPort}
@@ -25,7 +25,7 @@ func (w *world) visit(f Fault) {
 	for range 1 + r.IntN(400) {
 		data = append(data, byte(r.Uint32()))
 	}
-	go func() {
+	w.visits.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), f.For)
 		defer cancel()
 		c, err := (&host{net: w.net, name: strangerHost}).dial(ctx, addr)
@@ -43,5 +43,5 @@ func (w *world) visit(f Fault) {
 		for err == nil {
 			_, err = c.Read(answer[:])
 		}
-	}()
+	})
 }

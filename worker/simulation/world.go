@@ -18,7 +18,6 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
-	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/t5"
 	"github.com/dptune/dpt/model/tiny"
 )
@@ -81,6 +80,7 @@ type world struct {
 	known  fsm.Step                    // the last step that was made known
 	ring   fsm.Generation              // the last generation that was started
 	dealer *process                    // who started it
+	visits sync.WaitGroup              // of strangers
 	rotten map[string]func()           // by coordinator: makes good what is flipped on its disk
 	over   bool                        // the run is being taken down
 	later  timetable
@@ -95,7 +95,7 @@ type crash struct {
 // embedded is the width and the digest of the embedded model, which the coordinators read; what it computes the backbone stands in for. It is not a
 // directory's, whose path would be another in each run.
 func embedded() (width int, digest fsm.Digest, err error) {
-	m, err := checkpoint.OpenModelFS(tiny.FS(), "embedded model")
+	m, err := tiny.Open()
 	if err != nil {
 		return 0, digest, err
 	}
@@ -191,6 +191,7 @@ func (w *world) takeDown() {
 			panic(fmt.Sprintf("simulation: seed %d: %v does not end %v after it was told to; what happened before:\n%s", w.plan.Seed, p, patience, strings.Join(w.report.Trace, "\n")))
 		}
 	}
+	w.visits.Wait() // time would not go on without this goroutine
 }
 
 // bury deals with a life that has ended, and returns it if it has ended the job.
