@@ -31,7 +31,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	log := cli.DefaultLog()
 	cmd := cli.NewCommand("dpt pretrain", "--out DIR [--documents FILE] [--pairs FILE]",
 		"Trains a small byte-level T5 from nothing, on one machine: spans taken out of documents, and pairs of source and target. Writes a model directory as Transformers does. The result depends on the settings and texts alone: neither on the number of threads nor on when it was stopped. Started again with the same --out it goes on where it was.")
-	cmd.Examples = []cli.Example{{Command: "dpt pretrain --out tiny --dtype bf16 --steps 4000"}}
+	cmd.Examples = []cli.Example{{Command: "dpt pretrain --out tiny --dtype bf16"}}
 	dtype = "bf16"
 	g := cmd.Group("Texts")
 	g.String(&documents, "documents", "texts, one to a line, from which spans are taken, `FILE`", cli.ExistingFile).DefaultText("the small world of the embedded data set")
@@ -49,7 +49,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	g.Int(&c.NumDecoderLayers, "decoder-layers", "decoder layers")
 	g = cmd.Group("Training")
 	g.Uint64(&s.Seed, "seed", "seed of the weights and of the order of texts")
-	g.Int64(&s.Steps, "steps", "steps to take; may be changed on the way, until the learning rate falls")
+	g.Int64(&s.Steps, "steps", "steps to take; may be changed on the way, as --decay and --lr may, until the learning rate falls")
 	g.Int(&s.BatchTokens, "batch-tokens", "source and target tokens of a step, about")
 	g.Int(&s.Micro, "micro-batches", "parts that a step is cut into, which threads share")
 	g.Float(&s.Optimizer.LR, "lr", "highest learning rate")
@@ -123,9 +123,31 @@ const firstPairs = 30000
 
 var copying = map[string]bool{"copy": true, "map": true}
 
-// singlePairs is how many of a run's pairs want one thing each; after them two in three want several things of one text. Once
-// copying is learned, that teaches more at the same cost.
-const singlePairs = 400000
+// What a run's pairs are, by their numbers: those below singlePairs want one thing each; then, once copying is learned, two in three
+// want several things of one text, which teaches more at the same cost; from easyPairs to hardPairs two in three are easy; and
+// from hardPairs on two in three want one thing, as tasks do.
+const (
+	singlePairs = 400_000
+	easyPairs   = 520_000
+	hardPairs   = 880_000
+)
+
+// worldPair is pair i of a seed.
+func worldPair(seed, i uint64) (p world.Pair, kind string) {
+	switch {
+	case i < firstPairs:
+		p, kind = world.Skill(seed, i)
+		for again := uint64(1); !copying[kind]; again++ {
+			p, kind = world.Skill(seed, i+again*firstPairs)
+		}
+		return p, kind
+	case i < singlePairs, i < easyPairs && i%3 == 0, i < hardPairs && i%6 == 0, i >= hardPairs && i%3 > 0:
+		return world.Skill(seed, i)
+	case i < easyPairs, i%6 == 3:
+		return world.Several(seed, i)
+	}
+	return world.Easy(seed, i)
+}
 
 // worldCorpus is the text of the small world that the embedded data set is made of.
 func worldCorpus() pretrain.Corpus {
@@ -138,13 +160,9 @@ func worldCorpus() pretrain.Corpus {
 	c := pretrain.Corpus{
 		Document: func(s pretrain.Stream, i uint64) string { return world.Document(seed(s), i) },
 		Pair: func(s pretrain.Stream, i uint64) (source, target, kind string) {
-			if !s.HeldOut && i >= singlePairs && i%3 > 0 {
-				p, kind := world.Several(seed(s), i)
-				return p.Source, p.Target, kind
-			}
 			p, kind := world.Skill(seed(s), i)
-			for again := uint64(1); !s.HeldOut && i < firstPairs && !copying[kind]; again++ {
-				p, kind = world.Skill(seed(s), i+again*firstPairs)
+			if !s.HeldOut {
+				p, kind = worldPair(s.Seed, i)
 			}
 			return p.Source, p.Target, kind
 		},
@@ -154,7 +172,8 @@ func worldCorpus() pretrain.Corpus {
 	for i := range uint64(1000) {
 		source, target, kind := c.Pair(pretrain.Stream{}, i)
 		several, _ := world.Several(0, i)
-		fmt.Fprintf(h, "%q %q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind, several)
+		easy, _ := world.Easy(0, i)
+		fmt.Fprintf(h, "%q %q %q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind, several, easy)
 	}
 	c.Name = fmt.Sprintf("world:%x", h.Sum(nil)[:8])
 	return c

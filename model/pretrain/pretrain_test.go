@@ -170,6 +170,37 @@ func TestResumeRefusesAnotherRun(t *testing.T) {
 	}
 }
 
+func TestResumable(t *testing.T) {
+	with := func(steps, decay int64, lr float64) Settings {
+		s := DefaultSettings()
+		s.Steps, s.Decay, s.Optimizer.LR = steps, decay, lr
+		return s
+	}
+	was := with(100, 20, 0.1)
+	for name, test := range map[string]struct {
+		next Settings
+		step int64
+		ok   bool
+	}{
+		"the same, falling":            {was, 90, true},
+		"longer":                       {with(200, 20, 0.1), 80, true},
+		"longer, falling":              {with(200, 20, 0.1), 81, false},
+		"shorter, would have fallen":   {with(60, 20, 0.1), 41, false},
+		"another rate":                 {with(100, 20, 0.01), 80, true},
+		"another rate, falling":        {with(100, 20, 0.01), 81, false},
+		"another rate, longer, a stop": {with(200, 90, 0.01), 80, true},
+	} {
+		if err := was.resumable(test.next, test.step); err == nil != test.ok {
+			t.Errorf("%s: after step %d of %d: %v", name, test.step, was.Steps, err)
+		}
+	}
+	other := was
+	other.Optimizer.WeightDecay = 0.5
+	if err := was.resumable(other, 1); err == nil || !strings.Contains(err.Error(), "WeightDecay:0.5") {
+		t.Errorf("another weight decay: %v, want a refusal that shows it", err)
+	}
+}
+
 func TestFactor(t *testing.T) {
 	s := Settings{Steps: 10, Warmup: 3, Decay: 4}
 	want := []float64{0.25, 0.5, 0.75, 1, 1, 1, 0.8, 0.6, 0.4, 0.2}

@@ -2,6 +2,9 @@
 // tuned on the tasks of package mini: plain documents for span corruption, and pairs of texts that teach the skills that the
 // tasks need. Each text is a pure function of a seed and its number, the same on every platform, and is made in microseconds.
 //
+// There are three streams of pairs. Skill's ask one thing each; Several's ask several things of one text; Easy's are mostly plain, so that
+// what decides an answer shows one thing at a time.
+//
 // # What is held out
 //
 // What a prompt is tuned for does not occur in pre-training:

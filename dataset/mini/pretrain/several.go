@@ -69,14 +69,21 @@ func Several(seed, i uint64) (Pair, string) {
 		return o.invent(r), "several-" + o.name
 	}
 	kind := exams[examBag[r.IntN(len(examBag))]]
-	e := kind.invent(r)
-	n := 2 + r.IntN(3)
+	return examine(r, kind.invent(r), 2+r.IntN(3), false), "several-" + kind.name
+}
+
+// examine asks up to n different things of an exam's text. An easy one mostly answers with the answers themselves, or keeps them in order.
+func examine(r *prng.Source, e exam, n int, easy bool) Pair {
 	var questions, targets []string
 	if e.ask == nil || e.judge != nil && r.IntN(2) == 0 {
 		names, head := e.answers, strings.Join(e.answers, " or ")+": "
-		if r.IntN(3) > 0 {
+		if r.IntN(3) > 0 && (!easy || r.IntN(2) == 0) {
 			names = labels(r, len(e.answers))
-			head = mapping(r, e.answers, names)
+			if easy && mostly(r) {
+				head = ordered(e.answers, names)
+			} else {
+				head = mapping(r, e.answers, names)
+			}
 		}
 		for range 2 * n { // of few that there are, some come up again
 			claim, answer := e.judge(r)
@@ -84,7 +91,7 @@ func Several(seed, i uint64) (Pair, string) {
 				questions, targets = append(questions, claim), append(targets, names[answer])
 			}
 		}
-		return Pair{head + join(r, e.text, list(r, questions)), strings.Join(targets, " ")}, "several-" + kind.name
+		return Pair{head + join(r, e.text, list(r, questions)), strings.Join(targets, " ")}
 	}
 	for range 2 * n {
 		question, answer := e.ask(r)
@@ -92,7 +99,7 @@ func Several(seed, i uint64) (Pair, string) {
 			questions, targets = append(questions, question), append(targets, answer)
 		}
 	}
-	return Pair{join(r, e.text, strings.Join(questions, " ")), strings.Join(targets, " ")}, "several-" + kind.name
+	return Pair{join(r, e.text, strings.Join(questions, " ")), strings.Join(targets, " ")}
 }
 
 // list writes claims one after another, in one of the ways that lists are written.

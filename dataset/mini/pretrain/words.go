@@ -129,14 +129,21 @@ func join(r *prng.Source, parts ...string) string {
 
 // mapping writes which label stands for which answer, in any order.
 func mapping(r *prng.Source, answers, labels []string) string {
+	var a, l []string
+	for _, i := range r.Perm(len(answers)) {
+		a, l = append(a, answers[i]), append(l, labels[i])
+	}
+	return ordered(a, l)
+}
+
+// ordered writes the same in the order given.
+func ordered(answers, labels []string) string {
 	var b strings.Builder
-	for n, i := range r.Perm(len(answers)) {
-		if n > 0 {
+	for i := range answers {
+		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(answers[i])
-		b.WriteByte('=')
-		b.WriteString(labels[i])
+		b.WriteString(answers[i] + "=" + labels[i])
 	}
 	b.WriteString(": ")
 	return b.String()
