@@ -36,6 +36,7 @@ type controller struct {
 	cfg      *Config
 	job      *Job // nil while none of the queue's runs
 	node     *node
+	states   *states
 	library  *library      // of the queue's jobs
 	workers  *atomic.Int32 // that are ready, for others to read
 	logger   *slog.Logger
@@ -81,6 +82,7 @@ type generation struct {
 	planned fsm.Step // the last step whose plan was sent
 	reports map[fsm.Step]*stepReports
 	pending []*fsmpb.StepCommitted // complete steps that wait for the one that commits them
+	offer   *fsmpb.StepCommitted   // a complete step whose state waits for a majority of the replicas to take it
 	free    []time.Time            // when each rank last became free
 	regroup bool                   // a worker waits to join: drain, then form the next generation
 }
@@ -111,9 +113,9 @@ type applied struct {
 	job    *Job       // of a JobStarted
 }
 
-func newController(cfg *Config, job *Job, n *node) *controller {
+func newController(cfg *Config, job *Job, n *node, k *states) *controller {
 	c := &controller{
-		cfg: cfg, job: job, node: n, logger: cfg.Logger, progress: cfg.Progress,
+		cfg: cfg, job: job, node: n, states: k, logger: cfg.Logger, progress: cfg.Progress,
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
 		sessions: map[string]*session{}, held: map[fsm.Step]map[int]string{}, ticked: time.Now(), patience: time.Now().Add(rejoinGrace),
 	}
@@ -278,7 +280,7 @@ func (c *controller) maybeForm() {
 	}
 	members := c.able()
 	now := time.Now()
-	if c.forming || c.inFlight > 0 || len(members) < need || now.Before(c.notBefore) {
+	if c.forming || c.inFlight > 0 || len(members) < need || now.Before(c.notBefore) || !c.stateHere() {
 		return
 	}
 	if len(members) < c.expected && now.Before(c.patience) {
@@ -304,7 +306,8 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 		}
 	}
 	var state []byte
-	c.node.view(func(m *fsm.Machine) { state = m.State() })
+	var blob fsm.Blob
+	c.node.view(func(m *fsm.Machine) { state, blob = m.State(), m.Blob() })
 	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{},
 		free: make([]time.Time, len(members))}
 	c.begun, c.expected = true, 0
@@ -315,7 +318,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	for r, s := range members {
 		s.gen, s.rank = c.gen, r
 		s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: &coordpb.StartGeneration{
-			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state,
+			Generation: e.Generation, Rank: int32(r), Members: list, ResumeStep: e.ResumeStep, State: state, StateSize: blob.Size, StateDigest: nameOf(blob),
 		}}})
 		c.cfg.markHalf(HalfGeneration, r, len(members))
 	}
@@ -376,6 +379,7 @@ func (c *controller) onApplied(a *applied) {
 
 // advance does whatever the state now allows. It is called after every event.
 func (c *controller) advance() {
+	c.settleOffer()
 	var step, total fsm.Step
 	var evaluated, exhausted bool
 	c.node.view(func(m *fsm.Machine) {

@@ -12,7 +12,6 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
-	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
 )
 
@@ -189,12 +188,13 @@ func (c *controller) commitEvaluation(e *evaluation) {
 // probe looks at the rank of the committed state, which is the evaluated one: no step is under way past it.
 func (c *controller) probe() ([]byte, error) {
 	var data []byte
-	c.node.view(func(m *fsm.Machine) { data = m.State() })
-	var s optim.State
-	if err := s.UnmarshalBinary(data); err != nil {
+	var blob fsm.Blob
+	c.node.view(func(m *fsm.Machine) { data, blob = m.State(), m.Blob() })
+	params, err := c.states.params(data, blob, c.job.Spec.Parameters)
+	if err != nil {
 		return nil, err
 	}
-	p, err := prompt.ProbeOf(c.job.Spec.Prompt(), s.Params)
+	p, err := prompt.ProbeOf(c.job.Spec.Prompt(), params)
 	if err != nil {
 		return nil, err
 	}

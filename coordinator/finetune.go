@@ -9,9 +9,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model/checkpoint"
-	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
 	"github.com/dptune/dpt/model/t5"
 	"github.com/dptune/dpt/model/tiny"
@@ -24,11 +22,10 @@ const FineTuning = coordpb.FineTuning
 const FineTuningLR = 1e-4
 
 const (
-	stateBytes = 12 // of a trained number: itself and AdamW's two moments
-	// maxState is the largest trainer state: with a report around it, it fits a message and an entry of the log.
-	maxState = maxMessage - 1<<20
-	// statePerStep is how many bytes of trainer states a step may put into the log on average: a larger state is committed less often.
+	// statePerStep is how many bytes of trainer states a step of full fine-tuning may put into the log on average: a larger state is committed less often.
 	statePerStep = 2 << 20
+	// blobPerStep is the same of states that are blobs: each replica writes as much, and the worker that sends it is not computing meanwhile.
+	blobPerStep = 8 << 20
 )
 
 // Methods are what Settings.Method may be.
@@ -50,14 +47,17 @@ func (s Settings) validateFineTuning() error {
 	return nil
 }
 
-// commitEvery is how many steps lie between commits when the user asks for every: more where the state is large, so that the log does not grow by
-// more than statePerStep a step.
-func (s Spec) commitEvery(every int64) int64 {
-	if !s.fineTunes() {
+// commitEvery is how many steps lie between commits when the user asks for every: more where the state is large, so that not more than statePerStep
+// or blobPerStep bytes of it are written a step.
+func (s Spec) commitEvery(every int64, inline int) int64 {
+	state, per := int64(s.stateSize()), int64(statePerStep)
+	switch {
+	case s.apart(inline):
+		per = blobPerStep
+	case !s.fineTunes():
 		return every
 	}
-	state := int64(s.Parameters) * stateBytes
-	return max(every, (state+statePerStep-1)/statePerStep)
+	return max(every, (state+per-1)/per)
 }
 
 // allWeights are the parameters that full fine-tuning starts from: the model's.
@@ -66,13 +66,7 @@ func (j *Job) allWeights(m *checkpoint.Model) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	params := config.Parameters(t5.Tied(m))
-	last := params[len(params)-1]
-	if n := last.Offset + last.Size(); n > maxState/stateBytes {
-		return nil, fmt.Errorf("--method ft: model %s has %d weights, whose trainer state of %d MB would go through the coordinator's log: want at most %d weights, or a prompt method",
-			m.Name(), n, int64(n)*stateBytes>>20, maxState/stateBytes)
-	}
-	j.layout = params
+	j.layout = config.Parameters(t5.Tied(m))
 	return t5.ReadAll(config, m)
 }
 
@@ -80,26 +74,19 @@ func (j *Job) allWeights(m *checkpoint.Model) ([]float32, error) {
 //
 //	model/   the best on the evaluation split, or the last where there is none, as a directory that Transformers loads
 //	final/   the same after the last step
-func (o *outputs) models(m *fsm.Machine) error {
-	kept := m.State()
-	if b := m.Best(); b != nil {
-		kept = b.State
-	}
+func (o *outputs) models(kept, final result) error {
 	extra, err := tokenizerFiles(o.job.ModelPath)
 	if err != nil {
 		return err
 	}
-	for name, state := range map[string][]byte{"model": kept, "final": m.State()} {
-		var s optim.State
-		if err := s.UnmarshalBinary(state); err != nil {
+	for name, r := range map[string]result{"model": kept, "final": final} {
+		params, err := o.states.params(r.state, r.blob, o.job.Spec.Parameters)
+		if err != nil {
 			return err
-		}
-		if len(s.Params) != o.job.Spec.Parameters {
-			return fmt.Errorf("trainer state has %d parameters, the model has %d", len(s.Params), o.job.Spec.Parameters)
 		}
 		var tensors []checkpoint.Tensor
 		for _, p := range o.job.layout {
-			tensors = append(tensors, checkpoint.F32(p.Name, p.Shape, s.Params[p.Offset:p.Offset+p.Size()]))
+			tensors = append(tensors, checkpoint.F32(p.Name, p.Shape, params[p.Offset:p.Offset+p.Size()]))
 		}
 		if err := checkpoint.WriteModel(filepath.Join(o.dir, name), o.job.config, tensors, extra); err != nil {
 			return err

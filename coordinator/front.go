@@ -31,7 +31,9 @@ type front struct {
 	coordpb.UnimplementedCoordinatorServer
 	coordpb.UnimplementedReplicasServer
 	coordpb.UnimplementedJobsServer
+	coordpb.UnimplementedBlobsServer
 	node     *node
+	states   *states
 	serve    bool // jobs come by the queue
 	logger   *slog.Logger
 	workers  atomic.Int32 // that are ready, while this replica leads
@@ -42,8 +44,8 @@ type front struct {
 	finished map[string]bool // replicas that have written the finished job's outputs
 }
 
-func newFront(n *node, serve bool, logger *slog.Logger) *front {
-	return &front{node: n, serve: serve, logger: logger, finished: map[string]bool{}}
+func newFront(n *node, k *states, serve bool, logger *slog.Logger) *front {
+	return &front{node: n, states: k, serve: serve, logger: logger, finished: map[string]bool{}}
 }
 
 // lead makes workers go to s; nil ends that.

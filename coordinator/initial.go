@@ -88,11 +88,8 @@ func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
 	}
 	j.Spec.Parameters = len(params)
 	j.Initial = optim.NewState(params)
-	state, err := j.Initial.MarshalBinary()
-	if err != nil {
-		return fmt.Errorf("initial state: %w", err)
-	}
-	j.Spec.InitDigest = fsm.Sum(state).String()
+	j.initial = fsm.Blob{Digest: j.Initial.Digest(), Size: int64(j.Spec.stateSize())}
+	j.Spec.InitDigest = j.initial.Digest.String()
 	var nonce [4]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return fmt.Errorf("name the job: %w", err)

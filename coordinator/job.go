@@ -37,6 +37,8 @@ type Job struct {
 	vocabulary int                // rows of the model's table of embeddings
 	evalTokens []*coordpb.Example // of Eval, as far as asked for
 
+	initial fsm.Blob // what Initial is as a blob
+
 	mu    sync.Mutex
 	plans map[fsm.Step]*StepPlan // the last few asked for; under mu, with Planner
 }

@@ -187,7 +187,7 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "metrics.jsonl"), []byte(c.file), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			o, err := openOutputs(dir, job, false, c.committed)
+			o, err := openOutputs(dir, job, nil, false, c.committed)
 			if err != nil {
 				t.Fatal(err)
 			}

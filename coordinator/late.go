@@ -151,7 +151,7 @@ func (c *controller) relieve(now time.Time) {
 	waiting := 0
 	for r, s := range g.ranks {
 		since := reports.sent
-		for _, at := range []time.Time{g.free[r], c.hiccup} {
+		for _, at := range []time.Time{g.free[r], c.hiccup, c.states.last(s.id)} {
 			if at.After(since) {
 				since = at
 			}

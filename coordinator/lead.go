@@ -32,9 +32,9 @@ func (p *process) reign(ctx context.Context) error {
 		return fmt.Errorf("apply the raft log: %w", err)
 	}
 	if !n.alone() {
-		p.cfg.Logger.Info("this replica leads", "replica", string(n.id), "workers_at", p.workerAddr())
+		p.cfg.Logger.Info("this replica leads", "replica", string(n.id), "workers_at", p.cfg.workerAddr())
 	}
-	joined := &fsmpb.CoordinatorJoined{Id: string(n.id), WorkerAddr: p.workerAddr()}
+	joined := &fsmpb.CoordinatorJoined{Id: string(n.id), WorkerAddr: p.cfg.workerAddr()}
 	if err := committed(n.propose(&fsmpb.Entry{Body: &fsmpb.Entry_CoordinatorJoined{CoordinatorJoined: joined}})); err != nil {
 		return err
 	}
@@ -43,7 +43,8 @@ func (p *process) reign(ctx context.Context) error {
 			return err
 		}
 	}
-	c := newController(p.cfg, p.job, n)
+	p.states.lead()
+	c := newController(p.cfg, p.job, n, p.states)
 	c.library, c.workers = p.library, &p.front.workers
 	closed := make(chan struct{})
 	p.front.lead(&server{events: c.events, version: p.cfg.Version, beat: p.cfg.beat(), logger: p.cfg.Logger, closed: closed})
@@ -62,7 +63,7 @@ func (p *process) ownJob(ctx context.Context) (over bool, err error) {
 		return true, nil
 	}
 	if !started {
-		e, err := p.job.started()
+		e, err := p.job.started(p.cfg.Storage.inline())
 		if err != nil {
 			return false, err
 		}
@@ -78,24 +79,20 @@ func (p *process) ownJob(ctx context.Context) (over bool, err error) {
 	}
 }
 
-// workerAddr is where workers reach this replica.
-func (p *process) workerAddr() string {
-	if r := p.cfg.Replication; r != nil && r.WorkerAddr != "" {
-		return r.WorkerAddr
+// started is the log entry that starts the job. It holds an initial state of up to inline bytes, and the name of a larger one.
+func (j *Job) started(inline int) (*fsmpb.Entry, error) {
+	e := &fsmpb.JobStarted{JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience)}
+	if j.Spec.apart(inline) {
+		e.StateSize, e.StateDigest = j.initial.Size, j.initial.Digest[:]
+	} else {
+		state, err := j.Initial.MarshalBinary()
+		if err != nil {
+			return nil, fmt.Errorf("initial state: %w", err)
+		}
+		d := fsm.Sum(state)
+		e.State, e.StateDigest = state, d[:]
 	}
-	return p.cfg.Listener.Addr().String()
-}
-
-// started is the log entry that starts the job.
-func (j *Job) started() (*fsmpb.Entry, error) {
-	state, err := j.Initial.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("initial state: %w", err)
-	}
-	digest := fsm.Sum(state)
-	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
-		JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience), State: state, StateDigest: digest[:],
-	}}}, nil
+	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: e}}, nil
 }
 
 // lastOne says whether no other replica needs this one, which has finished.

@@ -48,6 +48,13 @@ type library struct {
 	job *Job
 }
 
+// loaded is the job that was loaded last; nil if none was.
+func (l *library) loaded() *Job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.job
+}
+
 func (l *library) load(q fsm.Queued) (*Job, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -187,14 +188,42 @@ func (n *node) start(conf *raft.Config, snapshots raft.SnapshotStore, transport 
 			return err
 		}
 	}
+	last, err := lastCommand(n.journal)
+	if err != nil {
+		return err
+	}
+	n.replica.begin(math.MaxUint64) // until raft has started
 	r, err := newRaft(conf, n.replica, logs, n.journal, snapshots, transport)
 	if err != nil {
 		// Without the damaged snapshot the log does not reach back far enough, or it would have started.
 		return fmt.Errorf("start raft: %w", errors.Join(err, bad))
 	}
 	n.raft = r
+	n.replica.begin(last)
 	n.journal.running.Store(true)
 	return nil
+}
+
+// lastCommand is the last entry of the log that the machine applies; 0 if it has none.
+func lastCommand(logs raft.LogStore) (uint64, error) {
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return 0, fmt.Errorf("raft log: %w", err)
+	}
+	at, err := logs.LastIndex()
+	if err != nil {
+		return 0, fmt.Errorf("raft log: %w", err)
+	}
+	for ; at > 0 && at >= first; at-- {
+		var l raft.Log
+		if err := logs.GetLog(at, &l); err != nil {
+			return 0, fmt.Errorf("raft log: %w", err)
+		}
+		if l.Type == raft.LogCommand {
+			return at, nil
+		}
+	}
+	return 0, nil
 }
 
 // newRaft is raft.NewRaft, which answers an entry that it cannot read by a panic.

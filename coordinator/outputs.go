@@ -30,6 +30,7 @@ import (
 type outputs struct {
 	dir         string
 	job         *Job
+	states      *states
 	logExamples bool
 	metrics     *os.File
 	size        int64    // of metrics.jsonl, up to its last whole line
@@ -82,7 +83,7 @@ type JobFile struct {
 
 // openOutputs prepares dir and cuts metrics.jsonl back to what the log has committed: a torn last line and lines of
 // steps beyond go. The lines after o.last are for the caller to add.
-func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step) (o *outputs, err error) {
+func openOutputs(dir string, job *Job, k *states, logExamples bool, committed fsm.Step) (o *outputs, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
@@ -91,7 +92,7 @@ func openOutputs(dir string, job *Job, logExamples bool, committed fsm.Step) (o 
 	if err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
-	o = &outputs{dir: dir, job: job, logExamples: logExamples, metrics: f}
+	o = &outputs{dir: dir, job: job, states: k, logExamples: logExamples, metrics: f}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -176,20 +177,35 @@ func (o *outputs) describe(m *fsm.Machine, version string) error {
 	return checkpoint.WriteFileAtomic(filepath.Join(o.dir, "job.json"), append(data, '\n'))
 }
 
-// prompts writes what was trained.
-func (o *outputs) prompts(m *fsm.Machine) error {
-	if o.job.Spec.fineTunes() {
-		return o.models(m)
+// result is a trainer state to write the outputs from.
+type result struct {
+	step  fsm.Step
+	state []byte
+	blob  fsm.Blob // where it is too large for the log
+}
+
+// resultsOf are the best state on the evaluation split, or the last where there is none, and the last.
+func resultsOf(m *fsm.Machine) (kept, final result) {
+	final = result{m.Step(), m.State(), m.Blob()}
+	kept = final
+	if b := m.Best(); b != nil {
+		kept = result{b.Step, b.State, b.Blob}
 	}
-	final, err := o.prompt(m.State(), m.Step())
+	return kept, final
+}
+
+// results writes what was trained. Blobs are here.
+func (o *outputs) results(best, last result) error {
+	if o.job.Spec.fineTunes() {
+		return o.models(best, last)
+	}
+	final, err := o.prompt(last)
 	if err != nil {
 		return err
 	}
-	kept := final
-	if b := m.Best(); b != nil {
-		if kept, err = o.prompt(b.State, b.Step); err != nil {
-			return err
-		}
+	kept, err := o.prompt(best)
+	if err != nil {
+		return err
 	}
 	if err := checkpoint.WritePrompt(filepath.Join(o.dir, "final.safetensors"), final); err != nil {
 		return err
@@ -200,10 +216,14 @@ func (o *outputs) prompts(m *fsm.Machine) error {
 	return checkpoint.ExportPEFT(filepath.Join(o.dir, "adapter"), kept, o.job.Spec.Model, o.job.config)
 }
 
-func (o *outputs) prompt(state []byte, step fsm.Step) (checkpoint.Prompt, error) {
+func (o *outputs) prompt(r result) (checkpoint.Prompt, error) {
 	spec := o.job.Spec
+	state, err := o.states.bytes(r.state, r.blob)
+	if err != nil {
+		return checkpoint.Prompt{}, err
+	}
 	return PromptOf(state, spec.Prompt(), map[string]string{
-		"method": spec.Method, "task": spec.Task, "template": spec.Template, "model_digest": spec.ModelDigest, "step": fmt.Sprint(step), "seed": fmt.Sprint(spec.Seed),
+		"method": spec.Method, "task": spec.Task, "template": spec.Template, "model_digest": spec.ModelDigest, "step": fmt.Sprint(r.step), "seed": fmt.Sprint(spec.Seed),
 	})
 }
 

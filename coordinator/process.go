@@ -42,7 +42,16 @@ type process struct {
 	node     *node
 	recorder *recorder // of job
 	library  *library  // of the queue's jobs
+	states   *states
 	front    *front
+}
+
+// loadedJob is the job that this replica has loaded last; nil if it has loaded none.
+func (p *process) loadedJob() *Job {
+	if p.library != nil {
+		return p.library.loaded()
+	}
+	return p.job
 }
 
 // task is a goroutine and what it returned.
@@ -75,6 +84,7 @@ func (p *process) run(ctx context.Context) error {
 	coordpb.RegisterCoordinatorServer(srv, p.front)
 	coordpb.RegisterReplicasServer(srv, p.front)
 	coordpb.RegisterJobsServer(srv, p.front)
+	coordpb.RegisterBlobsServer(srv, p.front)
 	serving := start(func() error {
 		return srv.Serve(newGate(p.cfg.Listener, max(maxStrangers, 2*p.cfg.Nodes), p.cfg.Logger))
 	})
@@ -84,10 +94,14 @@ func (p *process) run(ctx context.Context) error {
 		record = p.recorder.run
 	}
 	recording := start(func() error { return record(recordCtx) })
+	keepCtx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
+	keeping := start(func() error { return p.states.run(keepCtx) })
 
 	err := p.watch(ctx, serving, recording)
 	stopRecorder()
 	<-recording.done
+	stopKeeper()
+	<-keeping.done
 	stopped := start(func() error { srv.GracefulStop(); return nil })
 	select {
 	case <-stopped.done:

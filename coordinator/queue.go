@@ -86,7 +86,7 @@ func (c *controller) onLoaded(l *loaded) {
 		c.begin(l.job)
 		return
 	}
-	e, err := l.job.started()
+	e, err := l.job.started(c.cfg.Storage.inline())
 	if err != nil {
 		c.fail("job %s: %w", q.Name, err)
 		return

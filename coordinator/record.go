@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
+	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 )
 
@@ -17,6 +19,7 @@ type recorder struct {
 	cfg     *Config
 	job     *Job
 	node    *node
+	states  *states
 	ready   chan struct{} // closed once the job is in the log, is this replica's, and progress has been told
 	already bool          // the job was over when this replica started; valid after ready
 
@@ -24,8 +27,8 @@ type recorder struct {
 	evaluations int
 }
 
-func newRecorder(cfg *Config, job *Job, n *node) *recorder {
-	return &recorder{cfg: cfg, job: job, node: n, ready: make(chan struct{})}
+func newRecorder(cfg *Config, job *Job, n *node, k *states) *recorder {
+	return &recorder{cfg: cfg, job: job, node: n, states: k, ready: make(chan struct{})}
 }
 
 // errCancelled says that somebody has ended the job before its end.
@@ -45,7 +48,7 @@ func (r *recorder) run(ctx context.Context) (err error) {
 		}
 	}()
 	for {
-		done, err := r.sync()
+		done, err := r.sync(ctx)
 		if done || err != nil {
 			return err
 		}
@@ -58,7 +61,7 @@ func (r *recorder) run(ctx context.Context) (err error) {
 }
 
 // sync writes whatever the machine holds and the outputs do not.
-func (r *recorder) sync() (done bool, err error) {
+func (r *recorder) sync(ctx context.Context) (done bool, err error) {
 	var started, finished bool
 	var failure *fsm.Failure
 	var status fsm.Status
@@ -85,7 +88,7 @@ func (r *recorder) sync() (done bool, err error) {
 		if err := r.check(); err != nil {
 			return false, err
 		}
-		if r.out, err = openOutputs(r.cfg.Out, r.job, r.cfg.LogExamples, step); err != nil {
+		if r.out, err = openOutputs(r.cfg.Out, r.job, r.states, r.cfg.LogExamples, step); err != nil {
 			return false, err
 		}
 		r.already = status != fsm.Running
@@ -139,10 +142,7 @@ func (r *recorder) sync() (done bool, err error) {
 		return false, errCancelled
 	}
 	r.cfg.mark(BeforePrompts)
-	if !r.view(func(m *fsm.Machine) { err = r.out.prompts(m) }) {
-		err = errForgotten
-	}
-	if err != nil {
+	if err := r.results(ctx); err != nil {
 		return false, err
 	}
 	err = r.describe()
@@ -151,6 +151,29 @@ func (r *recorder) sync() (done bool, err error) {
 		r.cfg.Logger.Info("job stopped early", "step", step, "of", total, "best", best, "patience", r.job.Spec.Patience)
 	}
 	return true, err
+}
+
+// results writes what was trained. A state that is a blob may still be on its way here.
+func (r *recorder) results(ctx context.Context) error {
+	for {
+		var kept, final result
+		if !r.view(func(m *fsm.Machine) { kept, final = resultsOf(m) }) {
+			return errForgotten
+		}
+		if !r.states.has(kept.blob) || !r.states.has(final.blob) {
+			select {
+			case <-time.After(arrivalPoll):
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		err := r.out.results(kept, final)
+		if !errors.Is(err, blobs.ErrDamaged) && !errors.Is(err, blobs.ErrMissing) {
+			return err
+		}
+		r.cfg.Logger.Error("results not written yet", "reason", err)
+	}
 }
 
 // steps appends the records that metrics.jsonl lacks, and reports them if they are new.
@@ -222,7 +245,7 @@ func (p *process) recordQueue(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w; every replica needs the same data and models", err)
 		}
-		err = newRecorder(&cfg, job, p.node).run(ctx)
+		err = newRecorder(&cfg, job, p.node, p.states).run(ctx)
 		var failed *FailedError
 		switch {
 		case err == nil:

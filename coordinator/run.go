@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 )
 
@@ -28,7 +29,7 @@ type Config struct {
 	Credentials credentials.TransportCredentials
 
 	Out     string // output directory
-	DataDir string // raft log and snapshots; "" is Out/state
+	DataDir string // raft log, snapshots and large trainer states; "" is Out/state
 
 	Replication *Replication // nil: this replica is the only one
 
@@ -49,11 +50,22 @@ type Config struct {
 	Mark    func(point string) // called at the points that Marks names
 }
 
-// maxMessage bounds one message: a trainer state of five million parameters fits.
+// maxMessage bounds one message. A trainer state of more than inlineState goes in pieces.
 const maxMessage = 64 << 20
 
 // queuedState stands in for the size of the trainer state, which a queue's next job decides.
 const queuedState = 1 << 20
+
+// blobDir is where the trainer states are that are too large for the log.
+func (c *Config) blobDir() string { return filepath.Join(c.DataDir, "blobs") }
+
+// workerAddr is where workers and other replicas reach this one's services.
+func (c *Config) workerAddr() string {
+	if r := c.Replication; r != nil && r.WorkerAddr != "" {
+		return r.WorkerAddr
+	}
+	return c.Listener.Addr().String()
+}
 
 // beat is the time between heartbeats in a session, in either direction.
 func (c *Config) beat() time.Duration { return c.HeartbeatTimeout / 5 }
@@ -124,21 +136,24 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		if job, err = LoadJob(cfg.Settings, cfg.Logger); err != nil {
 			return nil, err
 		}
-		state, err := job.Initial.MarshalBinary()
-		if err != nil {
-			return nil, fmt.Errorf("initial state: %w", err)
-		}
-		stateSize = len(state)
+		stateSize = min(job.Spec.stateSize(), cfg.Storage.inline())
+	}
+	store, err := blobs.Open(cfg.blobDir(), cfg.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
 	n, err := openNode(cfg.DataDir, cfg.Storage, cfg.Replication, stateSize, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cfg: &cfg, job: job, node: n, front: newFront(n, cfg.Serve, cfg.Logger)}
+	p := &process{cfg: &cfg, job: job, node: n}
 	if cfg.Serve {
 		p.library = &library{logger: cfg.Logger}
-	} else {
-		p.recorder = newRecorder(&cfg, job, n)
+	}
+	p.states = newStates(&cfg, n, store, p.loadedJob)
+	p.front = newFront(n, p.states, cfg.Serve, cfg.Logger)
+	if !cfg.Serve {
+		p.recorder = newRecorder(&cfg, job, n, p.states)
 	}
 	err = p.run(ctx)
 	if cerr := n.close(); cerr != nil && err == nil {

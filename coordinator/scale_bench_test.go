@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/dataset"
@@ -106,7 +107,7 @@ func fleetNode(t testing.TB, job *Job) *node {
 
 func startFleetJob(t testing.TB, job *Job, n *node) {
 	t.Helper()
-	started, err := job.started()
+	started, err := job.started(inlineState)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +120,12 @@ func startFleetJob(t testing.TB, job *Job, n *node) {
 func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
 	t.Helper()
 	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: quiet(), Progress: Silent{}}
-	f := &fleet{t: t, c: newController(cfg, job, n), applied: make(chan *applied, 16), done: make(chan struct{})}
+	store, err := blobs.Open(t.TempDir(), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newStates(cfg, n, store, func() *Job { return job })
+	f := &fleet{t: t, c: newController(cfg, job, n, k), applied: make(chan *applied, 16), done: make(chan struct{})}
 	f.c.workers = new(atomic.Int32)
 	go func() {
 		defer close(f.done)

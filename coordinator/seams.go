@@ -13,6 +13,15 @@ type Storage struct {
 	Log       LogStore
 	Snapshots raft.SnapshotStore
 	Compact   Compaction
+	Inline    int // bytes of the largest trainer state that entries and messages carry; 0 is the product's number
+}
+
+// inline is Inline, or what stands for 0.
+func (s Storage) inline() int {
+	if s.Inline == 0 {
+		return inlineState
+	}
+	return s.Inline
 }
 
 // Compaction says when a snapshot replaces entries of the log. Zeros mean the product's numbers.

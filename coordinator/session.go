@@ -77,6 +77,7 @@ type event struct {
 	left    error // the session is over
 	applied *applied
 	loaded  *loaded
+	holds   bool // a replica has said what it has
 	tick    bool
 }
 

@@ -21,12 +21,16 @@ func (c *controller) plan(step, total fsm.Step) {
 	for !c.commits(next) {
 		next++
 	}
+	apart := c.apart()
 	for t := c.gen.planned + 1; t <= total && t <= next+fsm.Step(c.cfg.CommitWindow); t++ {
 		if c.gen.regroup && (t-1 == step || c.commits(t-1)) {
 			return
 		}
 		if t-1 > step && c.job.EvalDue(t-1) {
 			return
+		}
+		if apart && t > next && c.commits(t) {
+			return // one large state on its way at a time
 		}
 		c.sendPlan(t)
 		if c.gen == nil {
@@ -38,7 +42,7 @@ func (c *controller) plan(step, total fsm.Step) {
 
 // commits says whether step t is one that commits itself and those before it.
 func (c *controller) commits(t fsm.Step) bool {
-	return int64(t)%c.job.Spec.commitEvery(c.cfg.CommitEvery) == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
+	return int64(t)%c.commitEvery() == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
 }
 
 // attaches is the rank that attaches the state to its report of step t, in turn; -1 if the step does not commit.
@@ -46,8 +50,15 @@ func (c *controller) attaches(t fsm.Step) int {
 	if !c.commits(t) {
 		return -1
 	}
-	return int(int64(t)/c.job.Spec.commitEvery(c.cfg.CommitEvery)) % len(c.gen.ranks)
+	return int(int64(t)/c.commitEvery()) % len(c.gen.ranks)
 }
+
+func (c *controller) commitEvery() int64 {
+	return c.job.Spec.commitEvery(c.cfg.CommitEvery, c.cfg.Storage.inline())
+}
+
+// apart says whether the job's states are blobs.
+func (c *controller) apart() bool { return c.job.Spec.apart(c.cfg.Storage.inline()) }
 
 func (c *controller) sendPlan(t fsm.Step) {
 	p := c.job.Plan(t)
@@ -84,7 +95,13 @@ func (c *controller) sendPlan(t fsm.Step) {
 		done: make([]int, n), waits: make([]bool, n), got: make([]*coordpb.Report, n), fails: make([]string, n)}
 	attach := c.attaches(t)
 	for r, s := range c.gen.ranks {
-		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), AttachState: r == attach, Committed: int64(c.committed())}
+		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), Committed: int64(c.committed())}
+		if r == attach && c.apart() {
+			m.StoreState = true
+			c.states.expect(upload{s.id, c.gen.number, t}, int64(c.job.Spec.stateSize()))
+		} else {
+			m.AttachState = r == attach
+		}
 		reports.digests[r] = map[int]bool{}
 		for _, i := range shards[r] {
 			m.Shard = append(m.Shard, p.Micro[i])
@@ -201,7 +218,13 @@ func (c *controller) commit(t fsm.Step, reports *stepReports) {
 	c.settled(reports)
 	attach := c.attaches(t)
 	first := reports.got[max(0, attach)]
-	if attach >= 0 {
+	if attach >= 0 && c.apart() {
+		if !c.states.has(c.blobOf(first)) {
+			s := c.gen.ranks[attach]
+			c.expel(s, "%s was to store the state after step %d, of which its report says the digest %x, and has not", s, t, first.StateDigest)
+			return
+		}
+	} else if attach >= 0 {
 		if got := fsm.Sum(first.State); string(got[:]) != string(first.StateDigest) {
 			s := c.gen.ranks[attach]
 			c.expel(s, "%s attached to step %d a state with digest %s, its report says %x", s, t, got.Short(), first.StateDigest)
@@ -221,7 +244,12 @@ func (c *controller) commit(t fsm.Step, reports *stepReports) {
 		c.gen.pending = append(c.gen.pending, e)
 		return
 	}
-	e.State, e.Earlier, c.gen.pending = first.State, c.gen.pending, nil
+	e.Earlier, c.gen.pending = c.gen.pending, nil
+	if c.apart() {
+		c.offer(e)
+		return
+	}
+	e.State = first.State
 	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
 }
 

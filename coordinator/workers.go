@@ -71,6 +71,12 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 			s.id, r.Numerics, whose, want)
 		return
 	}
+	if c.apart() && !r.Blobs {
+		c.logger.Error("worker refused: it cannot store large states", "worker", s.id, "host", s.host, "version", s.version, "want", c.cfg.Version)
+		s.close(codes.FailedPrecondition, "worker %s (version %s) cannot store and fetch a trainer state of %d bytes in pieces, which this job needs: want a worker of version %s",
+			s.id, s.version, c.job.Spec.stateSize(), c.cfg.Version)
+		return
+	}
 	s.engine, s.numerics = r.Engine, r.Numerics
 	c.enlist(s)
 	c.logger.Info("worker joined", "worker", s.id, "host", s.host, "ring", s.addr, "engine", s.engine, "ready", len(c.ready()), "want", c.cfg.Nodes)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/tinyrandom"
@@ -161,6 +162,19 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(1, generation(func(g *coordpb.StartGeneration) { g.ResumeStep = math.MaxInt64 }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = g.State[:20] }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = make([]byte, len(g.State)) }), good[2])
+	apart := generation(func(g *coordpb.StartGeneration) {
+		d := fsm.Sum(state)
+		g.State, g.StateSize, g.StateDigest = nil, int64(len(state)), d[:]
+	})
+	storing := plan(func(p *coordpb.Plan) { p.AttachState, p.StoreState = false, true })
+	add(1, apart, storing)
+	add(2, storing)
+	add(1, generation(func(g *coordpb.StartGeneration) { g.State, g.StateSize = nil, int64(len(state)) }), good[2])
+	add(1, generation(func(g *coordpb.StartGeneration) {
+		g.State, g.StateSize, g.StateDigest = nil, int64(len(state)), make([]byte, 32)
+	}), good[2])
+	add(1, generation(func(g *coordpb.StartGeneration) { g.StateSize = math.MinInt64 }), good[2])
+	add(1, generation(func(g *coordpb.StartGeneration) { g.State, g.StateSize = nil, math.MaxInt64 }), good[2])
 	add(2, good[1], good[2], good[2])
 	add(2, many(2*maxAbandoned, good[1])...)
 	add(2, many(2*maxAbandoned, standDown)...)
@@ -219,7 +233,7 @@ func FuzzCoordinatorMessages(f *testing.F) {
 		w := &worker{Config: Config{ID: "w", Logger: logger, Version: "v"}, host: "host", ring: ring, backbone: backbone}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		s.session = &session{worker: w, addr: "coordinator:1", stream: s, broken: cancel}
+		s.session = &session{worker: w, addr: "coordinator:1", stream: s, blobs: &depot{fetch: [][]byte{state}}, broken: cancel}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		err := s.session.run(ctx, time.NewTimer(time.Hour))

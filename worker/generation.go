@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
 )
 
 // queueSize bounds the messages a coordinator may be ahead: a few plans and evaluation chunks.
@@ -23,7 +25,8 @@ type generation struct {
 	rank    allreduce.Rank
 	members []allreduce.Member
 	resume  int64  // the committed step it starts after
-	state   []byte // after that; nil once taken over
+	state   []byte // after that; nil once taken over, or where it is a blob
+	blob    fsm.Blob
 	work    chan *coordpb.CoordinatorMessage
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -34,6 +37,9 @@ type generation struct {
 func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generation {
 	g := &generation{s: s, t: t, number: allreduce.Generation(m.Generation), rank: allreduce.Rank(m.Rank), resume: m.ResumeStep, state: m.State,
 		work: make(chan *coordpb.CoordinatorMessage, queueSize), done: make(chan struct{})}
+	if m.StateSize > 0 {
+		g.blob = fsm.Blob{Digest: fsm.Digest(m.StateDigest), Size: m.StateSize}
+	}
 	for _, p := range m.Members {
 		g.members = append(g.members, allreduce.Member{ID: p.Id, Addr: p.RingAddr})
 	}
@@ -59,13 +65,16 @@ func (g *generation) start(ctx context.Context, before *generation) {
 	}()
 }
 
-// run takes over the state and works. The ring forms while the first gradient is computed.
+// run takes over the state and works. The ring forms while the first gradient is computed, or while a large state is on its way: neighbours
+// that have it wait for nobody to answer.
 func (g *generation) run(stopped context.Context) {
-	if err := g.t.restore(g.state, g.resume); err != nil {
-		g.report(fmt.Errorf("generation %d: %w", g.number, err))
-		return
+	if g.blob.Size == 0 {
+		if err := g.t.restore(g.state, g.resume); err != nil {
+			g.report(fmt.Errorf("generation %d: %w", g.number, err))
+			return
+		}
+		g.state = nil
 	}
-	g.state = nil
 	redone := g.t.kept.steps()
 	ctx, fail := context.WithCancelCause(stopped)
 	var ring *allreduce.Ring
@@ -103,14 +112,32 @@ func (g *generation) run(stopped context.Context) {
 		progress: func(step int64, done int) error {
 			return g.tell(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Progress{Progress: &coordpb.Progress{Generation: uint64(g.number), Step: step, Done: int32(done)}}})
 		},
+		blobs: g.s.blobs,
 	}
-	err := g.loop(ctx, with)
+	err := g.takeBlob(ctx)
+	if err == nil {
+		err = g.loop(ctx, with)
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // why the ring could not be formed, rather than that the work was cancelled
 	}
 	if stopped.Err() == nil {
 		g.report(err) // before the ring is left: the neighbours' complaints come after the reason
 	}
+}
+
+// takeBlob has the state come that the coordinator keeps as a blob.
+func (g *generation) takeBlob(ctx context.Context) error {
+	if g.blob.Size == 0 {
+		return nil
+	}
+	began := time.Now()
+	fetched, err := g.t.fetch(ctx, g.s.blobs, g.blob, g.resume)
+	if err != nil {
+		return fmt.Errorf("generation %d: %w", g.number, err)
+	}
+	g.s.Logger.Debug("trainer state is here", "generation", uint64(g.number), "after_step", g.resume, "bytes", g.blob.Size, "fetched", fetched, "seconds", time.Since(began).Seconds())
+	return nil
 }
 
 func (g *generation) loop(ctx context.Context, with company) error {
@@ -141,6 +168,11 @@ func (g *generation) tell(m *coordpb.WorkerMessage) error {
 // report tells the coordinator why this generation cannot go on here.
 func (g *generation) report(err error) {
 	if errors.Is(err, errUnheard) {
+		return
+	}
+	if errors.Is(err, errTransfer) {
+		g.s.Logger.Warn("generation failed here", "generation", uint64(g.number), "reason", err)
+		g.s.broken(err)
 		return
 	}
 	f := &coordpb.Failure{Generation: uint64(g.number), Step: g.t.state.Step + 1, Error: err.Error()}

@@ -44,7 +44,8 @@ type session struct {
 	addr   string // of the coordinator
 	joined bool   // it has welcomed us
 	stream coordpb.Coordinator_SessionClient
-	mu     sync.Mutex // serializes Send
+	blobs  coordpb.BlobsClient // of the same connection
+	mu     sync.Mutex          // serializes Send
 	gen    *generation
 	// abandoned counts the generations that have not ended, with the present one, and the Standbys that wait for that.
 	abandoned atomic.Int32
@@ -74,7 +75,7 @@ func (w *worker) session(ctx context.Context, addr string) (joined bool, err err
 	if err != nil {
 		return false, err
 	}
-	s := &session{worker: w, addr: addr, stream: stream, broken: cancel}
+	s := &session{worker: w, addr: addr, stream: stream, blobs: coordpb.NewBlobsClient(conn), broken: cancel}
 	defer s.standing.Wait()
 	defer s.stopGeneration()
 	left := context.AfterFunc(ctx, func() {
@@ -194,7 +195,7 @@ func (s *session) take(w *coordpb.Welcome) (*trainer, error) {
 	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", w.JobId, "ring", s.Advertise)
 	digest := s.backbone.Digest()
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(), JobId: w.JobId,
+		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(), JobId: w.JobId, Blobs: true,
 	}}}); err != nil {
 		return nil, s.ended(err)
 	}
@@ -237,8 +238,14 @@ func (s *session) beat(ctx context.Context, every time.Duration) {
 
 // startGeneration abandons the generation before. It does not wait for its end, so that the coordinator is heard meanwhile.
 func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) error {
-	if most := optim.StateSize(len(t.grad)); len(m.State) != most {
-		return &localError{fmt.Errorf("coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters", s.addr, m.Generation, len(m.State), most, len(t.grad))}
+	most := optim.StateSize(len(t.grad))
+	if size := m.StateSize + int64(len(m.State)); size != int64(most) || m.StateSize != 0 && len(m.State) > 0 {
+		return &localError{fmt.Errorf("coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters", s.addr, m.Generation, size, most, len(t.grad))}
+	}
+	if m.StateSize != 0 {
+		if _, err := fsm.DigestOf(m.StateDigest); err != nil {
+			return &localError{fmt.Errorf("coordinator %s: generation %d: state %w", s.addr, m.Generation, err)}
+		}
 	}
 	if err := s.abandon(); err != nil {
 		return err

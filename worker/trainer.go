@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,7 +26,7 @@ type trainer struct {
 	stepTimeout time.Duration
 
 	state   optim.State
-	digest  fsm.Digest // of state
+	digest  fsm.Digest // of state; zero while that is not whole
 	kept    *partials
 	work    work                   // of the step in flight
 	resumed int64                  // the step that the generation started after
@@ -66,13 +65,22 @@ func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
 		return nil, err
 	}
 	n := what.size()
-	return &trainer{
+	t := &trainer{
 		job: w.JobId, id: own.ID, mark: own.mark, subject: what,
 		adam:     optim.AdamW{LR: spec.LearningRate, Beta1: spec.Beta1, Beta2: spec.Beta2, Eps: spec.Epsilon, WeightDecay: spec.WeightDecay},
 		schedule: optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps}, maxNorm: spec.MaxGradNorm,
 		stepTimeout: time.Duration(w.StepTimeoutMs) * time.Millisecond,
-		kept:        own.partials.of(w.JobId), acc: allreduce.NewAccumulator(n + 2), grad: make([]float32, n),
-	}, nil
+		kept:        own.partials.of(w.JobId),
+	}
+	if before := own.trainer; before != nil && before.job == t.job && len(before.grad) == n {
+		// A session has ended, the job has not: a large state need not come again, nor its memory be had twice.
+		t.state, t.digest, t.acc, t.grad = before.state, before.digest, before.acc, before.grad
+	} else {
+		own.trainer = nil
+		t.acc, t.grad = allreduce.NewAccumulator(n+2), make([]float32, n)
+	}
+	own.trainer = t
+	return t, nil
 }
 
 // restore takes the state that the coordinator sends with a generation.
@@ -89,18 +97,8 @@ func (t *trainer) restore(data []byte, step int64) error {
 	}
 	t.state, t.resumed, t.work = s, step, work{}
 	t.kept.forget(step)
-	_, err := t.encode()
-	return err
-}
-
-// encode is the state's one encoding, of which it takes the digest.
-func (t *trainer) encode() ([]byte, error) {
-	state, err := t.state.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("state after step %d: %w", t.state.Step, err)
-	}
-	t.digest = sha256.Sum256(state)
-	return state, nil
+	t.digest = t.state.Digest()
+	return nil
 }
 
 // do does one piece of work and returns what to tell the coordinator.
@@ -120,6 +118,7 @@ func (t *trainer) do(ctx context.Context, with company, m *coordpb.CoordinatorMe
 type company struct {
 	ring     func(context.Context) (*allreduce.Ring, error) // waits until it has formed
 	progress func(step int64, done int) error               // tells the coordinator how many micro-batches are computed
+	blobs    coordpb.BlobsClient                            // where the coordinator keeps large states
 }
 
 // step is one training step: the shard's gradient, the all-reduce, the update.
@@ -143,6 +142,7 @@ func (t *trainer) step(ctx context.Context, with company, p *coordpb.Plan) (*coo
 		return nil, err
 	}
 	t.mark(AfterReduce)
+	t.digest = fsm.Digest{}
 	if err := t.update(r); err != nil {
 		return nil, &DataError{err: fmt.Errorf("step %d: %w", p.Step, err)}
 	}
@@ -150,15 +150,15 @@ func (t *trainer) step(ctx context.Context, with company, p *coordpb.Plan) (*coo
 		plantedUpdate(t.id, t.state.Step == t.resumed+1, &t.state, func() error { return t.update(r) })
 	}
 	t.mark(AfterUpdate)
-	state, err := t.encode()
-	if err != nil {
-		return nil, err
+	t.digest = t.state.Digest()
+	r.StateDigest = slices.Clone(t.digest[:])
+	switch {
+	case p.StoreState:
+		err = t.store(ctx, with.blobs, p.Generation)
+	case p.AttachState:
+		r.State, err = t.state.MarshalBinary()
 	}
-	r.StateDigest = t.digest[:]
-	if p.AttachState {
-		r.State = state
-	}
-	return r, nil
+	return r, err
 }
 
 // gradient fills the accumulator with the shard's share of the global batch's summed gradient, loss and tokens.

@@ -78,7 +78,8 @@ type worker struct {
 	backbone Backbone
 	path     string // of backbone
 	partials partials
-	welcome  bool // a coordinator has taken this worker before
+	trainer  *trainer // of the last session; nil before the first
+	welcome  bool     // a coordinator has taken this worker before
 }
 
 // Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator or the machine rules the

@@ -756,6 +756,7 @@ type Ready struct {
 	Engine        string                 `protobuf:"bytes,3,opt,name=engine,proto3" json:"engine,omitempty"`
 	Numerics      string                 `protobuf:"bytes,4,opt,name=numerics,proto3" json:"numerics,omitempty"`        // what decides the bits of its gradients
 	JobId         string                 `protobuf:"bytes,5,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"` // of the Welcome that this answers
+	Blobs         bool                   `protobuf:"varint,6,opt,name=blobs,proto3" json:"blobs,omitempty"`             // it stores and fetches trainer states that are too large for a message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -825,6 +826,13 @@ func (x *Ready) GetJobId() string {
 	return ""
 }
 
+func (x *Ready) GetBlobs() bool {
+	if x != nil {
+		return x.Blobs
+	}
+	return false
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -882,9 +890,11 @@ type StartGeneration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	Rank          int32                  `protobuf:"varint,2,opt,name=rank,proto3" json:"rank,omitempty"`
-	Members       []*Member              `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`                          // by rank
-	ResumeStep    int64                  `protobuf:"varint,4,opt,name=resume_step,json=resumeStep,proto3" json:"resume_step,omitempty"` // number of committed steps
-	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                              // the trainer state after resume_step steps
+	Members       []*Member              `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`                            // by rank
+	ResumeStep    int64                  `protobuf:"varint,4,opt,name=resume_step,json=resumeStep,proto3" json:"resume_step,omitempty"`   // number of committed steps
+	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                // the trainer state after resume_step steps
+	StateSize     int64                  `protobuf:"varint,6,opt,name=state_size,json=stateSize,proto3" json:"state_size,omitempty"`      // of a state that is a blob, for the worker to fetch unless it has it: its bytes; state is empty then
+	StateDigest   []byte                 `protobuf:"bytes,7,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"` // of that blob
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +960,20 @@ func (x *StartGeneration) GetResumeStep() int64 {
 func (x *StartGeneration) GetState() []byte {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *StartGeneration) GetStateSize() int64 {
+	if x != nil {
+		return x.StateSize
+	}
+	return 0
+}
+
+func (x *StartGeneration) GetStateDigest() []byte {
+	if x != nil {
+		return x.StateDigest
 	}
 	return nil
 }
@@ -1077,6 +1101,7 @@ type Plan struct {
 	Audit         []*MicroBatch          `protobuf:"bytes,6,rep,name=audit,proto3" json:"audit,omitempty"`                                 // of other ranks' shards: computed here to be compared, not to be summed
 	Compare       []int32                `protobuf:"varint,7,rep,packed,name=compare,proto3" json:"compare,omitempty"`                     // micro-batches of the shard whose digest the report is to hold
 	Committed     int64                  `protobuf:"varint,8,opt,name=committed,proto3" json:"committed,omitempty"`                        // steps in the log: what was kept for them can go
+	StoreState    bool                   `protobuf:"varint,9,opt,name=store_state,json=storeState,proto3" json:"store_state,omitempty"`    // this rank stores the new state with the coordinator as a blob before it reports
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1165,6 +1190,13 @@ func (x *Plan) GetCommitted() int64 {
 		return x.Committed
 	}
 	return 0
+}
+
+func (x *Plan) GetStoreState() bool {
+	if x != nil {
+		return x.StoreState
+	}
+	return false
 }
 
 // Report follows every applied update.
@@ -2036,17 +2068,18 @@ const file_coord_proto_rawDesc = "" +
 	" \x01(\x01R\vmaxGradNorm\x12!\n" +
 	"\fwarmup_steps\x18\v \x01(\x03R\vwarmupSteps\x12\x1f\n" +
 	"\vtotal_steps\x18\f \x01(\x03R\n" +
-	"totalSteps\"\x94\x01\n" +
+	"totalSteps\"\xaa\x01\n" +
 	"\x05Ready\x12!\n" +
 	"\fmodel_digest\x18\x01 \x01(\fR\vmodelDigest\x12\x1d\n" +
 	"\n" +
 	"model_name\x18\x02 \x01(\tR\tmodelName\x12\x16\n" +
 	"\x06engine\x18\x03 \x01(\tR\x06engine\x12\x1a\n" +
 	"\bnumerics\x18\x04 \x01(\tR\bnumerics\x12\x15\n" +
-	"\x06job_id\x18\x05 \x01(\tR\x05jobId\"5\n" +
+	"\x06job_id\x18\x05 \x01(\tR\x05jobId\x12\x14\n" +
+	"\x05blobs\x18\x06 \x01(\bR\x05blobs\"5\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
-	"\tring_addr\x18\x02 \x01(\tR\bringAddr\"\xac\x01\n" +
+	"\tring_addr\x18\x02 \x01(\tR\bringAddr\"\xee\x01\n" +
 	"\x0fStartGeneration\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2055,7 +2088,10 @@ const file_coord_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x03(\v2\x14.dpt.coord.v1.MemberR\amembers\x12\x1f\n" +
 	"\vresume_step\x18\x04 \x01(\x03R\n" +
 	"resumeStep\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\fR\x05state\"I\n" +
+	"\x05state\x18\x05 \x01(\fR\x05state\x12\x1d\n" +
+	"\n" +
+	"state_size\x18\x06 \x01(\x03R\tstateSize\x12!\n" +
+	"\fstate_digest\x18\a \x01(\fR\vstateDigest\"I\n" +
 	"\aExample\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x03(\x05R\x06source\x12\x16\n" +
@@ -2063,7 +2099,7 @@ const file_coord_proto_rawDesc = "" +
 	"\n" +
 	"MicroBatch\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x121\n" +
-	"\bexamples\x18\x02 \x03(\v2\x15.dpt.coord.v1.ExampleR\bexamples\"\x9a\x02\n" +
+	"\bexamples\x18\x02 \x03(\v2\x15.dpt.coord.v1.ExampleR\bexamples\"\xbb\x02\n" +
 	"\x04Plan\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2074,7 +2110,9 @@ const file_coord_proto_rawDesc = "" +
 	"\fattach_state\x18\x05 \x01(\bR\vattachState\x12.\n" +
 	"\x05audit\x18\x06 \x03(\v2\x18.dpt.coord.v1.MicroBatchR\x05audit\x12\x18\n" +
 	"\acompare\x18\a \x03(\x05R\acompare\x12\x1c\n" +
-	"\tcommitted\x18\b \x01(\x03R\tcommitted\"\xf2\x02\n" +
+	"\tcommitted\x18\b \x01(\x03R\tcommitted\x12\x1f\n" +
+	"\vstore_state\x18\t \x01(\bR\n" +
+	"storeState\"\xf2\x02\n" +
 	"\x06Report\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +

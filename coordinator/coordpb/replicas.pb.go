@@ -295,6 +295,119 @@ func (*ReplicaFinishedAck) Descriptor() ([]byte, []int) {
 	return file_replicas_proto_rawDescGZIP(), []int{5}
 }
 
+// ReplicaHolds replaces what the replica said before.
+type ReplicaHolds struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	WorkerAddr    string                 `protobuf:"bytes,2,opt,name=worker_addr,json=workerAddr,proto3" json:"worker_addr,omitempty"` // where it serves Blobs
+	Digests       [][]byte               `protobuf:"bytes,3,rep,name=digests,proto3" json:"digests,omitempty"`                         // of the blobs that it has and has to have
+	Generation    uint64                 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`                  // of the offer that holds as far as it has applied the log, and whose blob it has; 0 if there is none
+	Step          int64                  `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`                              // of that offer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaHolds) Reset() {
+	*x = ReplicaHolds{}
+	mi := &file_replicas_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaHolds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaHolds) ProtoMessage() {}
+
+func (x *ReplicaHolds) ProtoReflect() protoreflect.Message {
+	mi := &file_replicas_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaHolds.ProtoReflect.Descriptor instead.
+func (*ReplicaHolds) Descriptor() ([]byte, []int) {
+	return file_replicas_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReplicaHolds) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplicaHolds) GetWorkerAddr() string {
+	if x != nil {
+		return x.WorkerAddr
+	}
+	return ""
+}
+
+func (x *ReplicaHolds) GetDigests() [][]byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *ReplicaHolds) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ReplicaHolds) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+type ReplicaHoldsAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaHoldsAck) Reset() {
+	*x = ReplicaHoldsAck{}
+	mi := &file_replicas_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaHoldsAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaHoldsAck) ProtoMessage() {}
+
+func (x *ReplicaHoldsAck) ProtoReflect() protoreflect.Message {
+	mi := &file_replicas_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaHoldsAck.ProtoReflect.Descriptor instead.
+func (*ReplicaHoldsAck) Descriptor() ([]byte, []int) {
+	return file_replicas_proto_rawDescGZIP(), []int{7}
+}
+
 var File_replicas_proto protoreflect.FileDescriptor
 
 const file_replicas_proto_rawDesc = "" +
@@ -313,11 +426,22 @@ const file_replicas_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\"!\n" +
 	"\x0fReplicaFinished\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12ReplicaFinishedAck2\xd5\x01\n" +
+	"\x12ReplicaFinishedAck\"\x8d\x01\n" +
+	"\fReplicaHolds\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vworker_addr\x18\x02 \x01(\tR\n" +
+	"workerAddr\x12\x18\n" +
+	"\adigests\x18\x03 \x03(\fR\adigests\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\x03R\x04step\"\x11\n" +
+	"\x0fReplicaHoldsAck2\x99\x02\n" +
 	"\bReplicas\x12:\n" +
 	"\x03Add\x12\x18.dpt.coord.v1.AddReplica\x1a\x19.dpt.coord.v1.ReplicaList\x12@\n" +
 	"\x06Remove\x12\x1b.dpt.coord.v1.RemoveReplica\x1a\x19.dpt.coord.v1.ReplicaList\x12K\n" +
-	"\bFinished\x12\x1d.dpt.coord.v1.ReplicaFinished\x1a .dpt.coord.v1.ReplicaFinishedAckB+Z)github.com/dptune/dpt/coordinator/coordpbb\x06proto3"
+	"\bFinished\x12\x1d.dpt.coord.v1.ReplicaFinished\x1a .dpt.coord.v1.ReplicaFinishedAck\x12B\n" +
+	"\x05Holds\x12\x1a.dpt.coord.v1.ReplicaHolds\x1a\x1d.dpt.coord.v1.ReplicaHoldsAckB+Z)github.com/dptune/dpt/coordinator/coordpbb\x06proto3"
 
 var (
 	file_replicas_proto_rawDescOnce sync.Once
@@ -331,7 +455,7 @@ func file_replicas_proto_rawDescGZIP() []byte {
 	return file_replicas_proto_rawDescData
 }
 
-var file_replicas_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_replicas_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_replicas_proto_goTypes = []any{
 	(*Replica)(nil),            // 0: dpt.coord.v1.Replica
 	(*AddReplica)(nil),         // 1: dpt.coord.v1.AddReplica
@@ -339,6 +463,8 @@ var file_replicas_proto_goTypes = []any{
 	(*ReplicaList)(nil),        // 3: dpt.coord.v1.ReplicaList
 	(*ReplicaFinished)(nil),    // 4: dpt.coord.v1.ReplicaFinished
 	(*ReplicaFinishedAck)(nil), // 5: dpt.coord.v1.ReplicaFinishedAck
+	(*ReplicaHolds)(nil),       // 6: dpt.coord.v1.ReplicaHolds
+	(*ReplicaHoldsAck)(nil),    // 7: dpt.coord.v1.ReplicaHoldsAck
 }
 var file_replicas_proto_depIdxs = []int32{
 	0, // 0: dpt.coord.v1.AddReplica.replica:type_name -> dpt.coord.v1.Replica
@@ -346,11 +472,13 @@ var file_replicas_proto_depIdxs = []int32{
 	1, // 2: dpt.coord.v1.Replicas.Add:input_type -> dpt.coord.v1.AddReplica
 	2, // 3: dpt.coord.v1.Replicas.Remove:input_type -> dpt.coord.v1.RemoveReplica
 	4, // 4: dpt.coord.v1.Replicas.Finished:input_type -> dpt.coord.v1.ReplicaFinished
-	3, // 5: dpt.coord.v1.Replicas.Add:output_type -> dpt.coord.v1.ReplicaList
-	3, // 6: dpt.coord.v1.Replicas.Remove:output_type -> dpt.coord.v1.ReplicaList
-	5, // 7: dpt.coord.v1.Replicas.Finished:output_type -> dpt.coord.v1.ReplicaFinishedAck
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	6, // 5: dpt.coord.v1.Replicas.Holds:input_type -> dpt.coord.v1.ReplicaHolds
+	3, // 6: dpt.coord.v1.Replicas.Add:output_type -> dpt.coord.v1.ReplicaList
+	3, // 7: dpt.coord.v1.Replicas.Remove:output_type -> dpt.coord.v1.ReplicaList
+	5, // 8: dpt.coord.v1.Replicas.Finished:output_type -> dpt.coord.v1.ReplicaFinishedAck
+	7, // 9: dpt.coord.v1.Replicas.Holds:output_type -> dpt.coord.v1.ReplicaHoldsAck
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -367,7 +495,7 @@ func file_replicas_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replicas_proto_rawDesc), len(file_replicas_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Replicas_Add_FullMethodName      = "/dpt.coord.v1.Replicas/Add"
 	Replicas_Remove_FullMethodName   = "/dpt.coord.v1.Replicas/Remove"
 	Replicas_Finished_FullMethodName = "/dpt.coord.v1.Replicas/Finished"
+	Replicas_Holds_FullMethodName    = "/dpt.coord.v1.Replicas/Holds"
 )
 
 // ReplicasClient is the client API for Replicas service.
@@ -38,6 +39,8 @@ type ReplicasClient interface {
 	Remove(ctx context.Context, in *RemoveReplica, opts ...grpc.CallOption) (*ReplicaList, error)
 	// Finished tells the leader that a replica has written the finished job's outputs, so that it need not wait for it.
 	Finished(ctx context.Context, in *ReplicaFinished, opts ...grpc.CallOption) (*ReplicaFinishedAck, error)
+	// Holds tells the leader which blobs a replica has, and where others can fetch them.
+	Holds(ctx context.Context, in *ReplicaHolds, opts ...grpc.CallOption) (*ReplicaHoldsAck, error)
 }
 
 type replicasClient struct {
@@ -78,6 +81,16 @@ func (c *replicasClient) Finished(ctx context.Context, in *ReplicaFinished, opts
 	return out, nil
 }
 
+func (c *replicasClient) Holds(ctx context.Context, in *ReplicaHolds, opts ...grpc.CallOption) (*ReplicaHoldsAck, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplicaHoldsAck)
+	err := c.cc.Invoke(ctx, Replicas_Holds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicasServer is the server API for Replicas service.
 // All implementations must embed UnimplementedReplicasServer
 // for forward compatibility.
@@ -90,6 +103,8 @@ type ReplicasServer interface {
 	Remove(context.Context, *RemoveReplica) (*ReplicaList, error)
 	// Finished tells the leader that a replica has written the finished job's outputs, so that it need not wait for it.
 	Finished(context.Context, *ReplicaFinished) (*ReplicaFinishedAck, error)
+	// Holds tells the leader which blobs a replica has, and where others can fetch them.
+	Holds(context.Context, *ReplicaHolds) (*ReplicaHoldsAck, error)
 	mustEmbedUnimplementedReplicasServer()
 }
 
@@ -108,6 +123,9 @@ func (UnimplementedReplicasServer) Remove(context.Context, *RemoveReplica) (*Rep
 }
 func (UnimplementedReplicasServer) Finished(context.Context, *ReplicaFinished) (*ReplicaFinishedAck, error) {
 	return nil, status.Error(codes.Unimplemented, "method Finished not implemented")
+}
+func (UnimplementedReplicasServer) Holds(context.Context, *ReplicaHolds) (*ReplicaHoldsAck, error) {
+	return nil, status.Error(codes.Unimplemented, "method Holds not implemented")
 }
 func (UnimplementedReplicasServer) mustEmbedUnimplementedReplicasServer() {}
 func (UnimplementedReplicasServer) testEmbeddedByValue()                  {}
@@ -184,6 +202,24 @@ func _Replicas_Finished_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Replicas_Holds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplicaHolds)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicasServer).Holds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Replicas_Holds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicasServer).Holds(ctx, req.(*ReplicaHolds))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Replicas_ServiceDesc is the grpc.ServiceDesc for Replicas service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +238,10 @@ var Replicas_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Finished",
 			Handler:    _Replicas_Finished_Handler,
+		},
+		{
+			MethodName: "Holds",
+			Handler:    _Replicas_Holds_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -7,7 +7,8 @@
 //
 //	JobStarted            the resolved settings and the initial trainer state: once and first, or of the first job in the queue after the last has ended
 //	GenerationStarted     a new ring of workers, resuming at the committed step
-//	StepCommitted         the next step, with the trainer state it led to
+//	StateOffered          a trainer state too large for an entry, which the replicas are to take as a file before its step is committed
+//	StepCommitted         the next step, with the trainer state it led to, or the name of its file
 //	EvaluationCommitted   an evaluation of the committed state
 //	JobFinished           after the last step, or after the evaluation with which the job's patience has run out
 //	JobFailed             the data cannot be trained on; nothing follows
@@ -25,7 +26,9 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 )
@@ -59,8 +62,10 @@ type Machine struct {
 	members     []Member
 	numerics    string
 	step        Step
-	state       []byte
+	state       []byte // nil where it is a blob
 	stateDigest Digest
+	stateSize   int64  // of a blob, else 0
+	offer       *Offer // nil unless one holds
 	history     Digest // chain over (step, batch digest, state digest)
 	best        *Best
 	evaluations []Evaluation
@@ -95,10 +100,45 @@ func (m *Machine) TotalSteps() Step { return Step(m.job.GetTotalSteps()) }
 // Step is the number of committed steps.
 func (m *Machine) Step() Step { return m.step }
 
-// State is the trainer state after Step steps. The caller must not change it.
+// State is the trainer state after Step steps, nil where Blob names it. The caller must not change it.
 func (m *Machine) State() []byte { return m.state }
 
-// StateDigest is State's SHA-256.
+// Blob names the trainer state after Step steps where it is too large for the log; its size is 0 where it is not.
+func (m *Machine) Blob() Blob {
+	if m.stateSize == 0 {
+		return Blob{}
+	}
+	return Blob{m.stateDigest, m.stateSize}
+}
+
+// Offered is the offer that holds; nil if none does.
+func (m *Machine) Offered() *Offer { return m.offer }
+
+// Blobs are all that a replica has to keep: the state, the best one, the one that is offered, and those of the finished jobs that are kept whole.
+func (m *Machine) Blobs() (list []Blob) {
+	add := func(b Blob) {
+		if b.Size > 0 && !slices.Contains(list, b) {
+			list = append(list, b)
+		}
+	}
+	add(m.Blob())
+	if m.best != nil {
+		add(m.best.Blob)
+	}
+	if m.offer != nil {
+		add(m.offer.Blob)
+	}
+	for _, e := range m.ended {
+		if e.archive != nil && e.Status == Finished {
+			for _, b := range e.archive.Blobs() {
+				add(b)
+			}
+		}
+	}
+	return list
+}
+
+// StateDigest is the trainer state's SHA-256.
 func (m *Machine) StateDigest() Digest { return m.stateDigest }
 
 // History chains every committed step's batch and state digests: two runs with the same history saw the same
@@ -128,6 +168,9 @@ func (m *Machine) Recent() []StepRecord { return m.recent }
 
 // WorkerAddr is where the replica takes workers; "" when it has not said.
 func (m *Machine) WorkerAddr(replica string) string { return m.replicas[replica] }
+
+// WorkerAddrs are where all replicas that have said so take workers, in order.
+func (m *Machine) WorkerAddrs() []string { return slices.Sorted(maps.Values(m.replicas)) }
 
 // Finished says whether the job has done all its steps, or stopped early, and ended.
 func (m *Machine) Finished() bool { return m.finished }
@@ -170,6 +213,8 @@ func (m *Machine) Apply(data []byte) (*fsmpb.Entry, error) {
 	switch b := e.Body.(type) {
 	case *fsmpb.Entry_GenerationStarted:
 		err = m.startGeneration(b.GenerationStarted)
+	case *fsmpb.Entry_StateOffered:
+		err = m.offerState(b.StateOffered)
 	case *fsmpb.Entry_StepCommitted:
 		err = m.commitStep(b.StepCommitted)
 	case *fsmpb.Entry_EvaluationCommitted:
@@ -208,7 +253,7 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 	case e.Patience < 0:
 		return reject("job with a patience of %d evaluations, want at least 0", e.Patience)
 	}
-	d, err := checkState(e.State, e.StateDigest)
+	d, err := checkState(e.State, e.StateDigest, e.StateSize)
 	if err != nil {
 		return err
 	}
@@ -216,7 +261,7 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 		return err
 	}
 	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch, Patience: e.Patience}
-	m.state, m.stateDigest, m.history = e.State, d, Sum(e.Spec)
+	m.state, m.stateDigest, m.stateSize, m.history = e.State, d, e.StateSize, Sum(e.Spec)
 	return nil
 }
 
@@ -242,7 +287,27 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 		seen[p.Id] = true
 		members[i] = Member{ID: p.Id, Addr: p.Addr}
 	}
-	m.generation, m.members, m.numerics = Generation(e.Generation), members, e.Numerics
+	m.generation, m.members, m.numerics, m.offer = Generation(e.Generation), members, e.Numerics, nil
+	return nil
+}
+
+func (m *Machine) offerState(e *fsmpb.StateOffered) error {
+	d, err := DigestOf(e.Digest)
+	switch {
+	case m.job == nil:
+		return reject("state offered before any job")
+	case Generation(e.Generation) != m.generation:
+		return reject("state of generation %d offered, current is %d", e.Generation, m.generation)
+	case Step(e.Step) <= m.step || Step(e.Step) > m.TotalSteps():
+		return reject("state after step %d offered, want one of %d to %d", e.Step, m.step+1, m.TotalSteps())
+	case m.offer != nil:
+		return reject("state after step %d offered, that after step %d is", e.Step, m.offer.Step)
+	case err != nil:
+		return reject("state after step %d offered: %v", e.Step, err)
+	case e.Size < 1:
+		return reject("state after step %d offered with %d bytes, want at least 1", e.Step, e.Size)
+	}
+	m.offer = &Offer{Generation(e.Generation), Step(e.Step), Blob{d, e.Size}}
 	return nil
 }
 
@@ -268,7 +333,7 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 			return reject("step %d of a job of %d steps", s.Step, m.TotalSteps())
 		case s.Tokens < 1 || !finite(s.LossSum):
 			return reject("step %d has loss sum %v over %d tokens", s.Step, s.LossSum, s.Tokens)
-		case i < len(all)-1 && (len(s.State) > 0 || len(s.Earlier) > 0):
+		case i < len(all)-1 && (len(s.State) > 0 || s.StateSize != 0 || len(s.Earlier) > 0):
 			return reject("step %d carries a state or steps of its own, want that of step %d only", s.Step, e.Step)
 		}
 		batch, err := DigestOf(s.BatchDigest)
@@ -281,7 +346,7 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 		}
 		batches, states = append(batches, batch), append(states, state)
 	}
-	d, err := checkState(e.State, e.StateDigest)
+	d, err := checkState(e.State, e.StateDigest, e.StateSize)
 	if err != nil {
 		return err
 	}
@@ -296,7 +361,7 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 		m.epochs[epoch].Tokens += s.Tokens
 		m.seconds += s.Seconds
 	}
-	m.step, m.state, m.stateDigest = next, e.State, d
+	m.step, m.state, m.stateDigest, m.stateSize, m.offer = next, e.State, d, e.StateSize, nil
 	return nil
 }
 
@@ -323,7 +388,7 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 	m.evaluations = append(m.evaluations, v)
 	m.seconds += v.Seconds
 	if m.best.BeatenBy(v) {
-		m.best = &Best{Step: m.step, Score: v.Score, Loss: v.Loss, State: m.state}
+		m.best = &Best{Step: m.step, Score: v.Score, Loss: v.Loss, State: m.state, Blob: m.Blob()}
 	}
 	return nil
 }
@@ -356,10 +421,17 @@ func (m *Machine) failJob(e *fsmpb.JobFailed) error {
 	return nil
 }
 
-func checkState(state, digest []byte) (Digest, error) {
+// checkState checks a state, or of one that is a blob of so many bytes its name.
+func checkState(state, digest []byte, size int64) (Digest, error) {
 	d, err := DigestOf(digest)
 	if err != nil {
 		return d, reject("state %v", err)
+	}
+	if size < 0 || size > 0 && len(state) > 0 {
+		return d, reject("state of %d bytes in the entry and a blob of %d, want one of them", len(state), size)
+	}
+	if size > 0 {
+		return d, nil
 	}
 	if got := Sum(state); got != d {
 		return d, reject("state of %d bytes has digest %s, the entry says %s", len(state), got.Short(), d.Short())

@@ -321,7 +321,7 @@ func TestHistoryTellsBatchesApart(t *testing.T) {
 
 // FuzzApply feeds arbitrary bytes to a running machine: never a panic, and an error changes nothing.
 func FuzzApply(f *testing.F) {
-	for _, e := range []*fsmpb.Entry{job(3, 2), generation(2, 1, "a"), step(1, 2), evaluation(1, 3), finish(), failure(2, "why")} {
+	for _, e := range []*fsmpb.Entry{job(3, 2), generation(2, 1, "a"), step(1, 2), evaluation(1, 3), finish(), failure(2, "why"), offer(1, 2), apart(step(1, 2))} {
 		b, err := proto.Marshal(e)
 		if err != nil {
 			f.Fatal(err)

@@ -137,6 +137,7 @@ func (m *Machine) cancel(e *fsmpb.JobCancelled) error {
 
 // end puts the job, which is over, among those that are.
 func (m *Machine) end() {
+	m.offer = nil
 	if m.request.ID == "" {
 		return
 	}

@@ -3,6 +3,7 @@ package fsm
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,13 +27,19 @@ func chain(history Digest, step Step, batch, state Digest) Digest {
 func (m *Machine) Snapshot() ([]byte, error) {
 	s := &fsmpb.Snapshot{
 		Version: snapshotVersion, Job: m.job, Generation: uint64(m.generation), Step: int64(m.step), State: m.state,
-		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished, Numerics: m.numerics,
+		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished, Numerics: m.numerics, StateSize: m.stateSize,
 	}
 	for _, p := range m.members {
 		s.Members = append(s.Members, &fsmpb.Member{Id: p.ID, Addr: p.Addr})
 	}
 	if m.best != nil {
 		s.HasBest, s.BestStep, s.BestScore, s.BestLoss, s.BestState = true, int64(m.best.Step), m.best.Score, m.best.Loss, m.best.State
+		if b := m.best.Blob; b.Size > 0 {
+			s.BestDigest, s.BestSize = b.Digest[:], b.Size
+		}
+	}
+	if o := m.offer; o != nil {
+		s.Offered = &fsmpb.StateOffered{Generation: uint64(o.Generation), Step: int64(o.Step), Digest: o.Digest[:], Size: o.Size}
 	}
 	for _, e := range m.evaluations {
 		s.Evaluations = append(s.Evaluations, e.Proto())
@@ -79,11 +86,11 @@ func (m *Machine) Restore(data []byte) error {
 	}
 	n := &Machine{job: s.Job, numerics: s.Numerics, generation: Generation(s.Generation), step: Step(s.Step), state: s.State, finished: s.Finished}
 	if n.job != nil {
-		d, err := checkState(s.State, s.StateDigest)
+		d, err := checkState(s.State, s.StateDigest, s.StateSize)
 		if err != nil {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
-		n.stateDigest = d
+		n.stateDigest, n.stateSize = d, s.StateSize
 		if n.history, err = DigestOf(s.HistoryDigest); err != nil {
 			return fmt.Errorf("snapshot at step %d: history %w", s.Step, err)
 		}
@@ -96,6 +103,21 @@ func (m *Machine) Restore(data []byte) error {
 	}
 	if s.HasBest {
 		n.best = &Best{Step: Step(s.BestStep), Score: s.BestScore, Loss: s.BestLoss, State: s.BestState}
+		if s.BestSize != 0 {
+			d, err := DigestOf(s.BestDigest)
+			if err == nil && s.BestSize < 0 {
+				err = errors.New("want at least 1")
+			}
+			if err != nil {
+				return fmt.Errorf("snapshot at step %d: best state, a blob of %d bytes: %w", s.Step, s.BestSize, err)
+			}
+			n.best.Blob = Blob{d, s.BestSize}
+		}
+	}
+	if s.Offered != nil {
+		if err := n.offerState(s.Offered); err != nil {
+			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
+		}
 	}
 	for _, e := range s.Evaluations {
 		n.evaluations = append(n.evaluations, evaluationOf(e))

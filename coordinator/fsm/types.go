@@ -34,6 +34,28 @@ func DigestOf(b []byte) (Digest, error) {
 	return d, nil
 }
 
+// ParseDigest reads what String writes.
+func ParseDigest(text string) (Digest, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || text != hex.EncodeToString(b) {
+		return Digest{}, fmt.Errorf("digest %q, want %d hexadecimal digits", text, 2*sha256.Size)
+	}
+	return DigestOf(b)
+}
+
+// Blob names a trainer state that is too large for an entry: replicas keep it as a file, and the log holds its name.
+type Blob struct {
+	Digest Digest
+	Size   int64 // in bytes; 0 is no blob
+}
+
+// Offer is a blob that the leader asks the replicas to take before it proposes the step that leads to it.
+type Offer struct {
+	Generation Generation
+	Step       Step
+	Blob
+}
+
 // Member is one worker of a generation; its index in the list is its rank.
 type Member struct {
 	ID   string
@@ -78,7 +100,8 @@ type Best struct {
 	Step  Step
 	Score float64
 	Loss  float64
-	State []byte
+	State []byte // nil where Blob names it
+	Blob  Blob
 }
 
 // BeatenBy says whether e is better; anything is better than nil.

@@ -36,6 +36,7 @@ type Entry struct {
 	//	*Entry_JobFailed
 	//	*Entry_JobQueued
 	//	*Entry_JobCancelled
+	//	*Entry_StateOffered
 	Body          isEntry_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -159,6 +160,15 @@ func (x *Entry) GetJobCancelled() *JobCancelled {
 	return nil
 }
 
+func (x *Entry) GetStateOffered() *StateOffered {
+	if x != nil {
+		if x, ok := x.Body.(*Entry_StateOffered); ok {
+			return x.StateOffered
+		}
+	}
+	return nil
+}
+
 type isEntry_Body interface {
 	isEntry_Body()
 }
@@ -199,6 +209,10 @@ type Entry_JobCancelled struct {
 	JobCancelled *JobCancelled `protobuf:"bytes,9,opt,name=job_cancelled,json=jobCancelled,proto3,oneof"`
 }
 
+type Entry_StateOffered struct {
+	StateOffered *StateOffered `protobuf:"bytes,10,opt,name=state_offered,json=stateOffered,proto3,oneof"`
+}
+
 func (*Entry_JobStarted) isEntry_Body() {}
 
 func (*Entry_GenerationStarted) isEntry_Body() {}
@@ -217,6 +231,8 @@ func (*Entry_JobQueued) isEntry_Body() {}
 
 func (*Entry_JobCancelled) isEntry_Body() {}
 
+func (*Entry_StateOffered) isEntry_Body() {}
+
 type JobStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -226,6 +242,7 @@ type JobStarted struct {
 	State         []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                // the initial trainer state
 	StateDigest   []byte                 `protobuf:"bytes,6,opt,name=state_digest,json=stateDigest,proto3" json:"state_digest,omitempty"` // SHA-256 of state
 	Patience      int64                  `protobuf:"varint,7,opt,name=patience,proto3" json:"patience,omitempty"`                         // the job ends after this many evaluations in a row without an improvement; 0: after the last step
+	StateSize     int64                  `protobuf:"varint,8,opt,name=state_size,json=stateSize,proto3" json:"state_size,omitempty"`      // where the state is a blob, which the entry only names: its bytes; state is empty then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +322,13 @@ func (x *JobStarted) GetStateDigest() []byte {
 func (x *JobStarted) GetPatience() int64 {
 	if x != nil {
 		return x.Patience
+	}
+	return 0
+}
+
+func (x *JobStarted) GetStateSize() int64 {
+	if x != nil {
+		return x.StateSize
 	}
 	return 0
 }
@@ -556,7 +580,8 @@ type StepCommitted struct {
 	GradNorm      float64                `protobuf:"fixed64,9,opt,name=grad_norm,json=gradNorm,proto3" json:"grad_norm,omitempty"`
 	Seconds       float64                `protobuf:"fixed64,10,opt,name=seconds,proto3" json:"seconds,omitempty"` // wall time since the step before, as the leader saw it
 	Workers       int32                  `protobuf:"varint,11,opt,name=workers,proto3" json:"workers,omitempty"`
-	Earlier       []*StepCommitted       `protobuf:"bytes,12,rep,name=earlier,proto3" json:"earlier,omitempty"` // the steps before this one that no entry has committed yet, in order
+	Earlier       []*StepCommitted       `protobuf:"bytes,12,rep,name=earlier,proto3" json:"earlier,omitempty"`                       // the steps before this one that no entry has committed yet, in order
+	StateSize     int64                  `protobuf:"varint,13,opt,name=state_size,json=stateSize,proto3" json:"state_size,omitempty"` // as in JobStarted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -675,6 +700,83 @@ func (x *StepCommitted) GetEarlier() []*StepCommitted {
 	return nil
 }
 
+func (x *StepCommitted) GetStateSize() int64 {
+	if x != nil {
+		return x.StateSize
+	}
+	return 0
+}
+
+// StateOffered asks the replicas to take the trainer state after a step as a blob. The leader commits the step when a majority has it. The offer
+// holds until the step is committed, the generation ends or the job does.
+type StateOffered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the state
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`    // in bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateOffered) Reset() {
+	*x = StateOffered{}
+	mi := &file_fsm_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateOffered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateOffered) ProtoMessage() {}
+
+func (x *StateOffered) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateOffered.ProtoReflect.Descriptor instead.
+func (*StateOffered) Descriptor() ([]byte, []int) {
+	return file_fsm_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StateOffered) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StateOffered) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *StateOffered) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *StateOffered) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type EvaluationCommitted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          int64                  `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -691,7 +793,7 @@ type EvaluationCommitted struct {
 
 func (x *EvaluationCommitted) Reset() {
 	*x = EvaluationCommitted{}
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +805,7 @@ func (x *EvaluationCommitted) String() string {
 func (*EvaluationCommitted) ProtoMessage() {}
 
 func (x *EvaluationCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[7]
+	mi := &file_fsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +818,7 @@ func (x *EvaluationCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluationCommitted.ProtoReflect.Descriptor instead.
 func (*EvaluationCommitted) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{7}
+	return file_fsm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EvaluationCommitted) GetStep() int64 {
@@ -784,7 +886,7 @@ type JobFinished struct {
 
 func (x *JobFinished) Reset() {
 	*x = JobFinished{}
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +898,7 @@ func (x *JobFinished) String() string {
 func (*JobFinished) ProtoMessage() {}
 
 func (x *JobFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[8]
+	mi := &file_fsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +911,7 @@ func (x *JobFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobFinished.ProtoReflect.Descriptor instead.
 func (*JobFinished) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{8}
+	return file_fsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JobFinished) GetStoppedEarly() bool {
@@ -830,7 +932,7 @@ type JobFailed struct {
 
 func (x *JobFailed) Reset() {
 	*x = JobFailed{}
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +944,7 @@ func (x *JobFailed) String() string {
 func (*JobFailed) ProtoMessage() {}
 
 func (x *JobFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[9]
+	mi := &file_fsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +957,7 @@ func (x *JobFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobFailed.ProtoReflect.Descriptor instead.
 func (*JobFailed) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{9}
+	return file_fsm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JobFailed) GetStep() int64 {
@@ -883,7 +985,7 @@ type CoordinatorJoined struct {
 
 func (x *CoordinatorJoined) Reset() {
 	*x = CoordinatorJoined{}
-	mi := &file_fsm_proto_msgTypes[10]
+	mi := &file_fsm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +997,7 @@ func (x *CoordinatorJoined) String() string {
 func (*CoordinatorJoined) ProtoMessage() {}
 
 func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[10]
+	mi := &file_fsm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1010,7 @@ func (x *CoordinatorJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorJoined.ProtoReflect.Descriptor instead.
 func (*CoordinatorJoined) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{10}
+	return file_fsm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CoordinatorJoined) GetId() string {
@@ -936,7 +1038,7 @@ type EpochStat struct {
 
 func (x *EpochStat) Reset() {
 	*x = EpochStat{}
-	mi := &file_fsm_proto_msgTypes[11]
+	mi := &file_fsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1050,7 @@ func (x *EpochStat) String() string {
 func (*EpochStat) ProtoMessage() {}
 
 func (x *EpochStat) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[11]
+	mi := &file_fsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1063,7 @@ func (x *EpochStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochStat.ProtoReflect.Descriptor instead.
 func (*EpochStat) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{11}
+	return file_fsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EpochStat) GetLossSum() float64 {
@@ -997,7 +1099,7 @@ type JobEnded struct {
 
 func (x *JobEnded) Reset() {
 	*x = JobEnded{}
-	mi := &file_fsm_proto_msgTypes[12]
+	mi := &file_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1111,7 @@ func (x *JobEnded) String() string {
 func (*JobEnded) ProtoMessage() {}
 
 func (x *JobEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[12]
+	mi := &file_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1124,7 @@ func (x *JobEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEnded.ProtoReflect.Descriptor instead.
 func (*JobEnded) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{12}
+	return file_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JobEnded) GetJob() *JobQueued {
@@ -1123,13 +1225,17 @@ type Snapshot struct {
 	Cancelled       bool                   `protobuf:"varint,24,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	Seconds         float64                `protobuf:"fixed64,25,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	FirstGeneration uint64                 `protobuf:"varint,26,opt,name=first_generation,json=firstGeneration,proto3" json:"first_generation,omitempty"` // the last one before the job
+	StateSize       int64                  `protobuf:"varint,27,opt,name=state_size,json=stateSize,proto3" json:"state_size,omitempty"`                   // of a state that is a blob
+	BestDigest      []byte                 `protobuf:"bytes,28,opt,name=best_digest,json=bestDigest,proto3" json:"best_digest,omitempty"`                 // of a best state that is a blob
+	BestSize        int64                  `protobuf:"varint,29,opt,name=best_size,json=bestSize,proto3" json:"best_size,omitempty"`
+	Offered         *StateOffered          `protobuf:"bytes,30,opt,name=offered,proto3" json:"offered,omitempty"` // absent unless an offer holds
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fsm_proto_msgTypes[13]
+	mi := &file_fsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1247,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_proto_msgTypes[13]
+	mi := &file_fsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1260,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fsm_proto_rawDescGZIP(), []int{13}
+	return file_fsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1339,12 +1445,40 @@ func (x *Snapshot) GetFirstGeneration() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetStateSize() int64 {
+	if x != nil {
+		return x.StateSize
+	}
+	return 0
+}
+
+func (x *Snapshot) GetBestDigest() []byte {
+	if x != nil {
+		return x.BestDigest
+	}
+	return nil
+}
+
+func (x *Snapshot) GetBestSize() int64 {
+	if x != nil {
+		return x.BestSize
+	}
+	return 0
+}
+
+func (x *Snapshot) GetOffered() *StateOffered {
+	if x != nil {
+		return x.Offered
+	}
+	return nil
+}
+
 var File_fsm_proto protoreflect.FileDescriptor
 
 const file_fsm_proto_rawDesc = "" +
 	"\n" +
 	"\tfsm.proto\x12\n" +
-	"dpt.fsm.v1\"\xf3\x04\n" +
+	"dpt.fsm.v1\"\xb4\x05\n" +
 	"\x05Entry\x129\n" +
 	"\vjob_started\x18\x01 \x01(\v2\x16.dpt.fsm.v1.JobStartedH\x00R\n" +
 	"jobStarted\x12N\n" +
@@ -1357,8 +1491,10 @@ const file_fsm_proto_rawDesc = "" +
 	"job_failed\x18\a \x01(\v2\x15.dpt.fsm.v1.JobFailedH\x00R\tjobFailed\x126\n" +
 	"\n" +
 	"job_queued\x18\b \x01(\v2\x15.dpt.fsm.v1.JobQueuedH\x00R\tjobQueued\x12?\n" +
-	"\rjob_cancelled\x18\t \x01(\v2\x18.dpt.fsm.v1.JobCancelledH\x00R\fjobCancelledB\x06\n" +
-	"\x04body\"\xd5\x01\n" +
+	"\rjob_cancelled\x18\t \x01(\v2\x18.dpt.fsm.v1.JobCancelledH\x00R\fjobCancelled\x12?\n" +
+	"\rstate_offered\x18\n" +
+	" \x01(\v2\x18.dpt.fsm.v1.StateOfferedH\x00R\fstateOfferedB\x06\n" +
+	"\x04body\"\xf4\x01\n" +
 	"\n" +
 	"JobStarted\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
@@ -1368,7 +1504,9 @@ const file_fsm_proto_rawDesc = "" +
 	"\x0fsteps_per_epoch\x18\x04 \x01(\x03R\rstepsPerEpoch\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\fR\x05state\x12!\n" +
 	"\fstate_digest\x18\x06 \x01(\fR\vstateDigest\x12\x1a\n" +
-	"\bpatience\x18\a \x01(\x03R\bpatience\"P\n" +
+	"\bpatience\x18\a \x01(\x03R\bpatience\x12\x1d\n" +
+	"\n" +
+	"state_size\x18\b \x01(\x03R\tstateSize\"P\n" +
 	"\tJobQueued\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1386,7 +1524,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\amembers\x18\x02 \x03(\v2\x12.dpt.fsm.v1.MemberR\amembers\x12\x1f\n" +
 	"\vresume_step\x18\x03 \x01(\x03R\n" +
 	"resumeStep\x12\x1a\n" +
-	"\bnumerics\x18\x04 \x01(\tR\bnumerics\"\xfd\x02\n" +
+	"\bnumerics\x18\x04 \x01(\tR\bnumerics\"\x9c\x03\n" +
 	"\rStepCommitted\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -1402,7 +1540,16 @@ const file_fsm_proto_rawDesc = "" +
 	"\aseconds\x18\n" +
 	" \x01(\x01R\aseconds\x12\x18\n" +
 	"\aworkers\x18\v \x01(\x05R\aworkers\x123\n" +
-	"\aearlier\x18\f \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\aearlier\"\xcf\x01\n" +
+	"\aearlier\x18\f \x03(\v2\x19.dpt.fsm.v1.StepCommittedR\aearlier\x12\x1d\n" +
+	"\n" +
+	"state_size\x18\r \x01(\x03R\tstateSize\"n\n" +
+	"\fStateOffered\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\"\xcf\x01\n" +
 	"\x13EvaluationCommitted\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05split\x18\x02 \x01(\tR\x05split\x12\x12\n" +
@@ -1436,7 +1583,7 @@ const file_fsm_proto_rawDesc = "" +
 	"\fstate_digest\x18\b \x01(\fR\vstateDigest\x12\x18\n" +
 	"\aseconds\x18\t \x01(\x01R\aseconds\x12A\n" +
 	"\vevaluations\x18\n" +
-	" \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\"\xdf\a\n" +
+	" \x03(\v2\x1f.dpt.fsm.v1.EvaluationCommittedR\vevaluations\"\xf0\b\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12(\n" +
 	"\x03job\x18\x02 \x01(\v2\x16.dpt.fsm.v1.JobStartedR\x03job\x12\x1e\n" +
@@ -1468,7 +1615,13 @@ const file_fsm_proto_rawDesc = "" +
 	"\x05ended\x18\x17 \x03(\v2\x14.dpt.fsm.v1.JobEndedR\x05ended\x12\x1c\n" +
 	"\tcancelled\x18\x18 \x01(\bR\tcancelled\x12\x18\n" +
 	"\aseconds\x18\x19 \x01(\x01R\aseconds\x12)\n" +
-	"\x10first_generation\x18\x1a \x01(\x04R\x0ffirstGenerationB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
+	"\x10first_generation\x18\x1a \x01(\x04R\x0ffirstGeneration\x12\x1d\n" +
+	"\n" +
+	"state_size\x18\x1b \x01(\x03R\tstateSize\x12\x1f\n" +
+	"\vbest_digest\x18\x1c \x01(\fR\n" +
+	"bestDigest\x12\x1b\n" +
+	"\tbest_size\x18\x1d \x01(\x03R\bbestSize\x122\n" +
+	"\aoffered\x18\x1e \x01(\v2\x18.dpt.fsm.v1.StateOfferedR\aofferedB-Z+github.com/dptune/dpt/coordinator/fsm/fsmpbb\x06proto3"
 
 var (
 	file_fsm_proto_rawDescOnce sync.Once
@@ -1482,7 +1635,7 @@ func file_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_proto_rawDescData
 }
 
-var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_fsm_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: dpt.fsm.v1.Entry
 	(*JobStarted)(nil),          // 1: dpt.fsm.v1.JobStarted
@@ -1491,43 +1644,46 @@ var file_fsm_proto_goTypes = []any{
 	(*Member)(nil),              // 4: dpt.fsm.v1.Member
 	(*GenerationStarted)(nil),   // 5: dpt.fsm.v1.GenerationStarted
 	(*StepCommitted)(nil),       // 6: dpt.fsm.v1.StepCommitted
-	(*EvaluationCommitted)(nil), // 7: dpt.fsm.v1.EvaluationCommitted
-	(*JobFinished)(nil),         // 8: dpt.fsm.v1.JobFinished
-	(*JobFailed)(nil),           // 9: dpt.fsm.v1.JobFailed
-	(*CoordinatorJoined)(nil),   // 10: dpt.fsm.v1.CoordinatorJoined
-	(*EpochStat)(nil),           // 11: dpt.fsm.v1.EpochStat
-	(*JobEnded)(nil),            // 12: dpt.fsm.v1.JobEnded
-	(*Snapshot)(nil),            // 13: dpt.fsm.v1.Snapshot
+	(*StateOffered)(nil),        // 7: dpt.fsm.v1.StateOffered
+	(*EvaluationCommitted)(nil), // 8: dpt.fsm.v1.EvaluationCommitted
+	(*JobFinished)(nil),         // 9: dpt.fsm.v1.JobFinished
+	(*JobFailed)(nil),           // 10: dpt.fsm.v1.JobFailed
+	(*CoordinatorJoined)(nil),   // 11: dpt.fsm.v1.CoordinatorJoined
+	(*EpochStat)(nil),           // 12: dpt.fsm.v1.EpochStat
+	(*JobEnded)(nil),            // 13: dpt.fsm.v1.JobEnded
+	(*Snapshot)(nil),            // 14: dpt.fsm.v1.Snapshot
 }
 var file_fsm_proto_depIdxs = []int32{
 	1,  // 0: dpt.fsm.v1.Entry.job_started:type_name -> dpt.fsm.v1.JobStarted
 	5,  // 1: dpt.fsm.v1.Entry.generation_started:type_name -> dpt.fsm.v1.GenerationStarted
 	6,  // 2: dpt.fsm.v1.Entry.step_committed:type_name -> dpt.fsm.v1.StepCommitted
-	7,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
-	8,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
-	10, // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
-	9,  // 6: dpt.fsm.v1.Entry.job_failed:type_name -> dpt.fsm.v1.JobFailed
+	8,  // 3: dpt.fsm.v1.Entry.evaluation_committed:type_name -> dpt.fsm.v1.EvaluationCommitted
+	9,  // 4: dpt.fsm.v1.Entry.job_finished:type_name -> dpt.fsm.v1.JobFinished
+	11, // 5: dpt.fsm.v1.Entry.coordinator_joined:type_name -> dpt.fsm.v1.CoordinatorJoined
+	10, // 6: dpt.fsm.v1.Entry.job_failed:type_name -> dpt.fsm.v1.JobFailed
 	2,  // 7: dpt.fsm.v1.Entry.job_queued:type_name -> dpt.fsm.v1.JobQueued
 	3,  // 8: dpt.fsm.v1.Entry.job_cancelled:type_name -> dpt.fsm.v1.JobCancelled
-	4,  // 9: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
-	6,  // 10: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
-	2,  // 11: dpt.fsm.v1.JobEnded.job:type_name -> dpt.fsm.v1.JobQueued
-	7,  // 12: dpt.fsm.v1.JobEnded.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
-	1,  // 13: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
-	4,  // 14: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
-	7,  // 15: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
-	11, // 16: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
-	6,  // 17: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
-	10, // 18: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
-	9,  // 19: dpt.fsm.v1.Snapshot.failed:type_name -> dpt.fsm.v1.JobFailed
-	2,  // 20: dpt.fsm.v1.Snapshot.request:type_name -> dpt.fsm.v1.JobQueued
-	2,  // 21: dpt.fsm.v1.Snapshot.queue:type_name -> dpt.fsm.v1.JobQueued
-	12, // 22: dpt.fsm.v1.Snapshot.ended:type_name -> dpt.fsm.v1.JobEnded
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	7,  // 9: dpt.fsm.v1.Entry.state_offered:type_name -> dpt.fsm.v1.StateOffered
+	4,  // 10: dpt.fsm.v1.GenerationStarted.members:type_name -> dpt.fsm.v1.Member
+	6,  // 11: dpt.fsm.v1.StepCommitted.earlier:type_name -> dpt.fsm.v1.StepCommitted
+	2,  // 12: dpt.fsm.v1.JobEnded.job:type_name -> dpt.fsm.v1.JobQueued
+	8,  // 13: dpt.fsm.v1.JobEnded.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	1,  // 14: dpt.fsm.v1.Snapshot.job:type_name -> dpt.fsm.v1.JobStarted
+	4,  // 15: dpt.fsm.v1.Snapshot.members:type_name -> dpt.fsm.v1.Member
+	8,  // 16: dpt.fsm.v1.Snapshot.evaluations:type_name -> dpt.fsm.v1.EvaluationCommitted
+	12, // 17: dpt.fsm.v1.Snapshot.epochs:type_name -> dpt.fsm.v1.EpochStat
+	6,  // 18: dpt.fsm.v1.Snapshot.recent:type_name -> dpt.fsm.v1.StepCommitted
+	11, // 19: dpt.fsm.v1.Snapshot.coordinators:type_name -> dpt.fsm.v1.CoordinatorJoined
+	10, // 20: dpt.fsm.v1.Snapshot.failed:type_name -> dpt.fsm.v1.JobFailed
+	2,  // 21: dpt.fsm.v1.Snapshot.request:type_name -> dpt.fsm.v1.JobQueued
+	2,  // 22: dpt.fsm.v1.Snapshot.queue:type_name -> dpt.fsm.v1.JobQueued
+	13, // 23: dpt.fsm.v1.Snapshot.ended:type_name -> dpt.fsm.v1.JobEnded
+	7,  // 24: dpt.fsm.v1.Snapshot.offered:type_name -> dpt.fsm.v1.StateOffered
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_fsm_proto_init() }
@@ -1545,6 +1701,7 @@ func file_fsm_proto_init() {
 		(*Entry_JobFailed)(nil),
 		(*Entry_JobQueued)(nil),
 		(*Entry_JobCancelled)(nil),
+		(*Entry_StateOffered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1552,7 +1709,7 @@ func file_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_proto_rawDesc), len(file_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

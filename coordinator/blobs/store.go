@@ -1,0 +1,147 @@
+// Package blobs keeps what is too large for a log entry or a message as files named by their digests. It knows nothing of what they hold.
+//
+// A blob is there whole or not at all: it is written aside, its length and digest are checked, and it is made durable before it gets its name.
+// What is read is checked again, to its end.
+package blobs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// ErrDamaged says that a file does not hold what its name says.
+var ErrDamaged = errors.New("damaged")
+
+// ErrMissing says that a blob is not here.
+var ErrMissing = errors.New("no such blob")
+
+const (
+	aside   = ".tmp"     // the name of what is being written ends so
+	damaged = ".damaged" // and of what was found damaged
+)
+
+// Store is a directory of blobs. Its methods may be called from any goroutine.
+type Store struct {
+	dir    string
+	logger *slog.Logger
+	create func(path string) (file, error) // os.OpenFile, but for tests
+
+	mu    sync.Mutex
+	sizes map[fsm.Digest]int64
+	made  bool // the directory is there
+	next  int  // number of the next file that is written aside
+}
+
+// file is a file being written.
+type file interface {
+	io.WriteCloser
+	Sync() error
+}
+
+// Open opens the store in dir, which need not exist: the first blob makes it. It reads every file that is there and sets aside, with a line in the
+// log, those that do not hold what their names say; what was being written when an earlier process died goes.
+func Open(dir string, logger *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, logger: logger, sizes: map[fsm.Digest]int64{}, create: func(path string) (file, error) {
+		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	}}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("blobs: %w", err)
+	}
+	s.made = true
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasSuffix(name, aside) || strings.HasSuffix(name, damaged) {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return nil, fmt.Errorf("blobs: %w", err)
+			}
+			continue
+		}
+		d, err := fsm.ParseDigest(name)
+		if err != nil {
+			logger.Warn("file among the blobs is none", "file", filepath.Join(dir, name))
+			continue
+		}
+		size, err := s.check(d)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			logger.Error("blob left aside", "reason", err)
+			if err := os.Rename(s.path(d), s.path(d)+damaged); err != nil {
+				return nil, fmt.Errorf("blobs: %w", err)
+			}
+		case err != nil:
+			return nil, err
+		default:
+			s.sizes[d] = size
+		}
+	}
+	return s, nil
+}
+
+func (s *Store) path(d fsm.Digest) string { return filepath.Join(s.dir, d.String()) }
+
+// check reads a blob's file to its end.
+func (s *Store) check(d fsm.Digest) (size int64, err error) {
+	r, err := s.open(d, -1)
+	if err != nil {
+		return 0, err
+	}
+	size, err = io.Copy(io.Discard, r)
+	return size, errors.Join(err, r.Close())
+}
+
+// Has says whether the blob is here, whole and durable.
+func (s *Store) Has(d fsm.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.sizes[d]
+	return ok
+}
+
+// Any says whether there are blobs here.
+func (s *Store) Any() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sizes) > 0
+}
+
+// Discard sets a blob aside that was found damaged, so that it can be had anew.
+func (s *Store) Discard(d fsm.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sizes, d)
+	if err := os.Rename(s.path(d), s.path(d)+damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blobs: %w", err)
+	}
+	return nil
+}
+
+// Keep removes all blobs but those for which wanted is true.
+func (s *Store) Keep(wanted func(fsm.Digest) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var failed error
+	for d := range s.sizes {
+		if wanted(d) {
+			continue
+		}
+		// Whoever reads it now reads on: the file goes with its last reader.
+		if err := os.Remove(s.path(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = errors.Join(failed, fmt.Errorf("remove an old blob: %w", err))
+			continue
+		}
+		delete(s.sizes, d)
+	}
+	return failed
+}

@@ -1,0 +1,240 @@
+package blobs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func blobOf(data []byte) fsm.Blob { return fsm.Blob{Digest: fsm.Sum(data), Size: int64(len(data))} }
+
+// put writes data as the blob b, in pieces, and returns the first error.
+func put(s *Store, b fsm.Blob, data []byte) error {
+	w, err := s.Create(b)
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 {
+		n := min(len(data), 3)
+		if _, err := w.Write(data[:n]); err != nil {
+			return errors.Join(err, w.Abort())
+		}
+		data = data[n:]
+	}
+	return w.Commit()
+}
+
+func get(s *Store, d fsm.Digest) ([]byte, error) {
+	r, err := s.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(r)
+	return data, errors.Join(err, r.Close())
+}
+
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestBlobsStay(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "blobs")
+	s := open(t, dir)
+	if s.Any() || len(files(t, dir)) > 0 {
+		t.Error("a store without blobs has files")
+	}
+	for _, data := range [][]byte{[]byte("one"), bytes.Repeat([]byte("two"), 100), {7}} {
+		b := blobOf(data)
+		if s.Has(b.Digest) {
+			t.Errorf("%q is there before it was written", data)
+		}
+		for range 2 { // a second time does no harm
+			if err := put(s, b, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range []*Store{s, open(t, dir)} {
+			if got, err := get(s, b.Digest); !s.Has(b.Digest) || err != nil || !bytes.Equal(got, data) {
+				t.Errorf("got %q (%v), want %q", got, err, data)
+			}
+		}
+	}
+	if _, err := get(s, fsm.Sum([]byte("other"))); !errors.Is(err, ErrMissing) {
+		t.Errorf("a blob that is not there: %v", err)
+	}
+	// Who reads while a blob is removed reads on.
+	one := fsm.Sum([]byte("one"))
+	r, err := s.Open(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := fsm.Sum([]byte{7})
+	if err := s.Keep(func(d fsm.Digest) bool { return d == keep }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || string(got) != "one" {
+		t.Errorf("read %q (%v) of a blob that was removed meanwhile, want all of it", got, err)
+	}
+	r.Close()
+	if names := files(t, dir); len(names) != 1 || names[0] != keep.String() || s.Has(one) {
+		t.Errorf("files %v are left, want %s", names, keep)
+	}
+}
+
+// What is not the blob that was announced leaves nothing, and those that are there alone.
+func TestWrongBytesLeaveNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	old := []byte("the old one")
+	if err := put(s, blobOf(old), old); err != nil {
+		t.Fatal(err)
+	}
+	data := []byte("what was announced")
+	b := blobOf(data)
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"torn":  {data[:10], "ends after 10 bytes, want 18"},
+		"empty": {nil, "ends after 0 bytes, want 18"},
+		"more":  {append(bytes.Clone(data), '!'), "19 bytes and more, want 18"},
+		"other": {bytes.ToUpper(data), "has digest " + fsm.Sum(bytes.ToUpper(data)).Short() + ", want " + b.Digest.Short()},
+	} {
+		err := put(s, b, c.data)
+		if content, ok := errors.AsType[*ContentError](err); !ok || !strings.Contains(content.Text, c.want) {
+			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
+		}
+		if s.Has(b.Digest) || len(files(t, dir)) != 1 {
+			t.Errorf("%s leaves %v, want the old blob alone", name, files(t, dir))
+		}
+	}
+	if got, err := get(s, fsm.Sum(old)); err != nil || !bytes.Equal(got, old) {
+		t.Errorf("the old blob is %q (%v)", got, err)
+	}
+}
+
+// full is a file on a disk that has room for so many bytes more.
+type full struct {
+	*os.File
+	room     *int
+	syncFail error
+}
+
+func (f full) Write(p []byte) (int, error) {
+	n := min(len(p), *f.room)
+	*f.room -= n
+	if n, err := f.File.Write(p[:n]); err != nil || n < len(p) {
+		return n, errors.Join(err, &os.PathError{Op: "write", Path: f.Name(), Err: syscall.ENOSPC})
+	}
+	return n, nil
+}
+
+func (f full) Sync() error { return errors.Join(f.syncFail, f.File.Sync()) }
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	old, data := []byte("the old one"), []byte("the new one")
+	if err := put(s, blobOf(old), old); err != nil {
+		t.Fatal(err)
+	}
+	room := 5
+	var syncFail error
+	plain := s.create
+	s.create = func(path string) (file, error) {
+		f, err := plain(path)
+		if err != nil {
+			return nil, err
+		}
+		return full{f.(*os.File), &room, syncFail}, nil
+	}
+	err := put(s, blobOf(data), data)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "after 5 bytes of 11") || !strings.Contains(err.Error(), dir) {
+		t.Errorf("error %v, want one that names the file, how far it came and why", err)
+	}
+	if s.Has(fsm.Sum(data)) || !s.Has(fsm.Sum(old)) || len(files(t, dir)) != 1 {
+		t.Errorf("files %v are left, want the old blob's", files(t, dir))
+	}
+	room, syncFail = 1<<20, syscall.EIO
+	if err := put(s, blobOf(data), data); !errors.Is(err, syscall.EIO) || s.Has(fsm.Sum(data)) || len(files(t, dir)) != 1 {
+		t.Errorf("a blob that could not be made durable: %v, files %v", err, files(t, dir))
+	}
+	syncFail = nil
+	if err := put(s, blobOf(data), data); err != nil || !s.Has(fsm.Sum(data)) {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A store that is opened again sets aside what is damaged, and a reader notices damage that comes later.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	good, bad := []byte("good"), []byte("to be damaged")
+	for _, data := range [][]byte{good, bad} {
+		if err := put(s, blobOf(data), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := fsm.Sum(bad)
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"flipped": {bytes.Replace(bad, []byte("m"), []byte("n"), 1), "has digest"},
+		"torn":    {bad[:5], "has 5 bytes, want 13"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, d.String()), c.data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := get(s, d); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: read with %v, want an error that names the file and %q", name, err, c.want)
+		}
+	}
+	for _, name := range []string{d.String() + ".3.tmp", "stray"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log bytes.Buffer
+	again, err := Open(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Has(d) || !again.Has(fsm.Sum(good)) || !strings.Contains(log.String(), fsm.Sum(bad[:5]).Short()) || !strings.Contains(log.String(), "stray") {
+		t.Errorf("opened again the store has the damaged blob: %v; the good one: %v; it says:\n%s", again.Has(d), again.Has(fsm.Sum(good)), &log)
+	}
+	if _, err := os.Stat(filepath.Join(dir, d.String()+".3.tmp")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("what was being written when a process died is still there")
+	}
+	if err := put(again, blobOf(bad), bad); err != nil || !again.Has(d) {
+		t.Errorf("the damaged blob cannot be had anew: %v", err)
+	}
+	if err := again.Discard(d); err != nil || again.Has(d) {
+		t.Errorf("discarded: %v", err)
+	}
+}

@@ -1,0 +1,138 @@
+package worker_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/fsm"
+)
+
+// Large trainer states, which the log only names: the tests have every state be large.
+
+// apart has every trainer state be a blob.
+func apart(cfg *coordinator.Config) { cfg.Storage.Inline = 1 }
+
+// blobsOf are the names of the trainer states in a data directory, and what else lies there.
+func blobsOf(t *testing.T, out string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(out, "state", "blobs"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Workers that come and go and a coordinator that is started again leave the bits of the undisturbed run, whose states go through the log.
+func TestLargeStatesLeaveNoTrace(t *testing.T) {
+	s := settings()
+	s.Epochs, s.EvalEvery = 5, 4
+	prompt, job := undisturbed(t, s)
+	out := t.TempDir()
+	c := startCoordinatorWith(t, s, 2, out, "", apart)
+	stop, lost := c.startWorker("lost", nil)
+	c.startWorker("stays", nil)
+	c.awaitStep(3)
+	stop()
+	<-lost
+	c.awaitStep(6)
+	c.startWorker("late", nil)
+	c.awaitStep(8)
+	c.stop()
+	o := <-c.result
+	var stopped *coordinator.StoppedError
+	if !errors.As(o.err, &stopped) || stopped.Step < 8 {
+		t.Fatalf("stopped coordinator returns %v, want a StoppedError at step 8 or later", o.err)
+	}
+	if err := os.WriteFile(filepath.Join(out, "state", "blobs", strings.Repeat("0", 64)+".7.tmp"), []byte("torn"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	next := startCoordinatorWith(t, s, 2, out, c.addr, apart)
+	next.finish()
+	next.mustEqual(prompt, job)
+	if job.PromptStep == job.Step {
+		t.Error("the best state is the last: nothing is seen of whether it is kept")
+	}
+	got := readJob(t, out)
+	if names := blobsOf(t, out); len(names) != 2 || names[0] != got.StateDigest && names[1] != got.StateDigest {
+		t.Errorf("files %v are left, want the last state, %s, and the best one", names, got.StateDigest)
+	}
+
+	t.Run("a lost one is missed by name", func(t *testing.T) {
+		half := t.TempDir()
+		c := startCoordinatorWith(t, s, 1, half, "", apart)
+		c.startWorker("a", nil)
+		c.awaitStep(5)
+		c.stop()
+		<-c.result
+		for _, name := range blobsOf(t, half) {
+			path := filepath.Join(half, "state", "blobs", name)
+			data := read(t, path)
+			data[len(data)/2] ^= 1
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again := startCoordinatorWith(t, s, 1, half, c.addr, apart)
+		o := <-again.result
+		if o.err == nil || !strings.Contains(o.err.Error(), "is missing or damaged in "+filepath.Join(half, "state", "blobs")) {
+			t.Errorf("error %v, want one that says where a trainer state is missing", o.err)
+		}
+	})
+	t.Run("a disk that takes none", func(t *testing.T) {
+		full := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(full, "state"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c := startCoordinatorWith(t, s, 1, full, "", apart)
+		c.startWorker("a", nil)
+		c.awaitStep(2)
+		c.stop()
+		<-c.result
+		dir := filepath.Join(full, "state", "blobs")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		again := startCoordinatorWith(t, s, 1, full, c.addr, apart)
+		if o := <-again.result; o.err == nil || !strings.Contains(o.err.Error(), dir) {
+			t.Errorf("error %v, want one that names %s", o.err, dir)
+		}
+	})
+}
+
+// Leaders are lost in the middle, one replica loses its trainer states, and all end with the bits of the undisturbed run.
+func TestLargeStatesSurviveLeaders(t *testing.T) {
+	s := long()
+	prompt, job := longUndisturbed(t)
+	c := newCouncil(t, s, "a", "b", "c")
+	c.change = apart
+	c.startWorkers(3)
+	c.start("a", "b", "c")
+	rng := rand.New(rand.NewPCG(3, 4))
+	at := fsm.Step(0)
+	last := ""
+	for range 3 {
+		at += 2 + fsm.Step(rng.IntN(12))
+		id := c.leads(last)
+		c.awaitStep(id, at)
+		c.kill(id)
+		last = id
+		next := c.leads(id)
+		c.awaitStep(next, at+2)
+		if err := os.RemoveAll(filepath.Join(c.seats[id].out, "state", "blobs")); err != nil {
+			t.Fatal(err)
+		}
+		c.start(id) // and it comes back without its trainer states
+	}
+	c.finish(prompt, job, "a", "b", "c")
+}
