@@ -14,6 +14,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/dataset"
 )
 
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.
@@ -75,7 +76,8 @@ type Result struct {
 	Steps       fsm.Step
 	Epochs      []fsm.EpochStat
 	Evaluations []fsm.Evaluation
-	PromptStep  fsm.Step // of prompt.safetensors
+	Majority    dataset.Metrics // of the best constant guess on the evaluation split; nil for several tasks and for ReCoRD
+	PromptStep  fsm.Step        // of prompt.safetensors
 	Out         string
 	StateDigest fsm.Digest
 	AlreadyDone bool // the data directory held the finished job
@@ -171,6 +173,11 @@ func (p *process) result(ctx context.Context, err error) (*Result, error) {
 		return &Result{Out: p.cfg.Out}, err
 	}
 	res := &Result{Out: p.cfg.Out, AlreadyDone: p.recorder.already}
+	if len(p.job.EvalSplits) == 1 {
+		majority, merr := p.job.EvalSplits[0].Majority()
+		err = errors.Join(err, merr)
+		res.Majority = majority
+	}
 	var total fsm.Step
 	p.node.view(func(m *fsm.Machine) {
 		res.Steps, res.Epochs, res.Evaluations, res.StateDigest, res.PromptStep = m.Step(), m.Epochs(), m.Evaluations(), m.StateDigest(), m.Step()

@@ -23,6 +23,7 @@ type summary struct {
 	EvalSplit       string          `json:"eval_split,omitempty"`
 	EvalBefore      json.RawMessage `json:"eval_before,omitempty"`
 	EvalAfter       json.RawMessage `json:"eval_after,omitempty"`
+	EvalMajority    dataset.Metrics `json:"eval_majority,omitempty"`
 	PromptStep      int64           `json:"prompt_step"`
 	Prompt          string          `json:"prompt,omitempty"`
 	Adapter         string          `json:"adapter,omitempty"`
@@ -47,7 +48,7 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 				after = &res.Evaluations[i]
 			}
 		}
-		sum.EvalSplit, sum.EvalBefore, sum.EvalAfter = before.Split, before.Metrics, after.Metrics
+		sum.EvalSplit, sum.EvalBefore, sum.EvalAfter, sum.EvalMajority = before.Split, before.Metrics, after.Metrics, res.Majority
 	}
 	if asJSON {
 		return json.NewEncoder(w).Encode(sum)
@@ -70,7 +71,11 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 		}
 		for _, m := range from {
 			now, _ := to.Get(m.Name)
-			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f\n", m.Name, m.Value, now)
+			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f", m.Name, m.Value, now)
+			if v, ok := res.Majority.Get(m.Name); ok {
+				fmt.Fprintf(&b, "  (%.2f for always the same answer)", v)
+			}
+			b.WriteByte('\n')
 		}
 	}
 	if sum.Model != "" {
