@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/dataset"
 )
@@ -140,7 +139,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		}
 		stateSize = min(job.Spec.stateSize(), cfg.Storage.inline())
 	}
-	store, err := blobs.Open(cfg.blobDir(), cfg.Logger)
+	store, err := cfg.Storage.openBlobs(cfg.blobDir(), cfg.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}

@@ -2,9 +2,12 @@ package coordinator
 
 import (
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/dptune/dpt/coordinator/blobs"
 )
 
 // Storage is what a replica keeps: the raft log with its votes, and the snapshots. The zero value means bolt and
@@ -12,8 +15,17 @@ import (
 type Storage struct {
 	Log       LogStore
 	Snapshots raft.SnapshotStore
+	Blobs     blobs.Disk // large trainer states
 	Compact   Compaction
 	Inline    int // bytes of the largest trainer state that entries and messages carry; 0 is the product's number
+}
+
+// openBlobs opens the large trainer states: those on Blobs, or in dir.
+func (s Storage) openBlobs(dir string, logger *slog.Logger) (*blobs.Store, error) {
+	if s.Blobs == nil {
+		return blobs.Open(dir, logger)
+	}
+	return blobs.OpenOn(s.Blobs, dir, logger)
 }
 
 // inline is Inline, or what stands for 0.

@@ -7,14 +7,15 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"os"
+	"path/filepath"
 
 	"github.com/dptune/dpt/coordinator/fsm"
 )
 
 // Reader reads one blob. At its end it says ErrDamaged instead of io.EOF where the bytes were not those that the digest is of.
 type Reader struct {
-	file   *os.File
+	file   io.ReadCloser
+	path   string // for messages
 	digest fsm.Digest
 	hash   hash.Hash
 	size   int64 // so far
@@ -33,13 +34,14 @@ func (s *Store) Open(d fsm.Digest) (*Reader, error) {
 }
 
 func (s *Store) open(d fsm.Digest, size int64) (*Reader, error) {
-	f, err := os.Open(s.path(d))
+	path := filepath.Join(s.dir, d.String())
+	f, err := s.disk.Open(d.String())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %s: %w", s.path(d), ErrMissing)
+		return nil, fmt.Errorf("blob %s: %w", path, ErrMissing)
 	} else if err != nil {
 		return nil, fmt.Errorf("blob: %w", err)
 	}
-	return &Reader{file: f, digest: d, hash: sha256.New(), want: size}, nil
+	return &Reader{file: f, path: path, digest: d, hash: sha256.New(), want: size}, nil
 }
 
 // Read implements io.Reader.
@@ -51,9 +53,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 		got := fsm.Digest(r.hash.Sum(nil))
 		switch {
 		case r.want >= 0 && r.size != r.want:
-			return n, fmt.Errorf("%w: blob %s has %d bytes, want %d", ErrDamaged, r.file.Name(), r.size, r.want)
+			return n, fmt.Errorf("%w: blob %s has %d bytes, want %d", ErrDamaged, r.path, r.size, r.want)
 		case got != r.digest:
-			return n, fmt.Errorf("%w: blob %s of %d bytes has digest %s, want %s", ErrDamaged, r.file.Name(), r.size, got.Short(), r.digest.Short())
+			return n, fmt.Errorf("%w: blob %s of %d bytes has digest %s, want %s", ErrDamaged, r.path, r.size, got.Short(), r.digest.Short())
 		}
 		return n, io.EOF
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,39 +30,30 @@ const (
 
 // Store is a directory of blobs. Its methods may be called from any goroutine.
 type Store struct {
-	dir    string
-	logger *slog.Logger
-	create func(path string) (file, error) // os.OpenFile, but for tests
+	disk Disk
+	dir  string // for messages
 
 	mu    sync.Mutex
 	sizes map[fsm.Digest]int64
-	made  bool // the directory is there
-	next  int  // number of the next file that is written aside
+	next  int // number of the next file that is written aside
 }
 
-// file is a file being written.
-type file interface {
-	io.WriteCloser
-	Sync() error
-}
-
-// Open opens the store in dir, which need not exist: the first blob makes it. It reads every file that is there and sets aside, with a line in the
-// log, those that do not hold what their names say; what was being written when an earlier process died goes.
+// Open opens the store in dir, which need not exist: the first blob makes it.
 func Open(dir string, logger *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, logger: logger, sizes: map[fsm.Digest]int64{}, create: func(path string) (file, error) {
-		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	}}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	} else if err != nil {
+	return OpenOn(&directory{path: dir}, dir, logger)
+}
+
+// OpenOn opens the store on a disk, which messages call dir. It reads every file that is there and sets aside, with a line in the log, those that
+// do not hold what their names say; what was being written when an earlier process died goes.
+func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
+	s := &Store{disk: disk, dir: dir, sizes: map[fsm.Digest]int64{}}
+	names, err := disk.List()
+	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
-	s.made = true
-	for _, e := range entries {
-		name := e.Name()
+	for _, name := range names {
 		if strings.HasSuffix(name, aside) || strings.HasSuffix(name, damaged) {
-			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			if err := disk.Remove(name); err != nil {
 				return nil, fmt.Errorf("blobs: %w", err)
 			}
 			continue
@@ -77,7 +67,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 		switch {
 		case errors.Is(err, ErrDamaged):
 			logger.Error("blob left aside", "reason", err)
-			if err := os.Rename(s.path(d), s.path(d)+damaged); err != nil {
+			if err := disk.Rename(name, name+damaged); err != nil {
 				return nil, fmt.Errorf("blobs: %w", err)
 			}
 		case err != nil:
@@ -88,8 +78,6 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	}
 	return s, nil
 }
-
-func (s *Store) path(d fsm.Digest) string { return filepath.Join(s.dir, d.String()) }
 
 // check reads a blob's file to its end.
 func (s *Store) check(d fsm.Digest) (size int64, err error) {
@@ -121,7 +109,7 @@ func (s *Store) Discard(d fsm.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sizes, d)
-	if err := os.Rename(s.path(d), s.path(d)+damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.Rename(d.String(), d.String()+damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("blobs: %w", err)
 	}
 	return nil
@@ -136,8 +124,7 @@ func (s *Store) Keep(wanted func(fsm.Digest) bool) error {
 		if wanted(d) {
 			continue
 		}
-		// Whoever reads it now reads on: the file goes with its last reader.
-		if err := os.Remove(s.path(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.disk.Remove(d.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = errors.Join(failed, fmt.Errorf("remove an old blob: %w", err))
 			continue
 		}

@@ -138,53 +138,59 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 	}
 }
 
-// full is a file on a disk that has room for so many bytes more.
+// full is a disk that has room for so many bytes more, and may fail to sync.
 type full struct {
-	*os.File
-	room     *int
+	directory
+	room     int
 	syncFail error
 }
 
-func (f full) Write(p []byte) (int, error) {
-	n := min(len(p), *f.room)
-	*f.room -= n
+func (d *full) Create(name string) (File, error) {
+	f, err := d.directory.Create(name)
+	return fullFile{f, d, d.in(name)}, err
+}
+
+type fullFile struct {
+	File
+	disk *full
+	path string
+}
+
+func (f fullFile) Write(p []byte) (int, error) {
+	n := min(len(p), f.disk.room)
+	f.disk.room -= n
 	if n, err := f.File.Write(p[:n]); err != nil || n < len(p) {
-		return n, errors.Join(err, &os.PathError{Op: "write", Path: f.Name(), Err: syscall.ENOSPC})
+		return n, errors.Join(err, &os.PathError{Op: "write", Path: f.path, Err: syscall.ENOSPC})
 	}
 	return n, nil
 }
 
-func (f full) Sync() error { return errors.Join(f.syncFail, f.File.Sync()) }
+func (f fullFile) Sync() error { return errors.Join(f.disk.syncFail, f.File.Sync()) }
 
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, dir)
+	disk := &full{directory: directory{path: dir}, room: 1 << 20}
+	s, err := OpenOn(disk, dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	old, data := []byte("the old one"), []byte("the new one")
 	if err := put(s, blobOf(old), old); err != nil {
 		t.Fatal(err)
 	}
-	room := 5
-	var syncFail error
-	plain := s.create
-	s.create = func(path string) (file, error) {
-		f, err := plain(path)
-		if err != nil {
-			return nil, err
-		}
-		return full{f.(*os.File), &room, syncFail}, nil
-	}
-	err := put(s, blobOf(data), data)
+	disk.room = 5
+	err = put(s, blobOf(data), data)
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "after 5 bytes of 11") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("error %v, want one that names the file, how far it came and why", err)
 	}
 	if s.Has(fsm.Sum(data)) || !s.Has(fsm.Sum(old)) || len(files(t, dir)) != 1 {
 		t.Errorf("files %v are left, want the old blob's", files(t, dir))
 	}
-	room, syncFail = 1<<20, syscall.EIO
+	disk.room, disk.syncFail = 1<<20, syscall.EIO
 	if err := put(s, blobOf(data), data); !errors.Is(err, syscall.EIO) || s.Has(fsm.Sum(data)) || len(files(t, dir)) != 1 {
 		t.Errorf("a blob that could not be made durable: %v, files %v", err, files(t, dir))
 	}
-	syncFail = nil
+	disk.syncFail = nil
 	if err := put(s, blobOf(data), data); err != nil || !s.Has(fsm.Sum(data)) {
 		t.Errorf("with room again: %v", err)
 	}

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"os"
-	"path/filepath"
-	"runtime"
-	"syscall"
 
 	"github.com/dptune/dpt/coordinator/fsm"
 )
@@ -17,8 +13,8 @@ import (
 type Writer struct {
 	store *Store
 	blob  fsm.Blob
-	path  string // aside
-	file  file   // nil once it is over
+	name  string // aside
+	file  File   // nil once it is over
 	hash  hash.Hash
 	size  int64
 }
@@ -31,34 +27,14 @@ func (e *ContentError) Error() string { return e.Text }
 // Create begins to write a blob.
 func (s *Store) Create(b fsm.Blob) (*Writer, error) {
 	s.mu.Lock()
-	made, n := s.made, s.next
+	name := fmt.Sprintf("%s.%d%s", b.Digest, s.next, aside)
 	s.next++
 	s.mu.Unlock()
-	if !made {
-		if err := s.makeDir(); err != nil {
-			return nil, fmt.Errorf("write blob %s: %w", b.Digest.Short(), err)
-		}
-	}
-	path := fmt.Sprintf("%s.%d%s", s.path(b.Digest), n, aside)
-	f, err := s.create(path)
+	f, err := s.disk.Create(name)
 	if err != nil {
 		return nil, fmt.Errorf("write blob %s: %w", b.Digest.Short(), err)
 	}
-	return &Writer{store: s, blob: b, path: path, file: f, hash: sha256.New()}, nil
-}
-
-// makeDir makes the directory, durably.
-func (s *Store) makeDir() error {
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(s.dir)); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.made = true
-	return nil
+	return &Writer{store: s, blob: b, name: name, file: f, hash: sha256.New()}, nil
 }
 
 // Write implements io.Writer. More bytes than the blob has are a *ContentError.
@@ -101,12 +77,12 @@ func (w *Writer) commit() error {
 	f := w.file
 	w.file = nil
 	if err := f.Close(); err != nil {
-		return errors.Join(err, os.Remove(w.path))
+		return errors.Join(err, w.store.disk.Remove(w.name))
 	}
-	if err := os.Rename(w.path, w.store.path(w.blob.Digest)); err != nil {
-		return errors.Join(err, os.Remove(w.path))
+	if err := w.store.disk.Rename(w.name, w.blob.Digest.String()); err != nil {
+		return errors.Join(err, w.store.disk.Remove(w.name))
 	}
-	return syncDir(w.store.dir)
+	return nil
 }
 
 // Abort leaves nothing of what was written. After Commit it does nothing.
@@ -116,20 +92,5 @@ func (w *Writer) Abort() error {
 	}
 	err := w.file.Close()
 	w.file = nil
-	return errors.Join(err, os.Remove(w.path))
-}
-
-// syncDir makes a rename in dir durable, as far as the system can.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) {
-		return errors.Join(err, d.Close())
-	}
-	return d.Close()
+	return errors.Join(err, w.store.disk.Remove(w.name))
 }

@@ -22,6 +22,7 @@ type disk struct {
 	logs      map[uint64]*raft.Log
 	stable    map[string][]byte
 	snapshots []snapshot // oldest first
+	files     map[string][]byte
 }
 
 type snapshot struct {
@@ -32,7 +33,9 @@ type snapshot struct {
 // keptSnapshots is as many as the product keeps.
 const keptSnapshots = 2
 
-func newDisk() *disk { return &disk{logs: map[uint64]*raft.Log{}, stable: map[string][]byte{}} }
+func newDisk() *disk {
+	return &disk{logs: map[uint64]*raft.Log{}, stable: map[string][]byte{}, files: map[string][]byte{}}
+}
 
 // What a disk answers that fails, and one that is full.
 var (
@@ -58,7 +61,7 @@ type mount struct {
 func (d *disk) mount(r *rand.Rand) *mount {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &mount{disk: d, rand: r, view: &disk{logs: maps.Clone(d.logs), stable: maps.Clone(d.stable), snapshots: slices.Clone(d.snapshots)}}
+	return &mount{disk: d, rand: r, view: &disk{logs: maps.Clone(d.logs), stable: maps.Clone(d.stable), snapshots: slices.Clone(d.snapshots), files: maps.Clone(d.files)}}
 }
 
 // freeze is the crash: what is synced stays, an append under way may be there, in part or as a whole, or not.

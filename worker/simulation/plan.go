@@ -19,6 +19,7 @@ type Plan struct {
 	CommitWindow int
 	Evaluate     bool // whether the job has evaluations
 	Compact      coordinator.Compaction
+	Large        bool // every trainer state counts as too large for the log
 	Faults       []Fault
 }
 
@@ -101,6 +102,7 @@ func PlanOf(seed uint64) Plan {
 	if r.IntN(2) == 0 {
 		p.Compact = coordinator.Compaction{Threshold: 1 + r.Uint64N(6), Trailing: r.Uint64N(4), Interval: between(r, 20*time.Millisecond, 400*time.Millisecond)}
 	}
+	p.Large = draw(seed, "large").IntN(3) == 0
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
 }

@@ -154,7 +154,10 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 		Settings: w.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
 		CommitEvery: w.plan.CommitEvery, CommitWindow: w.plan.CommitWindow, HeartbeatTimeout: 2 * time.Second, StepTimeout: 15 * time.Second,
 		LogExamples: true, Version: "sim", Logger: p.logger(), Progress: &watch{p: p}, Mark: p.mark, Dial: p.dial,
-		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Compact: w.plan.Compact},
+		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Blobs: files{p.mount}, Compact: w.plan.Compact},
+	}
+	if w.plan.Large {
+		cfg.Storage.Inline = 1
 	}
 	if w.plan.Replicas > 1 {
 		cfg.Replication = &coordinator.Replication{ID: p.name, Listener: p.host.listen(raftPort), Dial: p.dial}

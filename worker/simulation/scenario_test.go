@@ -34,7 +34,7 @@ func TestScenarios(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(5) {
-				plan.Seed, plan.CommitEvery, plan.CommitWindow = seed, 1, 1
+				plan.Seed, plan.CommitEvery, plan.CommitWindow, plan.Large = seed, 1, 1, seed%2 == 1
 				rep := play(t, plan, Options{Reference: refs[false]})
 				for _, v := range rep.Violations {
 					t.Errorf("seed %d: %s", seed, v)
