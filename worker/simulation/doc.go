@@ -5,7 +5,8 @@
 // ship. What is simulated lies below and beside them:
 //
 //	network    connections between named hosts, in memory; links have latency, slow down, stall, are cut one way or both
-//	disk       raft's log, votes and snapshots; a crash loses what was not synced and may tear the last write. A replica whose disk has a flipped
+//	disk       raft's log, votes and snapshots, and the trainer states that are too large for the log, as all are under a third of the
+//	           seeds; a crash loses what was not synced and may tear the last write. A replica whose disk has a flipped
 //	           bit does without it, or refuses to go on and gets the bit back
 //	clock      testing/synctest: time moves when every goroutine waits, so minutes cost milliseconds
 //	backbone   a cheap pure function in place of T5, which takes simulated time

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// rot flips one bit of what the disk holds: of an entry of the log, its place and kind included, of a vote or term, or of a snapshot. It says
+// rot flips one bit of what the disk holds: of an entry of the log, its place and kind included, of a vote or term, of a snapshot, or of a large trainer state. It says
 // what it has done, and undo makes it good again where nothing has been written over it. On an empty disk there is nothing to rot.
 func (d *disk) rot(r *rand.Rand) (what string, undo func()) {
 	d.mu.Lock()
@@ -24,6 +24,12 @@ func (d *disk) rot(r *rand.Rand) (what string, undo func()) {
 		return func() { d.mu.Lock(); defer d.mu.Unlock(); f() }
 	}
 	kind := r.IntN(10)
+	if len(d.files) > 0 && r.IntN(3) == 0 {
+		name := pick(r, slices.Sorted(maps.Keys(d.files)))
+		good := d.files[name]
+		d.files[name] = flip(good)
+		return "file " + name, locked(func() { d.files[name] = good }) // its name says what it holds
+	}
 	switch {
 	case kind == 0 && len(d.stable) > 0:
 		key := pick(r, slices.Sorted(maps.Keys(d.stable)))
