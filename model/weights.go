@@ -25,13 +25,16 @@ func (b *Backbone) Weights() int {
 }
 
 // WeightsLossGrad is LossGrad with weights in place of the model's own, without a prompt, and with the gradient with respect to them. All pairs are computed at once:
-// Options.MaxMemory does not bound it.
-func (b *Backbone) WeightsLossGrad(weights []float32, pairs []Pair) (Result, []float32, error) {
+// Options.MaxMemory does not bound it. The gradient overwrites into, if that has as many numbers; else it has memory of its own.
+func (b *Backbone) WeightsLossGrad(weights []float32, pairs []Pair, into []float32) (Result, []float32, error) {
 	f, err := b.train(weights)
 	if err != nil {
 		return Result{}, nil, err
 	}
-	res, grad := newResult(pairs), make([]float32, len(weights))
+	res, grad := newResult(pairs), into
+	if len(grad) != len(weights) {
+		grad = make([]float32, len(weights))
+	}
 	if err := f.trainer.LossGrad(pairs, res.Losses, grad); err != nil {
 		return Result{}, nil, err
 	}

@@ -34,9 +34,13 @@ func TestWeights(t *testing.T) {
 			t.Errorf("%s: loss %v, want %v", what, got, want)
 		}
 	}
-	res, grad, err := b.WeightsLossGrad(own, pairs)
+	res, grad, err := b.WeightsLossGrad(own, pairs, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	used := slices.Repeat([]float32{7}, len(own))
+	if _, same, err := b.WeightsLossGrad(own, pairs, used); err != nil || &same[0] != &used[0] || !slices.Equal(same, grad) {
+		t.Errorf("a gradient in used memory (the same: %v) differs from that in new (%v)", &same[0] == &used[0], err)
 	}
 	near("own weights", res.Loss, frozen.Loss)
 	// A step against the gradient, in place: the vector is the same slice, its values are not.
@@ -51,7 +55,7 @@ func TestWeights(t *testing.T) {
 	if err != nil || !slices.Equal(again.Losses, frozen.Losses) {
 		t.Errorf("the frozen model's losses are %v (%v), want %v", again.Losses, err, frozen.Losses)
 	}
-	if _, _, err := b.WeightsLossGrad(own[1:], pairs); err == nil {
+	if _, _, err := b.WeightsLossGrad(own[1:], pairs, nil); err == nil {
 		t.Error("too few weights were taken")
 	}
 	if _, _, err := b.WeightsEvaluate(own, []Pair{{Source: []int32{-1}}}, 1); err == nil {

@@ -86,7 +86,7 @@ type many int
 
 func (n many) size() int { return int(n) }
 func (many) rows() int   { return 0 }
-func (many) lossGrad([]float32, []model.Pair) (float64, int, []float32, error) {
+func (many) lossGrad([]float32, []model.Pair, []float32) (float64, int, []float32, error) {
 	return 0, 0, nil, errors.New("nothing is computed here")
 }
 func (many) evaluate([]float32, []model.Pair, int) ([][]int32, model.Result, error) {

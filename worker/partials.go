@@ -16,19 +16,29 @@ type contribution struct {
 	grad   []float32
 	loss   float64 // sum over the target tokens
 	tokens int
+	kept   bool
 }
 
 // digest identifies the contribution by its bits.
 func (c *contribution) digest(index int32) fsm.Digest {
-	b := make([]byte, 0, 20+4*len(c.grad))
+	h := sha256.New()
+	b := make([]byte, 0, min(20+4*len(c.grad), digestPiece))
 	b = binary.LittleEndian.AppendUint32(b, uint32(index))
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.tokens))
 	b = binary.LittleEndian.AppendUint64(b, math.Float64bits(c.loss))
 	for _, v := range c.grad {
+		if len(b) == digestPiece {
+			h.Write(b)
+			b = b[:0]
+		}
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 	}
-	return sha256.Sum256(b)
+	h.Write(b)
+	return fsm.Digest(h.Sum(nil))
 }
+
+// digestPiece is how many bytes of a contribution are encoded at a time.
+const digestPiece = 64 << 10
 
 // partials keeps what this worker has computed for steps that are not committed yet, so that a step which is done again
 // costs only what was lost. A contribution is a pure function of job, step, micro-batch and the state before the step, and
@@ -64,7 +74,7 @@ func (p *partials) keep(k partialKey, c *contribution) {
 	if _, there := p.kept[k]; there || p.bytes+size > maxPartials {
 		return
 	}
-	p.kept[k] = c
+	p.kept[k], c.kept = c, true
 	p.bytes += size
 }
 

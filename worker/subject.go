@@ -14,14 +14,15 @@ import (
 type subject interface {
 	size() int // of the vector
 	rows() int // virtual tokens before a source
-	lossGrad(params []float32, pairs []model.Pair) (loss float64, tokens int, grad []float32, err error)
+	// lossGrad may write the gradient into the memory of one that is not needed any more; nil if there is none.
+	lossGrad(params []float32, pairs []model.Pair, into []float32) (loss float64, tokens int, grad []float32, err error)
 	evaluate(params []float32, pairs []model.Pair, maxNew int) ([][]int32, model.Result, error)
 }
 
 // fullTrainer is a Backbone whose own weights can be trained; *model.Backbone documents the methods.
 type fullTrainer interface {
 	Weights() int
-	WeightsLossGrad(weights []float32, pairs []model.Pair) (model.Result, []float32, error)
+	WeightsLossGrad(weights []float32, pairs []model.Pair, into []float32) (model.Result, []float32, error)
 	WeightsEvaluate(weights []float32, pairs []model.Pair, maxNew int) ([][]int32, model.Result, error)
 }
 
@@ -60,7 +61,7 @@ type softPrompt struct {
 func (p *softPrompt) size() int { return p.conf.Size() }
 func (p *softPrompt) rows() int { return p.conf.Length }
 
-func (p *softPrompt) lossGrad(params []float32, pairs []model.Pair) (loss float64, tokens int, grad []float32, err error) {
+func (p *softPrompt) lossGrad(params []float32, pairs []model.Pair, _ []float32) (loss float64, tokens int, grad []float32, err error) {
 	loss, grad, err = p.graph.Gradient(params, func(rows []float32) (float64, []float32, error) {
 		res, d, err := p.backbone.LossGrad(rows, pairs)
 		tokens = res.Tokens
@@ -83,8 +84,8 @@ type weights struct{ backbone fullTrainer }
 func (w weights) size() int { return w.backbone.Weights() }
 func (w weights) rows() int { return 0 }
 
-func (w weights) lossGrad(params []float32, pairs []model.Pair) (loss float64, tokens int, grad []float32, err error) {
-	res, grad, err := w.backbone.WeightsLossGrad(params, pairs)
+func (w weights) lossGrad(params []float32, pairs []model.Pair, into []float32) (loss float64, tokens int, grad []float32, err error) {
+	res, grad, err := w.backbone.WeightsLossGrad(params, pairs, into)
 	return res.Loss, res.Tokens, grad, err
 }
 

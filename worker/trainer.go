@@ -32,6 +32,7 @@ type trainer struct {
 	resumed int64                  // the step that the generation started after
 	acc     *allreduce.Accumulator // the gradient, then the loss sum and the token count
 	grad    []float32
+	spare   []float32 // the memory of a micro-batch's gradient that nobody needs any more
 }
 
 // work is how much was computed, and how long that took. What was kept from before does not count.
@@ -74,7 +75,7 @@ func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
 	}
 	if before := own.trainer; before != nil && before.job == t.job && len(before.grad) == n {
 		// A session has ended, the job has not: a large state need not come again, nor its memory be had twice.
-		t.state, t.digest, t.acc, t.grad = before.state, before.digest, before.acc, before.grad
+		t.state, t.digest, t.acc, t.grad, t.spare = before.state, before.digest, before.acc, before.grad, before.spare
 	} else {
 		own.trainer = nil
 		t.acc, t.grad = allreduce.NewAccumulator(n+2), make([]float32, n)
@@ -200,6 +201,9 @@ func (t *trainer) gradient(ctx context.Context, with company, p *coordpb.Plan, r
 			d := c.digest(mb.Index)
 			r.Contributions = append(r.Contributions, &coordpb.Contribution{MicroBatch: mb.Index, Digest: d[:]})
 		}
+		if !c.kept {
+			t.spare = c.grad // one of all weights is too large to be kept, and its memory to be had anew each time
+		}
 	}
 	r.GradientNs, r.GradientCost = t.work.took.Nanoseconds(), t.work.cost
 	return with.progress(p.Step, len(p.Shard)+len(p.Audit))
@@ -226,7 +230,9 @@ func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contributio
 }
 
 func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens int, grad []float32, err error) {
-	return t.subject.lossGrad(t.state.Params, pairsOf(examples))
+	into := t.spare
+	t.spare = nil
+	return t.subject.lossGrad(t.state.Params, pairsOf(examples), into)
 }
 
 // blame finds the example that makes a micro-batch fail, so that the error can name it. The numbers of an example

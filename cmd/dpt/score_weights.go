@@ -42,7 +42,7 @@ func openWeights(dir string) (_ *weightGradient, err error) {
 
 // add computes pairs' losses and adds their gradient.
 func (w *weightGradient) add(b *backbone, pairs []model.Pair) (model.Result, error) {
-	result, grad, err := b.WeightsLossGrad(w.weights, pairs)
+	result, grad, err := b.WeightsLossGrad(w.weights, pairs, nil)
 	for i, v := range grad {
 		w.sum[i] += float64(v)
 	}
