@@ -63,6 +63,7 @@ type upload struct {
 type arrival struct {
 	size int64
 	blob fsm.Blob // zero until its head has come
+	busy bool     // it comes now
 }
 
 // holder is what a replica has.

@@ -172,6 +172,7 @@ func (f *front) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coord
 	if err := f.states.begin(u, b); err != nil {
 		return err
 	}
+	defer f.states.end(u)
 	introduced(stream.Context())
 	err = f.states.receive(b, func() ([]byte, error) {
 		m, err := stream.Recv()
@@ -200,7 +201,7 @@ func (f *front) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coord
 	return stream.SendAndClose(&coordpb.StoredBlob{})
 }
 
-// begin takes an upload that a plan has asked for. One is taken once, unless it broke off.
+// begin takes an upload that a plan has asked for. One comes at a time, and again if it broke off; end says that it has.
 func (k *states) begin(u upload, b fsm.Blob) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -213,8 +214,19 @@ func (k *states) begin(u upload, b fsm.Blob) error {
 	case a.blob.Size > 0 && a.blob != b:
 		return status.Errorf(codes.InvalidArgument, "trainer state after step %d has digest %s, it had %s", u.step, b.Digest.Short(), a.blob.Digest.Short())
 	}
-	a.blob = b
+	if a.busy {
+		return status.Errorf(codes.Aborted, "the state after step %d of generation %d is on its way already", u.step, u.generation)
+	}
+	a.blob, a.busy = b, true
 	return nil
+}
+
+func (k *states) end(u upload) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if a := k.uploads[u]; a != nil {
+		a.busy = false
+	}
 }
 
 // Holds implements coordpb.ReplicasServer.

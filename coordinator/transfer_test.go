@@ -163,8 +163,29 @@ func TestStore(t *testing.T) {
 	if err := stream.Send(&coordpb.StoreBlob{Body: &coordpb.StoreBlob_Head{Head: headOf(1, b)}}); err != nil {
 		t.Fatal(err)
 	}
+	for { // until it has begun
+		d.states.mu.Lock()
+		busy := d.states.uploads[upload{"w", 1, 1}].busy
+		d.states.mu.Unlock()
+		if busy {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := d.store(headOf(1, b), half...); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "on its way already") {
+		t.Errorf("two at once: %v", err)
+	}
 	cancel()
-	if entries, err := os.ReadDir(d.dir); err != nil || len(entries) > 1 { // the last one may still be on its way out
+	for { // until it is known to have broken off
+		d.states.mu.Lock()
+		busy := d.states.uploads[upload{"w", 1, 1}].busy
+		d.states.mu.Unlock()
+		if !busy {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if entries, err := os.ReadDir(d.dir); err != nil || len(entries) > 0 {
 		t.Errorf("%v are left (%v), want nothing", entries, err)
 	}
 	if err := d.store(headOf(1, b), half...); err != nil {

@@ -121,7 +121,7 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	at := fsm.Step(0)
 	last := ""
-	for range 3 {
+	for range 2 {
 		at += 2 + fsm.Step(rng.IntN(12))
 		id := c.leads(last)
 		c.awaitStep(id, at)

@@ -170,7 +170,7 @@ func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, lo
 
 	g = cmd.Group("Output")
 	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").DefaultText("runs/TASK")
-	g.String(&cfg.DataDir, "data-dir", "`DIR` of the raft log; the same directory goes on where it stopped").DefaultText("OUT/state")
+	g.String(&cfg.DataDir, "data-dir", "`DIR` of the raft log and of large trainer states; the same directory goes on where it stopped").DefaultText("OUT/state")
 	g.Bool(&cfg.LogExamples, "log-examples", "write each step's example ids to metrics.jsonl")
 	log.Bind(g)
 
