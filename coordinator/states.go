@@ -183,12 +183,13 @@ func (k *states) sweep() error {
 
 // get has a blob brought here, by whatever way there is.
 func (k *states) get(ctx context.Context, b fsm.Blob) error {
-	if job := k.loaded(); job != nil && job.initial == b {
+	job := k.loaded()
+	if job != nil && job.initial == b {
 		return k.write(b, job.Initial.Write)
 	}
 	if k.node.alone() {
 		err := fmt.Errorf("trainer state of %d bytes with digest %s is missing or damaged in %s, and there is no other replica to have it from", b.Size, b.Digest, k.cfg.blobDir())
-		if k.node.replica.replayed() && k.wants(b.Digest) {
+		if k.node.replica.replayed() && k.lost(b, job) {
 			k.node.replica.fail(err)
 		}
 		return err
@@ -205,6 +206,16 @@ func (k *states) get(ctx context.Context, b fsm.Blob) error {
 		failed = errors.New("no replica is known that has it")
 	}
 	return failed
+}
+
+// lost says whether a blob that is not here is one that the job in the log needs, and that job, which this replica has loaded, does not start from it.
+// A queue's replica may not have loaded it yet.
+func (k *states) lost(b fsm.Blob, job *Job) (is bool) {
+	k.node.view(func(m *fsm.Machine) {
+		is = m.Blob() == b || m.Best() != nil && m.Best().Blob == b
+		is = is && (!k.cfg.Serve || job != nil && job.ID == m.JobID())
+	})
+	return is
 }
 
 // sources are where a blob may be had: replicas that have said that they have it, then the leader, then those that have led.

@@ -280,6 +280,16 @@ func TestFetchOfDamage(t *testing.T) {
 	if d.states.has(b) {
 		t.Error("the damaged blob is still offered")
 	}
+	d.states.cfg.Serve = true // it may be a state that the queue's job starts from
+	d.states.round(t.Context())
+	d.states.loaded = func() *Job { return &Job{ID: "another"} }
+	d.states.round(t.Context())
+	select {
+	case err := <-d.node.broken:
+		t.Fatalf("the replica gives up before it has loaded the job: %v", err)
+	default:
+	}
+	d.states.loaded = func() *Job { return &Job{ID: "job"} }
 	d.states.round(t.Context())
 	select {
 	case err := <-d.node.broken:
