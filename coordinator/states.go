@@ -91,6 +91,7 @@ func (k *states) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
+			k.tidy() // what the last entries have made old
 			return nil
 		}
 		timer.Stop()
@@ -124,11 +125,7 @@ func (k *states) round(ctx context.Context) (wait time.Duration) {
 	if !k.tell(ctx, wanted, offer) {
 		missing = true
 	}
-	if k.node.replica.replayed() {
-		if err := k.sweep(); err != nil {
-			k.cfg.Logger.Warn("old trainer states stay on disk", "reason", err)
-		}
-	}
+	k.tidy()
 	switch {
 	case missing:
 		k.retry = min(max(2*k.retry, firstBlobRetry), maxBlobRetry)
@@ -139,6 +136,16 @@ func (k *states) round(ctx context.Context) (wait time.Duration) {
 	}
 	k.retry = 0
 	return 0
+}
+
+// tidy sweeps where that is safe.
+func (k *states) tidy() {
+	if !k.node.replica.replayed() || k.node.replica.state() != nil {
+		return
+	}
+	if err := k.sweep(); err != nil {
+		k.cfg.Logger.Warn("old trainer states stay on disk", "reason", err)
+	}
 }
 
 // lack says that a blob could not be had, if that lasts: a replica that catches up meets names of long ago.

@@ -1,14 +1,18 @@
 package worker_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 )
 
@@ -135,4 +139,52 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 		c.start(id) // and it comes back without its trainer states
 	}
 	c.finish(prompt, job, "a", "b", "c")
+}
+
+// A queue whose states are all large, stopped in the middle of a job: its jobs end with the bits that they have alone, and what is left are their results.
+func TestQueueOfLargeStates(t *testing.T) {
+	prompt, job := undisturbed(t, settings())
+	out := t.TempDir()
+	start := func(addr string) *cluster {
+		t.Helper()
+		return startCoordinatorWith(t, coordinator.Settings{}, 1, out, addr, func(c *coordinator.Config) { c.Serve = true; apart(c) })
+	}
+	c := start("")
+	c.startWorker("a", nil)
+	endless := settings()
+	endless.Epochs = 10000
+	c.submit("first", settings())
+	c.submit("endless", endless)
+	c.submit("last", settings())
+	c.await("first", "finished")
+	for c.await("endless", "running").Step < 3 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.stop()
+	if o := <-c.result; o.err != nil {
+		t.Fatalf("stopped: %v", o.err)
+	}
+	next := start(c.addr)
+	before := next.await("endless", "running").Step
+	for next.await("endless", "running").Step < before+2 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := next.jobs().Cancel(context.Background(), &coordpb.CancelJob{Job: "endless"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "last"} {
+		if got := next.await(name, "finished"); got.StateDigest != job.StateDigest {
+			t.Errorf("%s ended with state %s, alone with %s", name, got.StateDigest, job.StateDigest)
+		}
+		path := filepath.Join(out, name, "prompt.safetensors")
+		awaitFile(t, path)
+		if !bytes.Equal(read(t, path), prompt) {
+			t.Errorf("%s has another prompt than alone", name)
+		}
+	}
+	next.stop()
+	<-next.result
+	if names := blobsOf(t, out); len(names) != 1 || names[0] != job.StateDigest {
+		t.Errorf("files %v are left, want the state %s of both finished jobs alone", names, job.StateDigest)
+	}
 }
