@@ -170,7 +170,8 @@ func (f *benchFlags) run(ctx context.Context, b *bench, what string, batches [][
 	return err
 }
 
-// measure runs passes over batches: one to warm up, then those that count.
+// measure runs passes over batches: first those that warm up, of two steps at least, because the first step finds how much memory the engine needs, and
+// the second is the first one in memory of that size; then those that count.
 func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pair) (*benchReport, error) {
 	pass := func() (time.Duration, error) {
 		began := time.Now()
@@ -185,8 +186,10 @@ func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pa
 		return time.Since(began), nil
 	}
 	resetPeak()
-	if _, err := pass(); err != nil {
-		return nil, err
+	for steps := 0; steps < 2; steps += len(batches) {
+		if _, err := pass(); err != nil {
+			return nil, err
+		}
 	}
 	b.meter.Reset()
 	var times []time.Duration

@@ -56,7 +56,7 @@ func newReport(b *bench, batches [][]model.Pair, times []time.Duration) *benchRe
 		total += t
 	}
 	slices.Sort(times)
-	median := times[len(times)/2].Seconds()
+	median := (times[(len(times)-1)/2] + times[len(times)/2]).Seconds() / 2
 	c := len(b.prompt) / b.Dim()
 	r := &benchReport{
 		Model: b.Name(), Engine: b.EngineName(), Passes: len(times), PromptTokens: c, PassSeconds: median, FastestSeconds: times[0].Seconds(),

@@ -52,7 +52,7 @@ def arguments():
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--passes", type=int, default=2, help="passes that count, after one that warms up")
+    p.add_argument("--passes", type=int, default=2, help="passes that count, after those that warm up: two steps at least")
     p.add_argument("--data", help="directory with a directory per task: measures real lengths too")
     p.add_argument("--tokenizer", help="spiece.model or a directory with one")
     p.add_argument("--batches", type=int, default=1, help="batches of each task in a pass over real lengths")
@@ -165,7 +165,8 @@ def measure(job):
         return time.perf_counter() - began
 
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    run()
+    for _ in range(0, 2, len(batches)):
+        run()
     seconds = statistics.median(run() for _ in range(job["passes"]))
     peak = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
     return dict(
