@@ -28,7 +28,7 @@ have_onednn = [ "$$($(GO) env CGO_ENABLED)" = 1 ] && \
 TAGS ?= $(shell $(have_onednn) && echo onednn)
 
 DEMO_OUT ?= runs/demo
-DEMO_FLAGS ?= --shots 64 --epochs 25 --eval-every 50 --max-target-length 8
+DEMO_FLAGS ?= --task wsc --prompt-length 20 --steps 60 --eval-every 20 --max-target-length 8
 PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .
@@ -61,9 +61,11 @@ build: onednn ## Build bin/dpt-coord, bin/dpt-worker and bin/dpt, with oneDNN wh
 	$(GO) build -tags '$(TAGS)' -trimpath -buildvcs=$(BUILDVCS) -o bin/ ./cmd/dpt-coord ./cmd/dpt-worker ./cmd/dpt
 
 .PHONY: demo
-demo: build ## Train on the embedded model and data with 4 workers on this machine; writes runs/demo (DEMO_FLAGS: more flags).
+demo: build ## Tune prompts for the embedded model with 4 workers on this machine: dpt, and pt beside it; writes runs/demo (DEMO_FLAGS: more flags).
 	@rm -rf '$(DEMO_OUT)'
-	bin/dpt-coord --nodes 4 --local --out '$(DEMO_OUT)' $(DEMO_FLAGS)
+	bin/dpt-coord --nodes 4 --local --out '$(DEMO_OUT)/dpt' --method dpt $(DEMO_FLAGS)
+	@echo
+	bin/dpt-coord --nodes 4 --local --out '$(DEMO_OUT)/pt' --method pt $(DEMO_FLAGS)
 
 .PHONY: test
 test: lint unit race ## Everything that must pass: lint, all tests, and the race detector where goroutines talk.
@@ -126,10 +128,6 @@ proto: ## Generate the gRPC and protobuf code again; needs protoc.
 	GOBIN='$(CURDIR)/bin/tools' $(GO) install $(PROTOC_GEN_GO)
 	GOBIN='$(CURDIR)/bin/tools' $(GO) install $(PROTOC_GEN_GO_GRPC)
 	PATH='$(CURDIR)/bin/tools':"$$PATH" $(GO) generate ./coordinator/...
-
-.PHONY: generate
-generate: ## Generate the embedded model and data again, from their seeds.
-	$(GO) generate ./dataset/... ./model/...
 
 .PHONY: clean
 clean: ## Remove what was built and the demo's output.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -198,6 +199,36 @@ func TestResumable(t *testing.T) {
 	other.Optimizer.WeightDecay = 0.5
 	if err := was.resumable(other, 1); err == nil || !strings.Contains(err.Error(), "WeightDecay:0.5") {
 		t.Errorf("another weight decay: %v, want a refusal that shows it", err)
+	}
+}
+
+// TestReadRecord: a run's directory says what the run was, and a model that is not the run's is not taken for its.
+func TestReadRecord(t *testing.T) {
+	for _, bf16 := range []bool{true, false} {
+		s := smallSettings(bf16)
+		s.Steps, s.Warmup, s.Decay = 3, 1, 1
+		o := options(s, t.TempDir(), 1)
+		var tokens int64
+		o.BF16, o.LogEvery, o.Report = bf16, 1, func(r Report) { tokens = r.Tokens }
+		if err := Run(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		want := Record{Settings: s, Corpus: o.Corpus.Name, Numerics: "test", Steps: 3, Tokens: tokens}
+		if got, err := ReadRecord(o.Dir); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("record %+v (%v), want %+v", got, err, want)
+		}
+		path := filepath.Join(o.Dir, "model.safetensors")
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)-1] ^= 1
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRecord(o.Dir); err == nil || !strings.Contains(err.Error(), "is not that of state.safetensors") {
+			t.Errorf("a model with another weight: %v", err)
+		}
 	}
 }
 

@@ -64,18 +64,9 @@ func load(dir string, id identity) (*state, error) {
 }
 
 func read(f *checkpoint.File, id identity) (*state, error) {
-	meta := f.Metadata()
-	var was identity
-	if err := json.Unmarshal([]byte(meta["run"]), &was); err != nil {
-		return nil, fmt.Errorf("its settings: %w", err)
-	}
-	s := &state{}
-	var err [3]error
-	s.Step, err[0] = strconv.ParseInt(meta["step"], 10, 64)
-	s.at, err[1] = strconv.ParseUint(meta["at"], 10, 64)
-	s.tokens, err[2] = strconv.ParseInt(meta["tokens"], 10, 64)
-	if err := errors.Join(err[:]...); err != nil {
-		return nil, fmt.Errorf("where it stands: %w", err)
+	s, was, err := parse(f)
+	if err != nil {
+		return nil, err
 	}
 	if was.Corpus != id.Corpus || was.Numerics != id.Numerics {
 		return nil, fmt.Errorf("the run was started with corpus %s on %s, want the same, not %s on %s", was.Corpus, was.Numerics, id.Corpus, id.Numerics)
@@ -83,22 +74,43 @@ func read(f *checkpoint.File, id identity) (*state, error) {
 	if err := was.Settings.resumable(id.Settings, s.Step); err != nil {
 		return nil, err
 	}
-	n := size(id.Settings)
+	return s, s.weights(f, size(id.Settings))
+}
+
+// parse reads which run a state file belongs to and where that stands.
+func parse(f *checkpoint.File) (s *state, was identity, err error) {
+	meta := f.Metadata()
+	if err := json.Unmarshal([]byte(meta["run"]), &was); err != nil {
+		return nil, was, fmt.Errorf("its settings: %w", err)
+	}
+	s = &state{}
+	var bad [3]error
+	s.Step, bad[0] = strconv.ParseInt(meta["step"], 10, 64)
+	s.at, bad[1] = strconv.ParseUint(meta["at"], 10, 64)
+	s.tokens, bad[2] = strconv.ParseInt(meta["tokens"], 10, 64)
+	if err := errors.Join(bad[:]...); err != nil {
+		return nil, was, fmt.Errorf("where it stands: %w", err)
+	}
+	return s, was, nil
+}
+
+// weights reads the n weights and their moments.
+func (s *state) weights(f *checkpoint.File, n int) error {
 	for name, to := range map[string]*[]float32{"params": &s.Params, "m": &s.M, "v": &s.V} {
 		t, err := f.Tensor(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		v, err := t.Float32()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(v) != n {
-			return nil, fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", name, len(v), n)
+			return fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", name, len(v), n)
 		}
 		*to = append(make([]float32, 0, n), v...)
 	}
-	return s, nil
+	return nil
 }
 
 // size is the number of weights.

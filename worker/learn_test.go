@@ -1,0 +1,56 @@
+package worker_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/dataset"
+)
+
+// TestPromptLearns tunes a prompt for the embedded model with two workers until it can do a task: which of two people a pronoun stands for. The format
+// and the people who meet in it are held out of pre-training, and half of the examples are of either answer. A wrong gradient, optimizer, sampler or
+// metric ends below.
+func TestPromptLearns(t *testing.T) {
+	const want = 90 // per cent
+	s := coordinator.DefaultSettings()
+	s.Task, s.PromptLength, s.Steps, s.BatchSize, s.MicroBatch, s.MaxTargetLength = "wsc", 20, 40, 16, 8, 8
+	s.EvalEvery = int64(s.Steps)
+	c := startCoordinator(t, s, 2, t.TempDir(), "")
+	for i := range 2 {
+		c.startWorker(fmt.Sprint("w", i), nil)
+	}
+	var res *coordinator.Result
+	select {
+	case o := <-c.result:
+		if res = o.res; o.err != nil {
+			t.Fatal(o.err)
+		}
+	case <-time.After(20 * time.Minute):
+		t.Fatal("the job does not end")
+	}
+	accuracy := func(i int) float64 {
+		var m dataset.Metrics
+		if err := json.Unmarshal(res.Evaluations[i].Metrics, &m); err != nil {
+			t.Fatal(err)
+		}
+		v, ok := m.Get("accuracy")
+		if !ok {
+			t.Fatalf("evaluation %d has metrics %v, want accuracy", i, m)
+		}
+		return v
+	}
+	before, after := accuracy(0), accuracy(len(res.Evaluations)-1)
+	t.Logf("accuracy %.2f before, %.2f after %d steps; always the same answer: %v", before, after, res.Steps, res.Majority)
+	if majority := res.Majority.Primary(); majority > 60 {
+		t.Errorf("always the same answer scores %.2f, want about 50: the task tells its answers", majority)
+	}
+	if before > want-10 {
+		t.Errorf("accuracy %.2f before training, want less than %d: nothing is left to learn", before, want-10)
+	}
+	if after < want {
+		t.Errorf("accuracy %.2f after %d steps, want %d at least", after, res.Steps, want)
+	}
+}
