@@ -62,7 +62,7 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	g.Strings(&f.methods, "methods", "methods, `METHOD,...` of "+strings.Join(sweep.Methods(), ", "), cli.OneOf(sweep.Methods()...)).DefaultText("the preset's")
 	g.Strings(&f.seeds, "seeds", "seeds, `N,...`", number(0)).DefaultText("the preset's")
 	g.Strings(&f.shots, "shots", "sizes of the training set, `K,...`; 0 is all", number(0)).DefaultText("the preset's")
-	g.Strings(&f.lengths, "prompt-lengths", "virtual tokens, `C,...`, for every method with a prompt", number(1)).DefaultText("the preset's")
+	g.Strings(&f.lengths, "prompt-lengths", "virtual tokens, `C,...`, for every method with a prompt but respt-10", number(1)).DefaultText("the preset's")
 	g.Strings(&f.bottlenecks, "bottlenecks", "`B,...`, for dpt", number(1)).DefaultText("the preset's")
 	g.Strings(&f.lrs, "lrs", "learning rates, `[METHOD=]X,...`: candidates for all methods, or one method's own", learningRate).DefaultText("--lr")
 	g.Int(&f.halving, "halving", "successive halving among the sizes and learning rates of each method: only the best one in `ETA` goes on from rung to rung; 0 trains all of them in full", cli.Between(0, 64))

@@ -216,9 +216,15 @@ func Methods() []string {
 	return names
 }
 
-// Lengths gives every method that has a prompt each of these lengths.
+// Lengths gives every method that has a prompt each of these lengths. Table 1's short residual prompt, respt-10, keeps its ten tokens.
 func (g *Grid) Lengths(lengths []int) {
-	g.vary(lengths, func(p *Prompt, c int) bool { p.Length = c; return p.Method != "ft" })
+	g.vary(lengths, func(p *Prompt, c int) bool {
+		if p.Method == "ft" || g.Preset == "table1" && *p == short {
+			return false
+		}
+		p.Length = c
+		return true
+	})
 }
 
 // Bottlenecks gives dpt each of these bottlenecks.

@@ -211,7 +211,7 @@ func TestVary(t *testing.T) {
 	}
 	g.Lengths([]int{5, 7})
 	g.Bottlenecks([]int{2, 3})
-	want := []Prompt{ft, {Method: "pt", Length: 5}, {Method: "pt", Length: 7}, {Method: "respt", Length: 5}, {Method: "respt", Length: 7},
+	want := []Prompt{ft, {Method: "pt", Length: 5}, {Method: "pt", Length: 7}, short, {Method: "respt", Length: 5}, {Method: "respt", Length: 7},
 		{Method: "dpt", Length: 5, Bottleneck: 2}, {Method: "dpt", Length: 5, Bottleneck: 3}, {Method: "dpt", Length: 7, Bottleneck: 2}, {Method: "dpt", Length: 7, Bottleneck: 3}}
 	if !reflect.DeepEqual(g.Prompts, want) {
 		t.Errorf("prompts %v, want %v", g.Prompts, want)
