@@ -2,8 +2,10 @@
 // tuned on the tasks of package mini: plain documents for span corruption, and pairs of texts that teach the skills that the
 // tasks need. Each text is a pure function of a seed and its number, the same on every platform, and is made in microseconds.
 //
-// There are three streams of pairs. Skill's ask one thing each; Several's ask several things of one text; Easy's are mostly plain, so that
-// what decides an answer shows one thing at a time.
+// There are five streams of pairs. Skill's ask one thing each, as tasks do. Several's ask several things of one text; Easy's are mostly plain, so that
+// what decides an answer shows one thing at a time. Table's and Keys' are of no world: they ask to find a word of the question in a text, to say what stands
+// beside it, and to tell whether two words are the same or stand together. Questions of these four often have a sign behind them (spots) that the target repeats
+// before the answer: so an answer has a place of its own in the source.
 //
 // # What is held out
 //

@@ -25,6 +25,7 @@ var easyExams = []struct {
 	{"shopping", 3, shoppingExam},
 	{"belief", 5, easyBelief},
 	{"script", 4, easyScript},
+	{"sense", 4, senseExam},
 }
 
 var easyBag = func() (bag []int) {

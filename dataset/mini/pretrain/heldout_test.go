@@ -152,10 +152,10 @@ func TestHeldOut(t *testing.T) {
 		if u.labels[strings.ToLower(strings.TrimSpace(p.Target))] {
 			t.Errorf("%s has the label %q as its target: %q", name, p.Target, p.Source)
 		}
-		for _, of := range []func(seed, i uint64) (pretrain.Pair, string){pretrain.Several, pretrain.Easy} {
+		for _, of := range []func(seed, i uint64) (pretrain.Pair, string){pretrain.Several, pretrain.Easy, pretrain.Table, pretrain.Keys} {
 			p, name = of(2023, i)
 			check(name, p.Source)
-			for _, w := range strings.Fields(p.Target) {
+			for _, w := range letters(p.Target) {
 				if u.labels[strings.ToLower(w)] {
 					t.Errorf("%s has the label %q in its target: %q -> %q", name, w, p.Source, p.Target)
 				}
@@ -209,6 +209,8 @@ func TestScriptsHeldOut(t *testing.T) {
 		p, _ = pretrain.Several(1, i)
 		check(p.Source)
 		p, _ = pretrain.Easy(1, i)
+		check(p.Source)
+		p, _ = pretrain.Table(1, i)
 		check(p.Source)
 	}
 	for i := range uint64(15_000) {

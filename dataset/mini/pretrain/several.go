@@ -31,6 +31,8 @@ var exams = []struct {
 	{"scene", 5, sceneExam},
 	{"shopping", 4, shoppingExam},
 	{"belief", 5, beliefExam},
+	{"sense", 7, senseExam},
+	{"effect", 6, scriptExam},
 }
 
 // others are examples of several questions that are no exams.
@@ -74,9 +76,11 @@ func Several(seed, i uint64) (Pair, string) {
 
 // examine asks up to n different things of an exam's text. An easy one mostly answers with the answers themselves, or keeps them in order.
 func examine(r *prng.Source, e exam, n int, easy bool) Pair {
-	var questions, targets []string
-	if e.ask == nil || e.judge != nil && r.IntN(2) == 0 {
-		names, head := e.answers, strings.Join(e.answers, " or ")+": "
+	judging := e.ask == nil || e.judge != nil && r.IntN(2) == 0
+	next, head := e.ask, ""
+	if judging {
+		names := e.answers
+		head = strings.Join(e.answers, " or ") + ": "
 		if r.IntN(3) > 0 && (!easy || r.IntN(2) == 0) {
 			names = labels(r, len(e.answers))
 			if easy && mostly(r) {
@@ -85,21 +89,43 @@ func examine(r *prng.Source, e exam, n int, easy bool) Pair {
 				head = mapping(r, e.answers, names)
 			}
 		}
-		for range 2 * n { // of few that there are, some come up again
+		next = func(r *prng.Source) (string, string) {
 			claim, answer := e.judge(r)
-			if len(questions) < n && !slices.Contains(questions, claim) {
-				questions, targets = append(questions, claim), append(targets, names[answer])
-			}
+			return claim, names[answer]
 		}
-		return Pair{head + join(r, e.text, list(r, questions)), strings.Join(targets, " ")}
 	}
-	for range 2 * n {
-		question, answer := e.ask(r)
+	var questions, targets []string
+	for range 2 * n { // of few that there are, some come up again
+		question, answer := next(r)
 		if len(questions) < n && !slices.Contains(questions, question) {
 			questions, targets = append(questions, question), append(targets, answer)
 		}
 	}
+	if r.IntN(2) == 0 {
+		asked, target := numbered(r, questions, targets)
+		return Pair{head + join(r, e.text, asked), target}
+	}
+	if judging {
+		return Pair{head + join(r, e.text, list(r, questions)), strings.Join(targets, " ")}
+	}
 	return Pair{join(r, e.text, strings.Join(questions, " ")), strings.Join(targets, " ")}
+}
+
+// spots are signs that stand behind questions, or in the place of what is wanted, and in the target before the answer.
+const spots = "#$%&!^~+<>"
+
+// numbered writes questions with a sign of its own behind each, and the answers with those signs before them. So the answer to a question has a
+// place of its own in the source, which a model can find and learn to fill before it learns to count questions.
+func numbered(r *prng.Source, questions, answers []string) (asked, target string) {
+	var q, a strings.Builder
+	for i, n := range r.Perm(len(spots))[:len(questions)] {
+		if i > 0 {
+			q.WriteByte(' ')
+		}
+		q.WriteString(questions[i] + " " + spots[n:n+1])
+		a.WriteString(spots[n:n+1] + answers[i])
+	}
+	return q.String(), a.String()
 }
 
 // list writes claims one after another, in one of the ways that lists are written.
@@ -250,6 +276,43 @@ func beliefExam(r *prng.Source) exam {
 	}
 }
 
+// senseExam has a sentence with an ambiguous word, and others of which each has the word in the same sense or in the other.
+func senseExam(r *prng.Source) exam {
+	who := side.Cast(r, 6)
+	uses := world.NewUsesOf(r, who)
+	return exam{
+		text: uses[0].Sentence, answers: []string{"same", "other"},
+		judge: func(r *prng.Source) (string, int) {
+			u := uses[1+r.IntN(len(uses)-1)]
+			return u.Sentence, verdict(u.Sense == uses[0].Sense)
+		},
+		ask: func(r *prng.Source) (string, string) {
+			u := world.Pick(r, uses)
+			return u.Sentence, u.Gloss
+		},
+	}
+}
+
+// scriptExam has one side of what happened to somebody, and others of which each is the other side of it or not.
+func scriptExam(r *prng.Source) exam {
+	right, wrong := side.ScriptsOf(r, 3)
+	who := world.Pick(r, world.People())
+	he := world.Capital(world.Pronoun(who))
+	tell, ask := world.Cause, world.Effect
+	if r.IntN(2) == 0 {
+		tell, ask = ask, tell
+	}
+	return exam{
+		text: who + " " + tell(r, right) + ".", answers: yesNo,
+		judge: func(r *prng.Source) (string, int) {
+			if r.IntN(2) == 0 {
+				return he + " " + ask(r, right), 0
+			}
+			return he + " " + ask(r, world.Pick(r, wrong)), 1
+		},
+	}
+}
+
 // severalKeys looks up some of three to eight keys.
 func severalKeys(r *prng.Source) Pair {
 	n := 3 + r.IntN(6)
@@ -314,17 +377,33 @@ func severalBlanks(r *prng.Source) Pair {
 	}
 	text := events[0].Tell(world.AnyForm(r)) + ". " + events[1].Tell(world.AnyForm(r)) + "."
 	blank := world.Pick(r, blanks)
+	signs := []int(nil)
+	if r.IntN(2) == 0 {
+		signs = r.Perm(len(spots))
+	}
 	var again, targets []string
 	for _, i := range r.Perm(2) {
 		e := events[i]
 		form := world.AnyForm(r)
-		if told := e.Tell(form); strings.Index(told, e.Agent) < strings.Index(told, e.Patient) {
-			targets = append(targets, e.Agent, e.Patient)
-		} else {
-			targets = append(targets, e.Patient, e.Agent)
+		first, second := e.Agent, e.Patient
+		if told := e.Tell(form); strings.Index(told, second) < strings.Index(told, first) {
+			first, second = second, first
 		}
-		e.Agent, e.Patient = blank, blank
+		one, two := blank, blank
+		if signs != nil {
+			one, two = spots[signs[len(targets)]:][:1], spots[signs[len(targets)+1]:][:1]
+			first, second = one+first, two+second
+		}
+		targets = append(targets, first, second)
+		if strings.HasSuffix(first, e.Agent) {
+			e.Agent, e.Patient = one, two
+		} else {
+			e.Agent, e.Patient = two, one
+		}
 		again = append(again, e.Tell(form)+".")
+	}
+	if signs != nil {
+		return Pair{join(r, text, strings.Join(again, " ")), strings.Join(targets, "")}
 	}
 	return Pair{join(r, text, strings.Join(again, " ")), strings.Join(targets, " ")}
 }

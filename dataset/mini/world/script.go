@@ -61,6 +61,25 @@ func (s Side) Scripts(r *prng.Source) (one, other int) {
 	}
 }
 
+// ScriptsOf draws a script and n others, all of which may stand side by side, and none of which can be taken for the one.
+func (s Side) ScriptsOf(r *prng.Source, n int) (one int, others []int) {
+	for {
+		one, others = r.IntN(len(scripts)), nil
+		for range 64 {
+			other := r.IntN(len(scripts))
+			mixed := slices.Contains(confusable, [2]int{min(one, other), max(one, other)})
+			if other == one || mixed || slices.Contains(others, other) || slices.ContainsFunc(append(others, one), func(o int) bool {
+				return ReservedScripts(o, other) != (s == Tuning)
+			}) {
+				continue
+			}
+			if others = append(others, other); len(others) == n {
+				return one, others
+			}
+		}
+	}
+}
+
 // Cause and Effect draw how script i begins and ends, without the person who is the subject.
 func Cause(r *prng.Source, i int) string  { return Pick(r, scripts[i].causes[:]) }
 func Effect(r *prng.Source, i int) string { return Pick(r, scripts[i].effects[:]) }

@@ -132,6 +132,23 @@ func NewUses(r *prng.Source, who []string) (one, other Use) {
 	return a.use(sense, Pick(r, a.senses[sense]), who[0]), a.use(1-sense, Pick(r, a.senses[1-sense]), who[1])
 }
 
+// NewUsesOf draws an ambiguous word and different sentences with it, one about each person, four of each sense at most.
+func NewUsesOf(r *prng.Source, who []string) []Use {
+	a := Pick(r, ambiguousWords)
+	type place struct{ sense, i int }
+	var all []place
+	for sense := range a.senses {
+		for i := range a.senses[sense] {
+			all = append(all, place{sense, i})
+		}
+	}
+	uses := make([]Use, len(who))
+	for n, p := range Distinct(r, all, len(who)) {
+		uses[n] = a.use(p.sense, a.senses[p.sense][p.i], who[n])
+	}
+	return uses
+}
+
 func (a ambiguous) use(sense int, template, person string) Use {
 	before, rest, _ := strings.Cut(Fill(template, "P", person), "[")
 	word, after, _ := strings.Cut(rest, "]")
