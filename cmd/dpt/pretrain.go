@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
@@ -118,35 +121,42 @@ func corpus(cmd *cli.Command, documents, pairs string, s *pretrain.Settings) (pr
 	return pretrain.FileCorpus(documents, pairs)
 }
 
-// A run begins with pairs that want nothing but copying: what all other skills build on, and what a model finds slowly when it is one among many.
-const firstPairs = 30000
+// lessons are what a run's pairs are, by their numbers: those below until are taken from the streams by turns. A run begins with what all other
+// skills build on, and what a model finds slowly when it is one among many: copying, then finding a word again and comparing two. Then come texts of which many
+// things are asked, each with a place of its own for the answer, since these say most at the cost of reading a text; and last, too, more of those that ask one thing,
+// as tasks do.
+var lessons = []struct {
+	until   uint64
+	streams string
+}{
+	{20_000, "c"},
+	{192_000, "kkkckkkekckkkskkkkvk"},
+	{1_150_000, "vektvektvektvektves"},
+	{math.MaxUint64, "svestvksevtsvektsve"},
+}
 
-var copying = map[string]bool{"copy": true, "map": true}
+// streams are the letters of lessons.
+var streams = map[byte]func(seed, i uint64) (world.Pair, string){
+	'c': copying, 'k': world.Keys, 't': world.Table, 'e': world.Easy, 'v': world.Several, 's': world.Skill,
+}
 
-// What a run's pairs are, by their numbers: those below singlePairs want one thing each; then, once copying is learned, two in three
-// want several things of one text, which teaches more at the same cost; from easyPairs to hardPairs two in three are easy; and
-// from hardPairs on two in three want one thing, as tasks do.
-const (
-	singlePairs = 400_000
-	easyPairs   = 520_000
-	hardPairs   = 880_000
-)
+// copying is those of Skill that want nothing else.
+func copying(seed, i uint64) (p world.Pair, kind string) {
+	const apart = 1 << 40 // numbers of other draws
+	for p, kind = world.Skill(seed, i); kind != "copy" && kind != "map"; p, kind = world.Skill(seed, i) {
+		i += apart
+	}
+	return p, kind
+}
 
 // worldPair is pair i of a seed.
 func worldPair(seed, i uint64) (p world.Pair, kind string) {
-	switch {
-	case i < firstPairs:
-		p, kind = world.Skill(seed, i)
-		for again := uint64(1); !copying[kind]; again++ {
-			p, kind = world.Skill(seed, i+again*firstPairs)
+	for _, l := range lessons {
+		if i < l.until {
+			return streams[l.streams[i%uint64(len(l.streams))]](seed, i)
 		}
-		return p, kind
-	case i < singlePairs, i < easyPairs && i%3 == 0, i < hardPairs && i%6 == 0, i >= hardPairs && i%3 > 0:
-		return world.Skill(seed, i)
-	case i < easyPairs, i%6 == 3:
-		return world.Several(seed, i)
 	}
-	return world.Easy(seed, i)
+	panic("lessons end")
 }
 
 // worldCorpus is the text of the small world that the embedded data set is made of.
@@ -169,11 +179,14 @@ func worldCorpus() pretrain.Corpus {
 	}
 	// A run may not go on under a program that tells of another world: the name holds a digest of what this one tells.
 	h := sha256.New()
+	fmt.Fprintln(h, lessons)
 	for i := range uint64(1000) {
 		source, target, kind := c.Pair(pretrain.Stream{}, i)
-		several, _ := world.Several(0, i)
-		easy, _ := world.Easy(0, i)
-		fmt.Fprintf(h, "%q %q %q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind, several, easy)
+		fmt.Fprintf(h, "%q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind)
+		for _, letter := range slices.Sorted(maps.Keys(streams)) {
+			p, _ := streams[letter](0, i)
+			fmt.Fprintf(h, "%q\n", p)
+		}
 	}
 	c.Name = fmt.Sprintf("world:%x", h.Sum(nil)[:8])
 	return c

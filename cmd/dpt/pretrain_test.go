@@ -32,3 +32,23 @@ func TestPretrain(t *testing.T) {
 		}
 	}
 }
+
+// TestLessons: every lesson's streams are there, and each begins where the one before ends.
+func TestLessons(t *testing.T) {
+	var from uint64
+	for _, l := range lessons {
+		if l.until <= from || l.streams == "" {
+			t.Errorf("a lesson of %q from %d to %d, want some pairs of some streams", l.streams, from, l.until)
+		}
+		for i := range uint64(len(l.streams)) {
+			p, kind := worldPair(1, from+i)
+			if p.Source == "" || p.Target == "" || kind == "" {
+				t.Errorf("pair %d is %+v of kind %q", from+i, p, kind)
+			}
+			if letter := l.streams[(from+i)%uint64(len(l.streams))]; letter == 'c' && kind != "copy" && kind != "map" || letter == 'k' && !strings.HasPrefix(kind, "keys-") {
+				t.Errorf("pair %d of stream %c is of kind %q", from+i, letter, kind)
+			}
+		}
+		from = l.until
+	}
+}

@@ -8,8 +8,9 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// initial weights: T5's (T5PreTrainedModel._init_weights) but for embeddings of half the size, and outputs of sublayers that shrink with their number,
-// as GPT-2's do, so that the residual stream starts at the size of the embeddings whatever the depth.
+// initial weights: T5's (T5PreTrainedModel._init_weights) but for three things. Embeddings have half the size. Outputs of sublayers shrink with their
+// number, as GPT-2's do, so that the residual stream starts at the size of the embeddings whatever the depth. And most heads start near-sighted: see
+// locality.
 func initial(s Settings) []float32 {
 	params := s.Model.Parameters(s.Tied)
 	last := params[len(params)-1]
@@ -24,8 +25,40 @@ func initial(s Settings) []float32 {
 			continue
 		}
 		gauss.New(s.Seed, "pretrain/"+p.Name).Fill(v, std)
+		if strings.HasSuffix(p.Name, "relative_attention_bias.weight") {
+			locality(s.Model, strings.HasPrefix(p.Name, "encoder."), v)
+		}
 	}
 	return all
+}
+
+// sights are how the heads of an encoder see at first, over and over: how fast attention falls with the distance, and with how much less it looks
+// to one side (-1 the right, 1 the left).
+var sights = []struct{ slope, aside float32 }{{1, -1}, {1, 1}, {0.3, -1}, {0.3, 0}, {0, 0}, {0, 0}}
+
+// locality adds to a table of relative attention biases [buckets, heads] a fall with the distance, as ALiBi has it (Press et al., 2022), which here is
+// only where training starts. A byte says little: what first has to be learned is to make words of the bytes nearby, and from attention that is spread evenly
+// over a text that takes long.
+func locality(c t5.Config, bidirectional bool, table []float32) {
+	const aside, most = 2, 8
+	seen := make([]bool, c.RelativeBuckets)
+	for d := 0; d <= c.RelativeDistance; d++ {
+		for _, distance := range []int{-d, d} {
+			b := c.RelativeBucket(distance, bidirectional)
+			if seen[b] || distance > 0 && !bidirectional {
+				continue
+			}
+			seen[b] = true // by its least distance
+			for h := range c.NumHeads {
+				s := sights[h%len(sights)]
+				fall := s.slope * float32(d)
+				if bidirectional && float32(distance)*s.aside < 0 {
+					fall += aside
+				}
+				table[b*c.NumHeads+h] -= min(fall, most)
+			}
+		}
+	}
 }
 
 // rate is a weight's share of the learning rate. T5 does not divide attention's scores by the root of a head's width but has queries start smaller by as

@@ -367,3 +367,29 @@ func TestSettingsErrors(t *testing.T) {
 		t.Errorf("the default model has %d weights, want at most 3 million: 6 MB in bfloat16", n)
 	}
 }
+
+// TestLocality: near-sighted heads look at the keys beside a query, those that look to one side at that side, far-sighted ones at all alike.
+func TestLocality(t *testing.T) {
+	c := DefaultModel()
+	for _, bidirectional := range []bool{true, false} {
+		table := make([]float32, c.RelativeBuckets*c.NumHeads)
+		locality(c, bidirectional, table)
+		at := func(distance, head int) float32 {
+			return table[c.RelativeBucket(distance, bidirectional)*c.NumHeads+head]
+		}
+		for h, s := range sights {
+			if at(0, h) != 0 {
+				t.Errorf("head %d has %v at its own place, want 0", h, at(0, h))
+			}
+			if near, far := at(-1, h), at(-100, h); s.slope == 0 && (near != 0 || far != 0) || s.slope > 0 && far >= near {
+				t.Errorf("head %d of slope %v has %v one place to the left and %v at a hundred", h, s.slope, near, far)
+			}
+			if !bidirectional {
+				continue
+			}
+			if left, right := at(-3, h), at(3, h); s.aside < 0 && right >= left || s.aside > 0 && left >= right || s.aside == 0 && left != right {
+				t.Errorf("head %d of side %v has %v to the left, %v to the right", h, s.aside, left, right)
+			}
+		}
+	}
+}

@@ -31,6 +31,12 @@ func bucket(distance int, bidirectional bool, buckets, maxDistance int) int {
 	return first + min(exact+int(l), buckets-1)
 }
 
+// RelativeBucket is the row of a table of relative attention biases that holds for a key's distance from its query (key position minus query position), in
+// the encoder (bidirectional) or the decoder.
+func (c Config) RelativeBucket(distance int, bidirectional bool) int {
+	return bucket(distance, bidirectional, c.RelativeBuckets, c.RelativeDistance)
+}
+
 // distances are those that a stack's bias has a value for each; beyond its ends the last bucket goes on.
 func (c Config) distances(bidirectional bool) (lo, hi int) {
 	if bidirectional {
@@ -45,7 +51,7 @@ func (c Config) spreadBias(table []float32, bidirectional bool) []float32 {
 	span := hi - lo + 1
 	values := make([]float32, c.NumHeads*span)
 	for d := lo; d <= hi; d++ {
-		b := bucket(d, bidirectional, c.RelativeBuckets, c.RelativeDistance)
+		b := c.RelativeBucket(d, bidirectional)
 		for h := range c.NumHeads {
 			values[h*span+d-lo] = table[b*c.NumHeads+h]
 		}
