@@ -50,7 +50,7 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	cmd := cli.NewCommand("dpt sweep", "--preset NAME --out DIR [flags]",
 		"Runs one of the paper's experiments, or a grid of your own: many jobs, one after another on the same workers, which load the backbone once. Each run that ends adds a line to DIR/results.jsonl; "+
 			"tables and figures are rendered as runs end. Stopped or killed, the same command goes on where it was.")
-	cmd.Notes = "Presets, with the paper's tasks, sizes and three seeds: table1 (Tables 1, 3 and 4), fewshot (figure 4), bottleneck (5 and 10), length (6 and 11), short (7), overparam (8), rank (3 and 9, one seed), custom (dpt on all tasks; give the lists you want)."
+	cmd.Notes = "Presets, with the paper's tasks, sizes and three seeds: table1 (Tables 1, 3 and 4), fewshot (figure 4), bottleneck (5 and 10), length (6 and 11), short (7), overparam (8), rank (3 and 9, one seed), custom (dpt on all tasks; give the lists you want). " + embeddedNote
 	cmd.Examples = []cli.Example{
 		{Text: "Table 1 on the embedded model and data, with workers on this machine:", Command: "dpt sweep --preset table1 --out runs/table1"},
 		{Text: "The effect of the prompt's length, on a cluster:", Command: "dpt sweep --preset length --models /models/t5-large --data /data/superglue --coord trainer:7070 --insecure --out runs/length"},
@@ -77,6 +77,9 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	f.log.Bind(cmd.Group("Logging"))
 	if err := cmd.Parse(args); err != nil {
 		return err
+	}
+	if f.models == nil {
+		embeddedSettings(cmd, &s)
 	}
 	if err := shared.Check(); err != nil {
 		return err
@@ -131,6 +134,29 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	}
 	_, err = fmt.Fprintln(std.Out, path)
 	return err
+}
+
+// What runs on the embedded model have where neither flags nor the paper's epochs say how long they are: a hundred epochs of each of eight tasks are hours, and
+// its sources and targets are short.
+const (
+	embeddedSteps, embeddedEvery = 100, 50
+	embeddedTarget               = 8
+	embeddedTuning               = 10 * coordinator.FineTuningLR // full fine-tuning's learning rate: there are few steps
+)
+
+var embeddedNote = fmt.Sprintf("On the embedded model prompts of 20 tokens and more are a fifth as long, and unless flags say otherwise runs have %d steps (--steps), are evaluated every %d (--eval-every) with outputs of at most %d tokens (--max-target-length), and ft learns at %g (--lrs).",
+	embeddedSteps, embeddedEvery, embeddedTarget, embeddedTuning)
+
+func embeddedSettings(cmd *cli.Command, s *coordinator.Settings) {
+	if !cmd.Changed("steps") && !cmd.Changed("epochs") {
+		s.Steps = embeddedSteps
+		if !cmd.Changed("eval-every") {
+			s.EvalEvery = embeddedEvery
+		}
+	}
+	if !cmd.Changed("max-target-length") {
+		s.MaxTargetLength = embeddedTarget
+	}
 }
 
 // number wants a whole number of at least low.
@@ -202,6 +228,9 @@ func (f *sweepFlags) grid(cmd *cli.Command, s coordinator.Settings) (sweep.Grid,
 			return g, err
 		}
 	}
+	if f.models == nil {
+		g.Embedded()
+	}
 	if f.seeds != nil {
 		g.Seeds = nil
 		for _, n := range numbers(f.seeds) {
@@ -224,6 +253,10 @@ func (f *sweepFlags) grid(cmd *cli.Command, s coordinator.Settings) (sweep.Grid,
 			return g, err
 		}
 		rates = append(rates, r)
+	}
+	tuning := func(r sweep.Rate) bool { return r.Method == "" || r.Method == coordinator.FineTuning }
+	if f.models == nil && !cmd.Changed("lr") && !slices.ContainsFunc(rates, tuning) {
+		rates = append(rates, sweep.Rate{Method: coordinator.FineTuning, LR: embeddedTuning})
 	}
 	g.LearningRates(rates)
 	if f.halving > 0 {

@@ -183,6 +183,15 @@ func Preset(name string, models []string) (Grid, error) {
 	return g, nil
 }
 
+// Embedded makes the paper's sizes those of the embedded model, whose texts are a few dozen words: a prompt of 20 tokens or more becomes a fifth as long.
+func (g *Grid) Embedded() {
+	for i := range g.Prompts {
+		if p := &g.Prompts[i]; p.Length >= 20 {
+			p.Length /= 5
+		}
+	}
+}
+
 // Restrict keeps the prompts of the named methods (respt-10 is residual prompt tuning with 10 tokens). A method that the preset lacks
 // is added with the paper's sizes.
 func (g *Grid) Restrict(methods []string) error {
