@@ -47,15 +47,20 @@ func bench(b *testing.B, name string, flops float64, op, plain func()) {
 	})
 }
 
-// plainTask multiplies the same 64 rows again and again: the library at its best.
+// plainTask multiplies the same 64 rows again and again: the products at their best.
 type plainTask struct {
 	e    *Engine
-	p    *product
+	p    *product // the library's
 	w    *packed
 	x, y []*tensor
 }
 
 func (t *plainTask) Do(_, worker int) {
+	if t.w.layout != nil {
+		own := panelTask{e: t.e, w: []*packed{t.w}, y: *t.y[worker]}
+		own.multiply(*t.x[worker], 0, 0, 0, t.w.panels(), t.w.memories[0])
+		return
+	}
 	if err := t.e.multiply(t.p.gemms[base], worker, t.x[worker].p, t.w.parts[0], t.y[worker].p); err != nil {
 		panic(err)
 	}
@@ -64,7 +69,10 @@ func (t *plainTask) Do(_, worker int) {
 // plain returns a call that does about as many operations as flops by products [64,in]·[in,out].
 func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
 	l := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)}})).(*linear)
-	t := &plainTask{e: e, w: l.forward[0], p: must(e.product(productKey{in, out, e.source(), f32}))}
+	t := &plainTask{e: e, w: l.forward[0]}
+	if !e.own {
+		t.p = must(e.product(productKey{in, out, e.source(), f32}))
+	}
 	for range e.pool.Workers() {
 		x := ws.Tensor(engine.Narrow, blockRows[base], in).(*tensor)
 		e.Upload(x, normal(rand.New(rand.NewPCG(1, 2)), blockRows[base]*in))
@@ -72,7 +80,9 @@ func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
 	}
 	parts := int(flops/(2*float64(blockRows[base]*in*out)) + 0.5)
 	return func() {
-		e.reserve(t.p.scratch)
+		if t.p != nil {
+			e.reserve(t.p.scratch)
+		}
 		e.pool.Run(parts, t)
 	}
 }

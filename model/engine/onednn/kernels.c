@@ -4,6 +4,8 @@
 
 extern const dpt_kernels dpt_kernels_generic;
 #if defined(__x86_64__)
+#include <cpuid.h>
+
 extern const dpt_kernels dpt_kernels_avx512bf16, dpt_kernels_avx512, dpt_kernels_avx2;
 #endif
 
@@ -32,4 +34,12 @@ const dpt_kernels *dpt_kernels_get(int i) {
 	const dpt_kernels *list[4];
 	usable(list);
 	return list[i];
+}
+
+int dpt_matrix_units(void) {
+#if defined(__x86_64__)
+	unsigned a, b, c, d;
+	if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) return d >> 22 & 1;
+#endif
+	return 0;
 }

@@ -86,6 +86,17 @@ typedef struct {
 	long n;
 } dpt_gain_gradient;
 
+// dpt_product is y = or += x·w for weights w [k,·] packed in panels of DPT_PANEL columns, which lie after one another (dpt_layout's nb). x is of the weights' type, and has
+// a column of zeros more where it has an odd number in bfloat16. Sums are float32, whatever y is.
+typedef struct {
+	dpt_mat y, x;
+	const void *w;
+	long k;
+	int add;
+} dpt_product;
+
+#define DPT_PANEL 64
+
 typedef struct {
 	const char *name;
 	void (*rows)(const dpt_rows *a, long from, long to);
@@ -106,6 +117,8 @@ typedef struct {
 	void (*pack)(const dpt_layout *to, void *dst, const float *w, long ld, long first, long last);
 	// Transposed, without padding: element (at+i, j) of dst becomes (i0+j, j0+i) of src, for `rows` i and all columns j of dst. The types are the same.
 	void (*turn)(const dpt_layout *from, const void *src, long i0, long j0, long rows, const dpt_layout *to, void *dst, long at);
+	// Products of `rows` rows and `cols` columns by the weights' type, NULL where the library's are better. A row's bits do not depend on their number.
+	void (*product[2])(const dpt_product *p, long rows, long cols);
 	// For tests: y = exp(x), log(x), tanh(x).
 	void (*exp)(float *y, const float *x, long n);
 	void (*log)(float *y, const float *x, long n);
@@ -115,5 +128,8 @@ typedef struct {
 // dpt_kernels_count is how many instruction sets of this build the CPU has; dpt_kernels_get returns the i-th, best first.
 int dpt_kernels_count(void);
 const dpt_kernels *dpt_kernels_get(int i);
+
+// dpt_matrix_units says whether the CPU has units for products of bfloat16 matrices (AMX), which the library uses.
+int dpt_matrix_units(void);
 
 #endif

@@ -209,6 +209,7 @@ static void test_tanh(float *y, const float *x, long n) { EACH(n) storef(y, j, m
 #include "attention_impl.h"
 #include "train_impl.h"
 #include "pack_impl.h"
+#include "frozen_impl.h"
 
 const dpt_kernels TABLE = {
 	.name = NAME,
@@ -223,6 +224,7 @@ const dpt_kernels TABLE = {
 	.bias_gradient_scratch = bias_gradient_scratch,
 	.pack = pack,
 	.turn = turn,
+	.product = PRODUCTS,
 	.exp = test_exp,
 	.log = test_log,
 	.tanh = test_tanh,

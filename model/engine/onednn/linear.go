@@ -54,6 +54,10 @@ func (e *Engine) multiplyGroup(t linearTask) {
 		return
 	}
 	w := t.w[0]
+	if w.layout != nil {
+		e.multiplyOwn(panelTask{x: t.x, y: t.y, xStep: t.xStep, yStep: t.yStep, w: t.w}, t.accumulate)
+		return
+	}
 	t.e, t.dst = e, t.y.dt
 	if t.accumulate {
 		t.dst = f32
@@ -66,7 +70,7 @@ func (e *Engine) multiplyGroup(t linearTask) {
 			return
 		}
 		if w.source != nil {
-			if err := e.newPanels(p); err != nil {
+			if err := e.newHandles(p); err != nil {
 				e.fail(err)
 				return
 			}

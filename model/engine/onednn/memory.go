@@ -23,7 +23,7 @@ func (e *Engine) Memory() (blocks, bytes int) {
 		bytes += n
 	}
 	blocks = len(e.memory)
-	for _, s := range e.scratch {
+	for _, s := range append(e.scratch[:len(e.scratch):len(e.scratch)], e.turned) {
 		if s.size > 0 {
 			blocks, bytes = blocks+1, bytes+s.size
 		}

@@ -28,10 +28,11 @@ import (
 type Options struct {
 	Threads int  // 0 or less means one per CPU that Go may use; results do not depend on it
 	BF16    bool // bfloat16 mode
-	Plain   bool // weights row by row instead of as the library likes best, and in both orientations: to measure what packing brings
+	Plain   bool // weights row by row instead of packed, in both orientations, and the library's products: to measure what packing brings
 
 	// kernels is the index of the kernels' instruction set among those that the CPU has, best first; tests try all.
 	kernels int
+	library bool // the library's products even where the kernels' are better, for tests
 }
 
 // Engine implements engine.Engine.
@@ -40,8 +41,10 @@ type Engine struct {
 	kernels *C.dpt_kernels
 	bf16    bool
 	plain   bool
+	own     bool // products with frozen weights are the kernels', not the library's
 	pool    *pool.Pool
 	scratch []scratch // per worker
+	turned  scratch   // a panelTask's
 	panels  []int     // per worker: which panel its scratch memory holds while a linearTask runs
 
 	products map[productKey]*product
@@ -55,6 +58,7 @@ type Engine struct {
 
 	// One of each task, so that running an op allocates nothing.
 	linear linearTask
+	panel  panelTask
 	attn   attentionTask
 	rows   rowsTask
 	embed  embedBackwardTask
@@ -85,7 +89,7 @@ func open(opt Options) (*Engine, error) {
 	if err := call(func() bool { lib = C.dpt_dnnl_open(C.int(threads)); return lib != nil }); err != nil {
 		return nil, err
 	}
-	return &Engine{
+	e := &Engine{
 		lib:      lib,
 		kernels:  C.dpt_kernels_get(C.int(opt.kernels)),
 		bf16:     opt.BF16,
@@ -96,7 +100,12 @@ func open(opt Options) (*Engine, error) {
 		products: map[productKey]*product{},
 		probes:   fnv.New64a(),
 		memory:   map[unsafe.Pointer]int{},
-	}, nil
+	}
+	e.own = !opt.Plain && !opt.library && ownProducts(e.kernels, e.source())
+	if e.own {
+		e.probeOwn()
+	}
+	return e, nil
 }
 
 // call runs f, which calls the library, on one thread, and returns the library's error if f returns false.
@@ -112,15 +121,23 @@ func call(f func() bool) error {
 // Version is the version of the library that this process has loaded.
 func Version() string { return C.GoString(C.dpt_dnnl_version()) }
 
-// Name is "onednn 2.6.3/bf16/avx512/2 threads" or the like.
+// Name is "onednn 2.6.3/bf16/avx2/2 threads" or the like, and "onednn own products/bf16/avx512bf16/2 threads" where the library multiplies nothing.
 func (e *Engine) Name() string {
-	return fmt.Sprintf("onednn %s/%s/%s/%d threads", Version(), e.dtype(), e.isa(), e.pool.Workers())
+	return fmt.Sprintf("onednn %s/%s/%s/%d threads", e.multiplier(), e.dtype(), e.isa(), e.pool.Workers())
+}
+
+// multiplier is who multiplies with frozen weights.
+func (e *Engine) multiplier() string {
+	if e.own {
+		return "own products"
+	}
+	return Version()
 }
 
 // Numerics identifies what decides the bits of results: engines of one build with equal Numerics, that hold weights of equal shapes, compute the
-// same bits. It covers how the library sums, as seen in what it gave for fixed operands of each weight's shape.
+// same bits. It covers how products are summed, as seen in what they gave for fixed operands: the library's of each weight's shape.
 func (e *Engine) Numerics() string {
-	return fmt.Sprintf("onednn %s/%s/%s/%016x", Version(), e.dtype(), e.isa(), e.probes.Sum64())
+	return fmt.Sprintf("onednn %s/%s/%s/%016x", e.multiplier(), e.dtype(), e.isa(), e.probes.Sum64())
 }
 
 func (e *Engine) dtype() string {
@@ -156,7 +173,7 @@ func (e *Engine) Close() error {
 	for p, n := range e.memory {
 		C.dpt_free(p, C.size_t(n))
 	}
-	for _, s := range e.scratch {
+	for _, s := range append(e.scratch, e.turned) {
 		C.dpt_free(s.p, C.size_t(s.size))
 	}
 	C.dpt_dnnl_close(e.lib)
@@ -183,6 +200,18 @@ func (e *Engine) reserve(n int) {
 			panic(fmt.Sprintf("onednn: out of memory: no %d bytes for a thread's scratch memory", n))
 		}
 	}
+}
+
+// reserveTurned grows the memory for turned panels to n bytes.
+func (e *Engine) reserveTurned(n int) unsafe.Pointer {
+	if e.turned.size < n {
+		C.dpt_free(e.turned.p, C.size_t(e.turned.size))
+		e.turned = scratch{C.dpt_alloc(C.size_t(n)), n}
+		if e.turned.p == nil {
+			panic(fmt.Sprintf("onednn: out of memory: no %d bytes for turned weights", n))
+		}
+	}
+	return e.turned.p
 }
 
 // serialWork is the number of floating-point operations below which waking a worker costs more than it brings.

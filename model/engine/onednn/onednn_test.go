@@ -32,7 +32,7 @@ const (
 	tolBF16 enginetest.Tolerance = 2e-2
 )
 
-// eachMode runs f on every instruction set that this CPU has, in both precisions.
+// eachMode runs f on every instruction set that this CPU has, in both precisions, with the kernels' products where they have some and with the library's.
 func eachMode(t *testing.T, f func(t *testing.T, opt Options, tol enginetest.Tolerance)) {
 	for i := range kernelSets() {
 		for _, b := range []bool{false, true} {
@@ -41,9 +41,13 @@ func eachMode(t *testing.T, f func(t *testing.T, opt Options, tol enginetest.Tol
 				tol = tolBF16
 			}
 			e := mustOpen(t, opt)
-			name := e.kernelsName() + "/" + e.dtype()
+			name, own := e.kernelsName()+"/"+e.dtype(), e.own
 			e.Close()
-			t.Run(name, func(t *testing.T) { f(t, opt, tol) })
+			if own {
+				t.Run(name+"/own", func(t *testing.T) { f(t, opt, tol) })
+			}
+			opt.library = true
+			t.Run(name+"/library", func(t *testing.T) { f(t, opt, tol) })
 		}
 	}
 }
@@ -182,7 +186,7 @@ func TestFunctions(t *testing.T) {
 // TestBlockSizes: rows that run in small or large blocks have the bits they have in those of the base size.
 func TestBlockSizes(t *testing.T) {
 	for _, b := range []bool{false, true} {
-		e := mustOpen(t, Options{Threads: 2, BF16: b})
+		e := mustOpen(t, Options{Threads: 2, BF16: b, library: true})
 		r := rand.New(rand.NewPCG(1, 2))
 		for _, s := range []struct{ rows, in, out int }{{75, 768, 768}, {1100, 96, 64}, {1, 64, 640}, {39, 3072, 96}, {5, 100, 33}} {
 			w := must(e.NewLinear(engine.LinearSpec{In: s.in, Weights: [][]float32{normal(r, s.in*s.out)}}))

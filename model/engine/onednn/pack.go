@@ -24,6 +24,7 @@ type packed struct {
 	parts    []*C.dpt_packed
 	memories []unsafe.Pointer
 	source   *packed
+	layout   *C.dpt_layout // for the kernels' product: one part, or none with a source; else nil
 }
 
 const (
@@ -33,6 +34,9 @@ const (
 
 // newPacked lays out a weight of its own memory; fill fills it.
 func (e *Engine) newPacked(k, n int) (*packed, error) {
+	if e.own {
+		return e.newPanels(k, n)
+	}
 	p := &packed{k: k, n: n, width: n}
 	if k*n > wholeElems {
 		p.width = min(n, max(64, partElems/k&^63))
@@ -71,7 +75,7 @@ func (e *Engine) packedAt(p *product, m unsafe.Pointer) (*C.dpt_packed, error) {
 // Panels of a weight that is packed when it is used: as many columns as make a product efficient, and as few as keep a panel in a core's cache where they
 // can. More bytes than maxPanel only where 64 columns have more.
 const (
-	panelCols  = 128
+	panelMin   = 128
 	panelElems = 3 << 17
 	minPanels  = 6 // of a weight, so that few rows still keep several workers busy
 	maxPanel   = 12 << 20
@@ -79,8 +83,11 @@ const (
 
 // transposed is source's transpose, to be packed when it is used, or nil where the layouts are the library's secret.
 func (e *Engine) transposed(source *packed) (*packed, error) {
+	if e.own {
+		return &packed{k: source.n, n: source.k, width: source.k, source: source, layout: panelLayout(source.n, source.k, e.source())}, nil
+	}
 	p := &packed{k: source.n, n: source.k, source: source}
-	p.width = min(p.n, max(panelCols, min(panelElems/p.k, p.n/minPanels)&^63))
+	p.width = min(p.n, max(panelMin, min(panelElems/p.k, p.n/minPanels)&^63))
 	for p.width > 64 && p.k*p.width*e.source().size() > maxPanel {
 		p.width -= 64
 	}
@@ -98,8 +105,8 @@ func (e *Engine) transposed(source *packed) (*packed, error) {
 	return p, nil
 }
 
-// newPanels makes handles for each worker's panels.
-func (e *Engine) newPanels(p *product) error {
+// newHandles makes handles for each worker's panels.
+func (e *Engine) newHandles(p *product) error {
 	for len(p.panels) < e.pool.Workers() {
 		h, err := e.packedAt(p, nil)
 		if err != nil {
@@ -122,6 +129,18 @@ func (p *packed) cols(i int) (first, width int) {
 func (e *Engine) partProduct(p *packed, i int, dst dtype) (*product, error) {
 	_, n := p.cols(i)
 	return e.product(productKey{p.k, n, e.source(), dst})
+}
+
+// layout is that of part i of p, which is filled; nil where only the library knows it.
+func (e *Engine) layout(p *packed, i int) (*C.dpt_layout, error) {
+	if p.layout != nil {
+		return p.layout, nil
+	}
+	pr, err := e.partProduct(p, i, f32)
+	if err != nil {
+		return nil, err
+	}
+	return pr.layout, nil
 }
 
 // turnInto packs part i of p, a transpose, into memory for the product pr.
@@ -186,12 +205,12 @@ func (e *Engine) fill(l *linear, w []float32) error {
 		}
 		for j := range p.count() {
 			at, n := p.cols(j)
-			pr, err := e.partProduct(p, j, f32)
+			layout, err := e.layout(p, j)
 			if err != nil {
 				return err
 			}
 			step := n
-			if i == 0 && pr.layout != nil && pieceCols%int(pr.layout.nb) == 0 {
+			if i == 0 && layout != nil && pieceCols%int(layout.nb) == 0 {
 				step = pieceCols
 			}
 			for first := 0; first < n; first += step {
@@ -206,16 +225,21 @@ func (e *Engine) fill(l *linear, w []float32) error {
 
 func (t *fillTask) Do(i, worker int) {
 	p := t.pieces[i]
-	_, n := p.to.cols(p.part)
-	pr := t.e.products[productKey{p.to.k, n, t.e.source(), f32}]
-	if !p.backward && pr.layout != nil {
-		C.dpt_pack_run(t.e.kernels, pr.layout, p.to.memories[p.part], (*C.float)(unsafe.Pointer(&t.w[p.at*t.in])), C.long(t.in), C.long(p.first), C.long(p.last))
+	layout, err := t.e.layout(p.to, p.part)
+	if !p.backward && layout != nil {
+		C.dpt_pack_run(t.e.kernels, layout, p.to.memories[p.part], (*C.float)(unsafe.Pointer(&t.w[p.at*t.in])), C.long(t.in), C.long(p.first), C.long(p.last))
 		return
 	}
 	from, rs, cs := p.at*t.in, 1, t.in // element (i, j) is w[j*in + i]
 	if p.backward {
 		from, rs, cs = p.at, t.in, 1
 	}
+	if err != nil {
+		t.errs[i] = err
+		return
+	}
+	_, n := p.to.cols(p.part)
+	pr := t.e.products[productKey{p.to.k, n, t.e.source(), f32}]
 	t.errs[i] = t.e.reorder(p.to.parts[p.part], pr, worker, t.w[from:], rs, cs)
 }
 

@@ -32,7 +32,7 @@ type product struct {
 	gemms   [len(blockRows)]*cGEMM // nil where that many rows would give other bits
 	scratch int                    // bytes
 	layout  *C.dpt_layout          // of packed weights; nil where only the library knows it, or is to lay them out
-	panels  []*C.dpt_packed        // per worker, to be moved to what it has just packed; made by newPanels
+	panels  []*C.dpt_packed        // per worker, to be moved to what it has just packed; made by newHandles
 }
 
 // source is the type of products' operands.
