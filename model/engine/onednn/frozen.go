@@ -67,9 +67,10 @@ type panelTask struct {
 	add          C.int
 
 	copied             bool // x is not as the product takes it: it goes through scratch memory
-	rows, chunks       int  // of a chunk, and how many
-	panels, strips     int  // of a strip, and how many
-	from, to           int  // panels that are there
+	large, larges      int  // rows of the first chunks, and how many these are; the others have smallRows
+	chunks             int
+	panels, strips     int // of a strip, and how many
+	from, to           int // panels that are there
 	phase              phase
 	turned             unsafe.Pointer // panels from `from` on, of each weight of the group, or a worker's one if NULL
 	xOffset, perWeight int            // in a worker's scratch memory; bytes of a weight's turned panels
@@ -85,10 +86,10 @@ const (
 )
 
 const (
+	// Rows of most chunks, and of the last ones, so that no worker waits long for another: both are whole tiles.
+	largeRows = 96
+	smallRows = 24
 	fewRows   = 192 // are one chunk
-	someRows  = 126 // about as many are a chunk else
-	copyRows  = 60  // or that many, where each is copied once for all panels
-	somePanel = 4   // about as many are a strip
 	// maxTurned is about how many numbers of a transpose are turned at a time.
 	maxTurned = 1 << 22
 )
@@ -105,24 +106,22 @@ func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
 	t.from, t.to = 0, w.panels()
 	t.plan()
 	work := 2 * rows * w.k * w.n * len(t.w)
-	scratch := 0
-	if t.copied {
-		scratch = t.rows * (w.k*dt.size() + 3) / 4 * 4
-	}
 	t.xOffset = align(panelBytes(w.k, dt))
-	scratch += t.xOffset
+	scratch := t.xOffset
+	if t.copied {
+		scratch += t.large * panelBytes(w.k, dt) / panelCols
+	}
+	e.reserve(scratch)
 	task := &e.panel
 	if w.source == nil || t.chunks == 1 {
 		if w.source != nil {
 			t.phase = turnMultiplyPanels
 		}
-		e.reserve(scratch)
 		*task = t
 		e.run(t.chunks*t.strips*len(t.w), work, task)
 		*task = panelTask{}
 		return
 	}
-	e.reserve(scratch)
 	bytes := panelBytes(w.k, dt)
 	step := max(1, min(t.to, maxTurned/(w.k*panelCols*len(t.w))))
 	t.perWeight = step * bytes
@@ -139,27 +138,28 @@ func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
 	*task = panelTask{}
 }
 
-// plan cuts the rows into chunks, as equal as tiles of them allow and as many for each worker, and the panels into strips.
+// plan cuts the rows into chunks and, where these are too few for the workers, the panels into strips.
 func (t *panelTask) plan() {
-	const tile = 6
 	rows, panels, workers := t.x.rows, t.to-t.from, t.e.pool.Workers()
-	if rows <= fewRows {
-		t.rows, t.chunks = rows, 1
-		t.panels = max(1, panels*len(t.w)/(4*workers))
-		t.strips = (panels + t.panels - 1) / t.panels
-		return
+	t.large, t.larges, t.chunks = rows, 1, 1
+	if rows > fewRows {
+		t.large = largeRows
+		t.larges = rows * 3 / 4 / largeRows
+		t.chunks = t.larges + (rows-t.larges*t.large+smallRows-1)/smallRows
 	}
-	most := someRows
-	t.panels = min(panels, somePanel)
-	if t.copied {
-		most = copyRows
-		t.panels = panels
-	}
+	// At least four parts a worker, as far as panels allow.
+	t.strips = min(panels, max(1, 4*workers/(t.chunks*len(t.w))))
+	t.panels = (panels + t.strips - 1) / t.strips
 	t.strips = (panels + t.panels - 1) / t.panels
-	n := (rows + most - 1) / most
-	n = (n + workers - 1) / workers * workers
-	t.rows = ((rows+n-1)/n + tile - 1) / tile * tile
-	t.chunks = (rows + t.rows - 1) / t.rows
+}
+
+// chunk is where chunk i begins, and its rows.
+func (t *panelTask) chunk(i int) (first, rows int) {
+	if i < t.larges {
+		return i * t.large, t.large
+	}
+	first = t.larges*t.large + (i-t.larges)*smallRows
+	return first, min(smallRows, t.x.rows-first)
 }
 
 func (t *panelTask) Do(part, worker int) {
@@ -174,8 +174,7 @@ func (t *panelTask) Do(part, worker int) {
 	strip := part % t.strips
 	part /= t.strips
 	chunk, member := part%t.chunks, part/t.chunks
-	row := chunk * t.rows
-	rows := min(t.rows, t.x.rows-row)
+	row, rows := t.chunk(chunk)
 	x := tensor{rows: rows, cols: w.k, ld: t.x.ld, dt: t.x.dt, p: t.x.at(row, member*t.xStep)}
 	scratch := t.e.scratch[worker].p
 	if t.copied {
