@@ -95,8 +95,22 @@ INLINE vf exp_score(vf x, const int paired) {
 	return (p * r + 1) * scale;
 }
 
-// top is the maximum of n scores and their biases.
-static float top(const float *s, const float *ext, long n) {
+// across joins the lanes of each of the vectors v[0], v[1] … into a lane of the result, in FOLD's order; those from the n-th on are 0.
+INLINE vf across(const vf *v, long n, const int max) {
+	vu t[VL];
+	UNROLL
+	for (int i = 0; i < VL; i++) t[i] = i < n ? (vu)v[i] : (vu){0};
+	transpose(t);
+	UNROLL
+	for (int s = VL / 2; s; s /= 2) {
+		UNROLL
+		for (int i = 0; i < s; i++) t[i] = (vu)(max ? maxv((vf)t[i], (vf)t[i + s]) : (vf)t[i] + (vf)t[i + s]);
+	}
+	return (vf)t[0];
+}
+
+// top's lanes hold the maximum of n scores and their biases.
+INLINE vf top(const float *s, const float *ext, long n) {
 	vf most = splat(-INFINITY);
 	long full = n / VL * VL;
 	if (ext)
@@ -108,12 +122,12 @@ static float top(const float *s, const float *ext, long n) {
 		if (ext) v += loadf(ext, full, n - full);
 		most = maxv(blend(lanes(n - full), v, splat(-INFINITY)), most);
 	}
-	return maxlane(most);
+	return most;
 }
 
 // softmax_forward turns a row of scores, n of them visible, into exponentials of what they are above `top`, in bfloat16 at h when paired, and 0 from n
-// up to keys. It returns their sum.
-INLINE float softmax_forward(float *s, uint16_t *h, const float *ext, float top, long n, long keys, const int paired, const int biased) {
+// up to keys. The lanes of what it returns sum to theirs.
+INLINE vf softmax_forward(float *s, uint16_t *h, const float *ext, float top, long n, long keys, const int paired, const int biased) {
 	vf sum = {0};
 	long j = 0;
 	for (; j + VL <= n; j += VL) {
@@ -139,7 +153,7 @@ INLINE float softmax_forward(float *s, uint16_t *h, const float *ext, float top,
 		else
 			storef(s, j, VL, v);
 	}
-	return sumv(sum);
+	return sum;
 }
 
 // probability turns VL scores at s, biases at ext and probabilities' gradients at ds into probabilities p and the scores' gradients g = p∘(ds − d).
@@ -216,13 +230,17 @@ INLINE const float *bias_row(const attn_memory *x, long nq, long i) { return x->
 // block_forward turns a block's scores into exponentials, and fills sums with theirs.
 INLINE void block_forward(const attn_memory *x, const attn_block *b, long nq, float *sums, const int paired, const int biased) {
 	float tops[WIDE];
-	for (long r = 0; r < b->rows; r++) tops[r] = top(x->s + r * x->ld, bias_row(x, nq, b->first + r), b->seen[r]);
+	vf v[WIDE];
+	for (long r = 0; r < b->rows; r++) v[r] = top(x->s + r * x->ld, bias_row(x, nq, b->first + r), b->seen[r]);
+	for (long r = 0; r < b->rows; r += VL) storef(tops, r, least(VL, b->rows - r), across(v + r, b->rows - r, 1));
 	for (long r = 0; r < b->rows; r++)
-		sums[r] = softmax_forward(x->s + r * x->ld, paired ? x->sh + r * x->ld : NULL, bias_row(x, nq, b->first + r), tops[r], b->seen[r], b->np, paired, biased);
+		v[r] = softmax_forward(x->s + r * x->ld, paired ? x->sh + r * x->ld : NULL, bias_row(x, nq, b->first + r), tops[r], b->seen[r], b->np, paired, biased);
 	for (long r = 0; r < b->rows; r += VL) {
 		long m = least(VL, b->rows - r);
 		float lse[VL];
-		storef(lse, 0, VL, loadf(tops, r, m) + logv(loadf(sums, r, m)));
+		vf sum = across(v + r, m, 0);
+		storef(sums, r, m, sum);
+		storef(lse, 0, VL, loadf(tops, r, m) + logv(sum));
 		for (long i = 0; i < m; i++) *b->lse[r + i] = lse[i];
 	}
 }
@@ -230,12 +248,16 @@ INLINE void block_forward(const attn_memory *x, const attn_block *b, long nq, fl
 // block_backward turns a block's scores and their gradients into what the three products of backward multiply.
 INLINE void block_backward(const dpt_attn *a, const attn_memory *x, const attn_block *b, long q0, long nq, long col, const int paired, const int biased) {
 	attn_row rows[WIDE + 1];
+	vf v[WIDE];
+	float d[WIDE];
 	for (long r = 0; r < b->rows; r++) {
 		row o = at(&a->out, q0 + b->first + r, col), dout = at(&a->dout, q0 + b->first + r, col);
 		vf dot = {0};
 		EACH(a->d) dot += load(o, j, m) * load(dout, j, m);
-		rows[r] = (attn_row){bias_row(x, nq, b->first + r), *b->lse[r], sumv(dot), b->seen[r]};
+		v[r] = dot;
 	}
+	for (long r = 0; r < b->rows; r += VL) storef(d, r, least(VL, b->rows - r), across(v + r, b->rows - r, 0));
+	for (long r = 0; r < b->rows; r++) rows[r] = (attn_row){bias_row(x, nq, b->first + r), *b->lse[r], d[r], b->seen[r]};
 	long ld = x->ld;
 #if HAVE_DPBF16
 	if (paired) {
@@ -277,7 +299,8 @@ static void attention(const dpt_attn *a, long part, void *scratch) {
 	}
 	long packed = 0; // keys
 	for (long i = 0; i < nq; i += x.block) {
-		attn_block b = {.first = i, .rows = least(nq - i, x.block), .n = nk};
+		attn_block b; // its arrays are long, and mostly not needed
+		b.first = i, b.rows = least(nq - i, x.block), b.n = nk;
 		long pos = offset + i;
 		if (a->causal) b.n = least(nk, pos + b.rows);
 		b.np = UP(b.n, VL);

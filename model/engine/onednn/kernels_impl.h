@@ -55,26 +55,45 @@ INLINE vh to_bf16(vf x) {
 typedef vf vf_mem __attribute__((aligned(1), may_alias));
 typedef vh vh_mem __attribute__((aligned(1), may_alias));
 
+// load_some and store_some move the m < VL elements from p on; the other lanes are 0.
+#if defined(__x86_64__) && VL == 16
+#define FIRST(m) ((1u << (m)) - 1)
+INLINE vf load_some(const float *p, long m) { return (vf)_mm512_maskz_loadu_ps(FIRST(m), p); }
+INLINE void store_some(float *p, long m, vf v) { _mm512_mask_storeu_ps(p, FIRST(m), (__m512)v); }
+INLINE vh load_some_h(const uint16_t *p, long m) { return (vh)_mm256_maskz_loadu_epi16(FIRST(m), p); }
+INLINE void store_some_h(uint16_t *p, long m, vh v) { _mm256_mask_storeu_epi16(p, FIRST(m), (__m256i)v); }
+#undef FIRST
+#else
+INLINE vf load_some(const float *p, long m) {
+	vf v = {0};
+	memcpy(&v, p, 4 * m);
+	return v;
+}
+INLINE void store_some(float *p, long m, vf v) { memcpy(p, &v, 4 * m); }
+INLINE vh load_some_h(const uint16_t *p, long m) {
+	vh v = {0};
+	memcpy(&v, p, 2 * m);
+	return v;
+}
+INLINE void store_some_h(uint16_t *p, long m, vh v) { memcpy(p, &v, 2 * m); }
+#endif
+
 // load reads the m ≤ VL elements from the j-th on; the other lanes are 0.
 INLINE vf loadf(const float *p, long j, long m) {
 	if (__builtin_expect(m == VL, 1)) return *(const vf_mem *)(p + j);
-	vf v = {0};
-	memcpy(&v, p + j, 4 * m);
-	return v;
+	return load_some(p + j, m);
 }
 
 INLINE void storef(float *p, long j, long m, vf v) {
 	if (__builtin_expect(m == VL, 1))
 		*(vf_mem *)(p + j) = v;
 	else
-		memcpy(p + j, &v, 4 * m);
+		store_some(p + j, m, v);
 }
 
 INLINE vf loadh(const uint16_t *p, long j, long m) {
 	if (__builtin_expect(m == VL, 1)) return from_bf16(*(const vh_mem *)(p + j));
-	vh v = {0};
-	memcpy(&v, p + j, 2 * m);
-	return from_bf16(v);
+	return from_bf16(load_some_h(p + j, m));
 }
 
 INLINE void storeh(uint16_t *p, long j, long m, vf x) {
@@ -82,7 +101,7 @@ INLINE void storeh(uint16_t *p, long j, long m, vf x) {
 	if (__builtin_expect(m == VL, 1))
 		*(vh_mem *)(p + j) = v;
 	else
-		memcpy(p + j, &v, 2 * m);
+		store_some_h(p + j, m, v);
 }
 
 // row is a row of a matrix.
