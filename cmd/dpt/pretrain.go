@@ -34,6 +34,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	log := cli.DefaultLog()
 	cmd := cli.NewCommand("dpt pretrain", "--out DIR [--documents FILE] [--pairs FILE]",
 		"Trains a small byte-level T5 from nothing, on one machine: spans taken out of documents, and pairs of source and target. Writes a model directory as Transformers does. The result depends on the settings and texts alone: neither on the number of threads nor on when it was stopped. Started again with the same --out it goes on where it was.")
+	cmd.Notes = "Every micro-batch is computed by one thread; --threads 0 is two threads to a core here, so that no core waits for the others' last micro-batches."
 	cmd.Examples = []cli.Example{{Command: "dpt pretrain --out tiny --dtype bf16"}}
 	dtype = "bf16"
 	g := cmd.Group("Texts")
@@ -86,7 +87,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	}
 	o.Settings, o.Dir, o.BF16, o.Workers, o.Log = s, out, dtype == "bf16", options.Threads, log.Logger(std.Err)
 	if o.Workers == 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = min(s.Micro, 2*runtime.GOMAXPROCS(0))
 	}
 	options.Threads = 1
 	o.Engine, o.Numerics = func() (engine.Engine, error) { return model.OpenEngine(options) }, model.Numerics
