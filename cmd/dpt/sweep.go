@@ -139,7 +139,7 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 // What runs on the embedded model have where neither flags nor the paper's epochs say how long they are: a hundred epochs of each of eight tasks are hours, and
 // its sources and targets are short.
 const (
-	embeddedSteps, embeddedEvery = 100, 50
+	embeddedSteps, embeddedEvery = 50, 25
 	embeddedTarget               = 8
 	embeddedTuning               = 10 * coordinator.FineTuningLR // full fine-tuning's learning rate: there are few steps
 )

@@ -39,7 +39,7 @@ func TestCommand(t *testing.T) {
 	s := pretrain.DefaultSettings()
 	s.Seed, s.Steps, s.Optimizer.LR, s.Model.NumDecoderLayers = 7, 500, 0.004, 3
 	got := command(pretrain.Record{Settings: s, Numerics: "onednn 2.6.3/bf16/avx2/0123"})
-	for _, want := range []string{"dpt pretrain --out DIR --engine onednn --dtype bf16 --seed 7 --steps 500 ", " --lr 0.004 ", " --spans 0.1 ", " --d-model 192 ", " --decoder-layers 3"} {
+	for _, want := range []string{"dpt pretrain --out DIR --engine onednn --dtype bf16 --seed 7 --steps 500 ", " --lr 0.004 ", " --spans 0.05 ", " --d-model 192 ", " --decoder-layers 3"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q lacks %q", got, want)
 		}
