@@ -28,7 +28,7 @@ have_onednn = [ "$$($(GO) env CGO_ENABLED)" = 1 ] && \
 TAGS ?= $(shell $(have_onednn) && echo onednn)
 
 DEMO_OUT ?= runs/demo
-DEMO_FLAGS ?= --task wsc --prompt-length 20 --steps 60 --eval-every 20 --max-target-length 8
+DEMO_FLAGS ?= --task cb --prompt-length 20 --steps 60 --eval-every 20 --max-target-length 8
 PARITY_FLAGS ?=
 FUZZTIME ?= 5s
 BENCH ?= .

@@ -10,13 +10,13 @@ import (
 	"github.com/dptune/dpt/dataset"
 )
 
-// TestPromptLearns tunes a prompt for the embedded model with two workers until it can do a task: which of two people a pronoun stands for. The format
-// and the people who meet in it are held out of pre-training, and half of the examples are of either answer. A wrong gradient, optimizer, sampler or
-// metric ends below.
+// TestPromptLearns tunes a prompt for the embedded model with two workers until it can do a task: whether a speaker takes for true, for false or for open what
+// others are said to do (CommitmentBank). The format, the labels and the people who meet in it are held out of pre-training, and a third of the
+// examples is of each label. A wrong gradient, optimizer, sampler or metric ends below.
 func TestPromptLearns(t *testing.T) {
-	const want = 97 // per cent
+	const want = 98 // per cent
 	s := coordinator.DefaultSettings()
-	s.Task, s.PromptLength, s.Steps, s.BatchSize, s.MicroBatch, s.MaxTargetLength = "wsc", 20, 40, 16, 8, 8
+	s.Task, s.PromptLength, s.Steps, s.BatchSize, s.MicroBatch, s.MaxTargetLength = "cb", 20, 40, 16, 8, 8
 	s.EvalEvery = int64(s.Steps)
 	c := startCoordinator(t, s, 2, t.TempDir(), "")
 	for i := range 2 {
@@ -44,8 +44,8 @@ func TestPromptLearns(t *testing.T) {
 	}
 	before, after := accuracy(0), accuracy(len(res.Evaluations)-1)
 	t.Logf("accuracy %.2f before, %.2f after %d steps; always the same answer: %v", before, after, res.Steps, res.Majority)
-	if majority := res.Majority.Primary(); majority > 60 {
-		t.Errorf("always the same answer scores %.2f, want about 50: the task tells its answers", majority)
+	if majority := res.Majority.Primary(); majority > 40 {
+		t.Errorf("always the same answer scores %.2f, want about 33: the task tells its answers", majority)
 	}
 	if before > want-10 {
 		t.Errorf("accuracy %.2f before training, want less than %d: nothing is left to learn", before, want-10)
