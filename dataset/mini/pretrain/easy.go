@@ -165,20 +165,7 @@ func easyBelief(r *prng.Source) exam {
 // easyScript is one person in a script, of whom another part of it, or of another script, is said.
 func easyScript(r *prng.Source) exam {
 	right, wrong := side.Scripts(r)
-	who := world.Pick(r, world.People())
-	tell, ask := world.Cause, world.Effect
-	if r.IntN(2) == 0 {
-		tell, ask = ask, tell
-	}
-	return exam{
-		text: who + " " + tell(r, right) + ".", answers: yesNo,
-		judge: func(r *prng.Source) (string, int) {
-			if r.IntN(2) == 0 {
-				return world.Capital(world.Pronoun(who)) + " " + ask(r, right), 0
-			}
-			return world.Capital(world.Pronoun(who)) + " " + ask(r, wrong), 1
-		},
-	}
+	return examOfScript(r, right, func(*prng.Source) int { return wrong })
 }
 
 // easyReferents names whom a pronoun stands for, mostly in the active voice, of one sentence or two.

@@ -296,21 +296,31 @@ func senseExam(r *prng.Source) exam {
 // scriptExam has one side of what happened to somebody, and others of which each is the other side of it or not.
 func scriptExam(r *prng.Source) exam {
 	right, wrong := side.ScriptsOf(r, 3)
+	return examOfScript(r, right, func(r *prng.Source) int { return world.Pick(r, wrong) })
+}
+
+// examOfScript tells one side of a script; claims are of its other side, or of that of a wrong script.
+func examOfScript(r *prng.Source, right int, wrong func(r *prng.Source) int) exam {
 	who := world.Pick(r, world.People())
 	he := world.Capital(world.Pronoun(who))
-	tell, ask := world.Cause, world.Effect
-	if r.IntN(2) == 0 {
-		tell, ask = ask, tell
-	}
+	tell, ask := sides(r)
 	return exam{
 		text: who + " " + tell(r, right) + ".", answers: yesNo,
 		judge: func(r *prng.Source) (string, int) {
 			if r.IntN(2) == 0 {
 				return he + " " + ask(r, right), 0
 			}
-			return he + " " + ask(r, world.Pick(r, wrong)), 1
+			return he + " " + ask(r, wrong(r)), 1
 		},
 	}
+}
+
+// sides are those of a script, either first.
+func sides(r *prng.Source) (tell, ask func(r *prng.Source, script int) string) {
+	if r.IntN(2) == 0 {
+		return world.Effect, world.Cause
+	}
+	return world.Cause, world.Effect
 }
 
 // severalKeys looks up some of three to eight keys.
@@ -355,10 +365,7 @@ func severalScripts(r *prng.Source) Pair {
 	first, second := side.Scripts(r)
 	who := side.Cast(r, 2)
 	scripts := []int{first, second}
-	tell, ask := world.Cause, world.Effect
-	if r.IntN(2) == 0 {
-		tell, ask = ask, tell
-	}
+	tell, ask := sides(r)
 	text := who[0] + " " + tell(r, first) + ". " + who[1] + " " + tell(r, second) + "."
 	var questions, targets []string
 	for range 2 + r.IntN(2) {
