@@ -106,8 +106,8 @@ SIM_FROM ?= 1
 .PHONY: simulate
 simulate: ## Simulate clusters under faults, SIM_SEEDS (1000) seeds from SIM_FROM (1), on a Go runtime that draws from the seed.
 	@mkdir -p bin
-	$(GO) run ./worker/simulation/replay -o bin/simulation.test
-	cd worker/simulation && SIM_SEEDS=$(SIM_SEEDS) SIM_FROM=$(SIM_FROM) ../../bin/simulation.test -test.run '^TestSimulation$$' -test.v -test.timeout 0
+	$(GO) run ./worker/internal/simulation/replay -o bin/simulation.test
+	cd worker/internal/simulation && SIM_SEEDS=$(SIM_SEEDS) SIM_FROM=$(SIM_FROM) ../../../bin/simulation.test -test.run '^TestSimulation$$' -test.v -test.timeout 0
 
 .PHONY: bench
 bench: onednn ## Run the benchmarks that match BENCH, each for BENCHTIME.

@@ -9,10 +9,11 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // Audited says whether a micro-batch of a step is computed twice. A share of all are; which ones depends on seed, step and index alone.
-func Audited(seed uint64, step fsm.Step, micro int, share float64) bool {
+func Audited(seed uint64, step ids.Step, micro int, share float64) bool {
 	var b [24]byte
 	binary.LittleEndian.PutUint64(b[:], seed)
 	binary.LittleEndian.PutUint64(b[8:], uint64(step))
@@ -23,7 +24,7 @@ func Audited(seed uint64, step fsm.Step, micro int, share float64) bool {
 
 // claim is what a worker says that a micro-batch adds to a step: a contribution with this digest, or that it cannot be computed.
 type claim struct {
-	digest fsm.Digest
+	digest ids.Digest
 	fails  bool
 }
 
@@ -38,7 +39,7 @@ func (c claim) String() string {
 // step is done again, with the micro-batch in the hands of a worker that has not claimed anything yet, until two agree: whoever
 // claims otherwise computes wrongly. It is the leader's alone; the next leader meets it anew.
 type dispute struct {
-	step   fsm.Step
+	step   ids.Step
 	micro  int
 	text   string // how it fails, if anybody says so
 	who    []string
@@ -84,13 +85,13 @@ func (d *dispute) String() string {
 	return fmt.Sprintf("micro-batch %d of step %d: %s", d.micro, d.step, strings.Join(list, ", "))
 }
 
-func (d *dispute) about(step fsm.Step, micro int) bool {
+func (d *dispute) about(step ids.Step, micro int) bool {
 	return d != nil && d.step == step && d.micro == micro
 }
 
 // disputed is the open dispute about a micro-batch, a new one if none is open. While another is open it is nil: one is
 // settled at a time, and the rest is found again.
-func (c *controller) disputed(step fsm.Step, micro int) *dispute {
+func (c *controller) disputed(step ids.Step, micro int) *dispute {
 	if c.dispute != nil && c.dispute.step <= c.committed() {
 		c.dispute = nil // of a step that was settled without it
 	}
@@ -105,7 +106,7 @@ func (c *controller) disputed(step fsm.Step, micro int) *dispute {
 }
 
 // toAudit are the micro-batches of a step that a second rank computes.
-func (c *controller) toAudit(t fsm.Step, n int) map[int]bool {
+func (c *controller) toAudit(t ids.Step, n int) map[int]bool {
 	if c.cfg.Audit <= 0 || len(c.gen.ranks) < 2 {
 		return nil
 	}
@@ -120,9 +121,9 @@ func (c *controller) toAudit(t fsm.Step, n int) map[int]bool {
 
 // sound checks that all contributions to a complete step that more than one worker has computed agree, before it is proposed. If
 // not, or if the step settles a dispute against one of its ranks, the step is abandoned.
-func (c *controller) sound(t fsm.Step, reports *stepReports) bool {
+func (c *controller) sound(t ids.Step, reports *stepReports) bool {
 	heard := map[int][]int{} // ranks by micro-batch
-	digests := map[[2]int]fsm.Digest{}
+	digests := map[[2]int]ids.Digest{}
 	for rank, r := range reports.got {
 		want := reports.digests[rank]
 		if len(r.Contributions) != len(want) {
@@ -131,7 +132,7 @@ func (c *controller) sound(t fsm.Step, reports *stepReports) bool {
 		}
 		for _, p := range r.Contributions {
 			micro := int(p.MicroBatch)
-			d, err := fsm.DigestOf(p.Digest)
+			d, err := ids.DigestOf(p.Digest)
 			if _, again := digests[[2]int{micro, rank}]; again || err != nil || !want[micro] {
 				c.expel(c.gen.ranks[rank], "%s reports a contribution of micro-batch %d to step %d that it was not asked for, or a bad digest of it", c.gen.ranks[rank], micro, t)
 				return false
@@ -169,13 +170,13 @@ func (c *controller) sound(t fsm.Step, reports *stepReports) bool {
 // claimFailure takes a worker's word that a micro-batch cannot be computed. Another worker is asked before the job is given
 // up: a broken machine makes numbers that are none, too.
 func (c *controller) claimFailure(s *session, f *coordpb.Failure) {
-	step, micro := fsm.Step(f.Step), int(f.MicroBatch)-1
-	var first fsm.Generation
+	step, micro := ids.Step(f.Step), int(f.MicroBatch)-1
+	var first ids.Generation
 	c.node.view(func(m *fsm.Machine) { first = m.FirstGeneration() })
 	if c.job == nil || f.Generation <= uint64(first) {
 		return // of a job that is over
 	}
-	if step <= c.committed() || step > fsm.Step(c.job.Spec.Steps) || micro >= len(c.job.Plan(step).Micro) {
+	if step <= c.committed() || step > ids.Step(c.job.Spec.Steps) || micro >= len(c.job.Plan(step).Micro) {
 		return // others have computed it
 	}
 	// What is true of a micro-batch of a step is true in every generation.

@@ -4,14 +4,14 @@ import (
 	"math"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 func TestAuditedIsAPureShare(t *testing.T) {
 	const steps, micros = 400, 8
 	for _, share := range []float64{0, 0.05, 0.5, 1} {
 		n, differ := 0, 0
-		for step := fsm.Step(1); step <= steps; step++ {
+		for step := ids.Step(1); step <= steps; step++ {
 			for i := range micros {
 				a := Audited(42, step, i, share)
 				if a != Audited(42, step, i, share) {
@@ -36,7 +36,7 @@ func TestAuditedIsAPureShare(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	a, b, c, fails := claim{digest: fsm.Digest{1}}, claim{digest: fsm.Digest{2}}, claim{digest: fsm.Digest{3}}, claim{fails: true}
+	a, b, c, fails := claim{digest: ids.Digest{1}}, claim{digest: ids.Digest{2}}, claim{digest: ids.Digest{3}}, claim{fails: true}
 	for name, k := range map[string]struct {
 		claims  []claim
 		right   claim

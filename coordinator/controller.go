@@ -15,6 +15,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 const (
@@ -52,7 +53,7 @@ type controller struct {
 	eval     *evaluation         // under way; survives a generation
 	dispute  *dispute            // nil while all agree
 
-	held map[fsm.Step]map[int]string // by step and micro-batch, the id of a worker that has computed it
+	held map[ids.Step]map[int]string // by step and micro-batch, the id of a worker that has computed it
 
 	jobID     string
 	begun     bool      // a generation has run, so MinNodes is enough
@@ -77,10 +78,10 @@ type controller struct {
 
 // generation is a fixed ring at work.
 type generation struct {
-	number  fsm.Generation
+	number  ids.Generation
 	ranks   []*session
-	planned fsm.Step // the last step whose plan was sent
-	reports map[fsm.Step]*stepReports
+	planned ids.Step // the last step whose plan was sent
+	reports map[ids.Step]*stepReports
 	pending []*fsmpb.StepCommitted // complete steps that wait for the one that commits them
 	offer   *fsmpb.StepCommitted   // a complete step whose state waits for a majority of the replicas to take it
 	free    []time.Time            // when each rank last became free
@@ -117,7 +118,7 @@ func newController(cfg *Config, job *Job, n *node, k *states) *controller {
 	c := &controller{
 		cfg: cfg, job: job, node: n, states: k, logger: cfg.Logger, progress: cfg.Progress,
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
-		sessions: map[string]*session{}, held: map[fsm.Step]map[int]string{}, ticked: time.Now(), patience: time.Now().Add(rejoinGrace),
+		sessions: map[string]*session{}, held: map[ids.Step]map[int]string{}, ticked: time.Now(), patience: time.Now().Add(rejoinGrace),
 	}
 	if job != nil {
 		c.resume()
@@ -228,12 +229,12 @@ func (c *controller) fail(format string, args ...any) {
 }
 
 // failJob ends the job for good: its data fails on every machine. It goes into the log, so that nobody has to find out again.
-func (c *controller) failJob(at fsm.Step, reason string) {
+func (c *controller) failJob(at ids.Step, reason string) {
 	if c.failing {
 		return
 	}
 	c.failing, c.gen = true, nil
-	var step, total fsm.Step
+	var step, total ids.Step
 	c.node.view(func(m *fsm.Machine) { step, total = m.Step(), m.TotalSteps() })
 	at = min(max(at, step), total)
 	reason = clip(reason)
@@ -259,7 +260,7 @@ func (c *controller) endGeneration(why error) {
 	}
 }
 
-func (c *controller) committed() (step fsm.Step) {
+func (c *controller) committed() (step ids.Step) {
 	c.node.view(func(m *fsm.Machine) { step = m.Step() })
 	return step
 }
@@ -286,8 +287,8 @@ func (c *controller) maybeForm() {
 	if len(members) < c.expected && now.Before(c.patience) {
 		return
 	}
-	var number fsm.Generation
-	var step fsm.Step
+	var number ids.Generation
+	var step ids.Step
 	c.node.view(func(m *fsm.Machine) { number, _ = m.Generation(); step = m.Step() })
 	e := &fsmpb.GenerationStarted{Generation: uint64(number) + 1, ResumeStep: int64(step), Numerics: members[0].numerics}
 	for _, s := range members {
@@ -306,9 +307,9 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 		}
 	}
 	var state []byte
-	var blob fsm.Blob
+	var blob ids.Blob
 	c.node.view(func(m *fsm.Machine) { state, blob = m.State(), m.Blob() })
-	c.gen = &generation{number: fsm.Generation(e.Generation), ranks: members, planned: fsm.Step(e.ResumeStep), reports: map[fsm.Step]*stepReports{},
+	c.gen = &generation{number: ids.Generation(e.Generation), ranks: members, planned: ids.Step(e.ResumeStep), reports: map[ids.Step]*stepReports{},
 		free: make([]time.Time, len(members))}
 	c.begun, c.expected = true, 0
 	list := make([]*coordpb.Member, len(members))
@@ -324,7 +325,7 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	}
 	c.lastStep = time.Now()
 	c.logger.Info("generation started", "generation", e.Generation, "workers", len(members), "after_step", e.ResumeStep)
-	c.progress.Generation(c.gen.number, len(members), fsm.Step(e.ResumeStep))
+	c.progress.Generation(c.gen.number, len(members), ids.Step(e.ResumeStep))
 }
 
 // rank is the session's in this generation, -1 if it is not part of it.
@@ -369,7 +370,7 @@ func (c *controller) onApplied(a *applied) {
 		c.onGeneration(b.GenerationStarted, a.form)
 	case *fsmpb.Entry_StepCommitted:
 		c.barren = 0
-		maps.DeleteFunc(c.held, func(t fsm.Step, _ map[int]string) bool { return t <= fsm.Step(b.StepCommitted.Step) })
+		maps.DeleteFunc(c.held, func(t ids.Step, _ map[int]string) bool { return t <= ids.Step(b.StepCommitted.Step) })
 	case *fsmpb.Entry_EvaluationCommitted:
 		c.onEvaluated()
 	case *fsmpb.Entry_JobFinished, *fsmpb.Entry_JobFailed:
@@ -380,7 +381,7 @@ func (c *controller) onApplied(a *applied) {
 // advance does whatever the state now allows. It is called after every event.
 func (c *controller) advance() {
 	c.settleOffer()
-	var step, total fsm.Step
+	var step, total ids.Step
 	var evaluated, exhausted bool
 	c.node.view(func(m *fsm.Machine) {
 		step, total, evaluated, exhausted = m.Step(), m.TotalSteps(), m.Evaluated(m.Step()), m.Exhausted()

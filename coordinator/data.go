@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -30,7 +30,7 @@ type training struct {
 	template dataset.Template
 	sizes    []int             // examples of each task
 	examples []dataset.Example // of all tasks, after one another
-	digest   fsm.Digest
+	digest   ids.Digest
 	mixture  string // "" for a single task
 	limit    int
 }
@@ -114,7 +114,7 @@ func named(examples []dataset.Example, task dataset.Task, tasks int) []dataset.E
 }
 
 // digestOf identifies the data of one split, or of several in their order.
-func digestOf(splits []*dataset.Split) fsm.Digest {
+func digestOf(splits []*dataset.Split) ids.Digest {
 	if len(splits) == 1 {
 		return splits[0].Digest
 	}
@@ -122,7 +122,7 @@ func digestOf(splits []*dataset.Split) fsm.Digest {
 	for _, s := range splits {
 		h.Write(s.Digest[:])
 	}
-	return fsm.Digest(h.Sum(nil))
+	return ids.Digest(h.Sum(nil))
 }
 
 func (t *training) sampler(s Settings) (sampler, error) {

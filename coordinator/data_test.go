@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -15,7 +15,7 @@ func TestMixture(t *testing.T) {
 		t.Errorf("spec %+v", j.Spec)
 	}
 	seen := map[string]int{}
-	for step := fsm.Step(1); step <= 4; step++ {
+	for step := ids.Step(1); step <= 4; step++ {
 		for _, id := range j.Plan(step).IDs() {
 			task, _, _ := strings.Cut(id, ":")
 			seen[task]++

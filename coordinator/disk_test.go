@@ -16,6 +16,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // openLed opens a node that is alone and waits until it leads.
@@ -57,7 +58,7 @@ func commitAll(t *testing.T, n *node, entries ...*fsmpb.Entry) {
 
 func started(total int64) []*fsmpb.Entry {
 	state := []byte("state 0")
-	d := fsm.Sum(state)
+	d := ids.Sum(state)
 	return []*fsmpb.Entry{
 		{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{JobId: "job", Spec: []byte(`{}`), TotalSteps: total, StepsPerEpoch: total, State: state, StateDigest: d[:]}}},
 		{Body: &fsmpb.Entry_GenerationStarted{GenerationStarted: &fsmpb.GenerationStarted{Generation: 1, Members: []*fsmpb.Member{{Id: "w", Addr: "w:1"}}}}},
@@ -68,7 +69,7 @@ func started(total int64) []*fsmpb.Entry {
 func steps(from, to int64, size int) (list []*fsmpb.Entry) {
 	for t := from; t <= to; t++ {
 		state := bytes.Repeat([]byte{byte('A' + t%20)}, size)
-		d, b := fsm.Sum(state), fsm.Sum([]byte{byte(t)})
+		d, b := ids.Sum(state), ids.Sum([]byte{byte(t)})
 		list = append(list, &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: &fsmpb.StepCommitted{
 			Generation: 1, Step: t, BatchDigest: b[:], StateDigest: d[:], State: state, LossSum: 1, Tokens: 1, Workers: 1}}})
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/prompt"
 )
 
@@ -25,7 +26,7 @@ const (
 // evaluation is the evaluation of one committed state, under way. Chunks are dealt as workers come free; a chunk's
 // outputs do not depend on who computes it, so an ended generation loses only the chunks it had not returned.
 type evaluation struct {
-	step    fsm.Step
+	step    ids.Step
 	started time.Time
 	queue   []int            // chunks to deal
 	held    map[int]*holding // dealt, not returned
@@ -51,7 +52,7 @@ func (e *evaluation) abandon() {
 }
 
 // evaluate deals chunks of the evaluation due after step to workers that have room.
-func (c *controller) evaluate(step fsm.Step) {
+func (c *controller) evaluate(step ids.Step) {
 	n := len(c.job.Eval)
 	if c.eval == nil {
 		c.eval = &evaluation{step: step, started: time.Now(), held: map[int]*holding{}, outputs: make([]*coordpb.Output, n)}
@@ -128,7 +129,7 @@ func (c *controller) onEvaluation(s *session, r *coordpb.EvaluationReport) {
 	}
 	e := c.eval
 	chunk := int(r.Chunk)
-	if e == nil || fsm.Step(r.Step) != e.step || chunk >= 0 && chunk*evalChunk < len(e.outputs) && e.outputs[chunk*evalChunk] != nil {
+	if e == nil || ids.Step(r.Step) != e.step || chunk >= 0 && chunk*evalChunk < len(e.outputs) && e.outputs[chunk*evalChunk] != nil {
 		return // another worker was faster
 	}
 	h := e.held[chunk]
@@ -188,7 +189,7 @@ func (c *controller) commitEvaluation(e *evaluation) {
 // probe looks at the rank of the committed state, which is the evaluated one: no step is under way past it.
 func (c *controller) probe() ([]byte, error) {
 	var data []byte
-	var blob fsm.Blob
+	var blob ids.Blob
 	c.node.view(func(m *fsm.Machine) { data, blob = m.State(), m.Blob() })
 	params, err := c.states.params(data, blob, c.job.Spec.Parameters)
 	if err != nil {

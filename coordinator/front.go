@@ -13,6 +13,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 const (
@@ -71,7 +72,7 @@ func (f *front) Session(stream coordpb.Coordinator_SessionServer) error {
 		if s != nil {
 			return s.serve(stream)
 		}
-		var step fsm.Step
+		var step ids.Step
 		var over bool
 		var failure *fsm.Failure
 		f.node.view(func(m *fsm.Machine) { step, over, failure = m.Step(), m.Finished(), m.Failure() })

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // FuzzParseSnapshot: whatever a snapshot's file holds, an error or what it says of itself.
@@ -172,7 +172,7 @@ func FuzzWorkerMessage(f *testing.F) {
 
 // present puts the present generation, step and state where a message has 1, 1 and "right".
 func (f *fleet) present(m *coordpb.WorkerMessage) {
-	digest := fsm.Sum(f.state)
+	digest := ids.Sum(f.state)
 	if r := m.GetReport(); r != nil && string(r.StateDigest) == "right" {
 		r.StateDigest = digest[:]
 		if string(r.State) == "right" {

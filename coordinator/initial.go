@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/optim"
@@ -88,13 +88,13 @@ func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
 	}
 	j.Spec.Parameters = len(params)
 	j.Initial = optim.NewState(params)
-	j.initial = fsm.Blob{Digest: j.Initial.Digest(), Size: int64(j.Spec.stateSize())}
+	j.initial = ids.Blob{Digest: j.Initial.Digest(), Size: int64(j.Spec.stateSize())}
 	j.Spec.InitDigest = j.initial.Digest.String()
 	var nonce [4]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return fmt.Errorf("name the job: %w", err)
 	}
-	spec := fsm.Sum(j.Spec.Canonical())
+	spec := ids.Sum(j.Spec.Canonical())
 	j.ID = hex.EncodeToString(spec[:4]) + "-" + hex.EncodeToString(nonce[:])
 	return nil
 }

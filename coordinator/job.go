@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 	"github.com/dptune/dpt/model/checkpoint"
@@ -25,7 +25,7 @@ type Job struct {
 	ID          string // for the log, if it does not hold the job yet
 	Spec        Spec
 	ModelPath   string // absolute; "" is the embedded model
-	ModelDigest fsm.Digest
+	ModelDigest ids.Digest
 	Tokenizer   tokenizer.Tokenizer
 	Planner     *Planner
 	EvalSplits  []*dataset.Split  // one a task; none without evaluation
@@ -37,23 +37,23 @@ type Job struct {
 	vocabulary int                // rows of the model's table of embeddings
 	evalTokens []*coordpb.Example // of Eval, as far as asked for
 
-	initial fsm.Blob // what Initial is as a blob
+	initial ids.Blob // what Initial is as a blob
 
 	mu    sync.Mutex
-	plans map[fsm.Step]*StepPlan // the last few asked for; under mu, with Planner
+	plans map[ids.Step]*StepPlan // the last few asked for; under mu, with Planner
 }
 
 // keptPlans bounds the plans kept: those under way, for a generation that has to deal them again and for the metrics.
 const keptPlans = 64
 
 // Plan is the plan of step t. It may be called from any goroutine; the plan must not be changed.
-func (j *Job) Plan(t fsm.Step) *StepPlan {
+func (j *Job) Plan(t ids.Step) *StepPlan {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.plans[t]
 	if p == nil {
 		if j.plans == nil {
-			j.plans = map[fsm.Step]*StepPlan{}
+			j.plans = map[ids.Step]*StepPlan{}
 		}
 		p = j.Planner.Plan(t)
 		j.plans[t] = p
@@ -120,7 +120,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	tokDigest := job.Tokenizer.Digest()
 	job.Spec = Spec{
 		Task: train.name, Template: string(train.template), Mixture: train.mixture, MixtureLimit: train.limit, Model: job.ModelPath, ModelDigest: job.ModelDigest.String(),
-		TokenizerDigest: fsm.Digest(tokDigest).String(), TrainDigest: train.digest.String(), TrainExamples: len(train.examples), Shots: s.Shots,
+		TokenizerDigest: ids.Digest(tokDigest).String(), TrainDigest: train.digest.String(), TrainExamples: len(train.examples), Shots: s.Shots,
 		Method: s.Method, Dim: config.DModel, PromptLength: s.PromptLength, Bottleneck: s.Bottleneck, InitFrom: s.initFrom(), InitStd: s.InitStd,
 		Epochs: s.Epochs, StepsPerEpoch: sampler.StepsPerEpoch(), Steps: total, BatchSize: s.BatchSize, MicroBatch: s.MicroBatch,
 		LR: adam.LR, WarmupSteps: optim.WarmupSteps(s.Warmup, total), WeightDecay: adam.WeightDecay, Beta1: adam.Beta1, Beta2: adam.Beta2, Epsilon: adam.Eps,
@@ -159,7 +159,7 @@ func openTokenizer(s Settings) (tokenizer.Tokenizer, error) {
 }
 
 // EvalDue says whether the state after `step` steps is to be evaluated.
-func (j *Job) EvalDue(step fsm.Step) bool {
+func (j *Job) EvalDue(step ids.Step) bool {
 	t, every := int64(step), j.Spec.EvalEvery
 	if every == 0 {
 		every = j.Spec.StepsPerEpoch

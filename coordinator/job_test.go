@@ -10,8 +10,9 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/checkpoint"
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -97,7 +98,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range []fsm.Step{0, 1, fsm.Step(job.Spec.Steps)} {
+	for _, step := range []ids.Step{0, 1, ids.Step(job.Spec.Steps)} {
 		if job.EvalDue(step) {
 			t.Errorf("evaluation is due at step %d without a split to evaluate", step)
 		}
@@ -107,7 +108,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 		t.Errorf("patience without evaluations: %v", err)
 	}
 	s.EvalSplit = "train"
-	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(fsm.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
+	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(ids.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
 		t.Errorf("--eval-split train: %v", err)
 	}
 }
@@ -116,17 +117,17 @@ func TestEvalDue(t *testing.T) {
 	for _, c := range []struct {
 		every int64
 		first bool
-		due   []fsm.Step
+		due   []ids.Step
 	}{
-		{0, true, []fsm.Step{0, 4, 8, 10}},
-		{0, false, []fsm.Step{4, 8, 10}},
-		{3, false, []fsm.Step{3, 6, 9, 10}},
-		{100, true, []fsm.Step{0, 10}},
+		{0, true, []ids.Step{0, 4, 8, 10}},
+		{0, false, []ids.Step{4, 8, 10}},
+		{3, false, []ids.Step{3, 6, 9, 10}},
+		{100, true, []ids.Step{0, 10}},
 		{-1, false, nil},
 	} {
 		j := &Job{Spec: Spec{EvalEvery: c.every, EvalFirst: c.first, StepsPerEpoch: 4, Steps: 10}}
-		var due []fsm.Step
-		for step := range fsm.Step(11) {
+		var due []ids.Step
+		for step := range ids.Step(11) {
 			if j.EvalDue(step) {
 				due = append(due, step)
 			}
@@ -149,7 +150,7 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	var recs []fsm.StepRecord
-	for s := fsm.Step(1); s <= 5; s++ {
+	for s := ids.Step(1); s <= 5; s++ {
 		recs = append(recs, fsm.StepRecord{Step: s, LossSum: float64(s), Tokens: 1, Seconds: 1, Workers: 1})
 	}
 	steps := func(dir string) string {
@@ -168,7 +169,7 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 	line := func(step string) string { return `{"step":` + step + `,"loss":1}` + "\n" }
 	for name, c := range map[string]struct {
 		file      string
-		committed fsm.Step
+		committed ids.Step
 		recent    []fsm.StepRecord
 		want      string
 	}{

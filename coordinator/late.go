@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // How fast workers are, and what becomes of one that keeps the others waiting.
@@ -90,13 +90,13 @@ func (c *controller) onProgress(s *session, p *coordpb.Progress) {
 	if c.gen == nil || uint64(c.gen.number) != p.Generation {
 		return
 	}
-	rank, t := c.gen.rank(s), fsm.Step(p.Step)
+	rank, t := c.gen.rank(s), ids.Step(p.Step)
 	if reports := c.gen.reports[t]; rank >= 0 && reports != nil {
 		c.computed(t, reports, rank, int(p.Done))
 	}
 }
 
-func (c *controller) computed(t fsm.Step, reports *stepReports, rank, done int) {
+func (c *controller) computed(t ids.Step, reports *stepReports, rank, done int) {
 	list := reports.dealt[rank]
 	done = min(max(done, reports.done[rank]), len(list))
 	if c.held[t] == nil {
@@ -113,7 +113,7 @@ func (c *controller) computed(t fsm.Step, reports *stepReports, rank, done int) 
 }
 
 // heldBy are the contributions to step t that ranks have from before, by micro-batch.
-func (c *controller) heldBy(t fsm.Step) map[int]int {
+func (c *controller) heldBy(t ids.Step) map[int]int {
 	if len(c.held[t]) == 0 {
 		return nil
 	}

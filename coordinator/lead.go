@@ -11,6 +11,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // tellTimeout bounds one word to the leader.
@@ -89,7 +90,7 @@ func (j *Job) started(inline int) (*fsmpb.Entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("initial state: %w", err)
 		}
-		d := fsm.Sum(state)
+		d := ids.Sum(state)
 		e.State, e.StateDigest = state, d[:]
 	}
 	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: e}}, nil

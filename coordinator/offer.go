@@ -4,13 +4,14 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/optim"
 )
 
 // The controller's part in large states: nothing is committed before a majority of the replicas has it on disk, so that whoever leads next can have it.
 
 // nameOf is a blob's digest for a message; nil of no blob.
-func nameOf(b fsm.Blob) []byte {
+func nameOf(b ids.Blob) []byte {
 	if b.Size == 0 {
 		return nil
 	}
@@ -18,7 +19,7 @@ func nameOf(b fsm.Blob) []byte {
 }
 
 // blobOf is the blob of the state that a report is about.
-func (c *controller) blobOf(r *coordpb.Report) (b fsm.Blob) {
+func (c *controller) blobOf(r *coordpb.Report) (b ids.Blob) {
 	copy(b.Digest[:], r.StateDigest)
 	b.Size = int64(c.job.Spec.stateSize())
 	return b
@@ -26,7 +27,7 @@ func (c *controller) blobOf(r *coordpb.Report) (b fsm.Blob) {
 
 // stateHere says whether this replica can give workers the committed state.
 func (c *controller) stateHere() bool {
-	var blob fsm.Blob
+	var blob ids.Blob
 	c.node.view(func(m *fsm.Machine) { blob = m.Blob() })
 	return c.states.has(blob)
 }
@@ -52,7 +53,7 @@ func (c *controller) settleOffer() {
 	e := c.gen.offer
 	var offer *fsm.Offer
 	c.node.view(func(m *fsm.Machine) { offer = m.Offered() })
-	if offer == nil || offer.Step != fsm.Step(e.Step) || offer.Generation != c.gen.number {
+	if offer == nil || offer.Step != ids.Step(e.Step) || offer.Generation != c.gen.number {
 		return // it is on its way to the log
 	}
 	enough, err := c.states.heldByMajority(*offer)

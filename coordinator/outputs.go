@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
@@ -34,7 +35,7 @@ type outputs struct {
 	logExamples bool
 	metrics     *os.File
 	size        int64    // of metrics.jsonl, up to its last whole line
-	last        fsm.Step // of metrics.jsonl
+	last        ids.Step // of metrics.jsonl
 }
 
 // StepLine is a line of metrics.jsonl.
@@ -83,7 +84,7 @@ type JobFile struct {
 
 // openOutputs prepares dir and cuts metrics.jsonl back to what the log has committed: a torn last line and lines of
 // steps beyond go. The lines after o.last are for the caller to add.
-func openOutputs(dir string, job *Job, k *states, logExamples bool, committed fsm.Step) (o *outputs, err error) {
+func openOutputs(dir string, job *Job, k *states, logExamples bool, committed ids.Step) (o *outputs, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
@@ -105,10 +106,10 @@ func openOutputs(dir string, job *Job, k *states, logExamples bool, committed fs
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		var l StepLine
-		if err != nil || json.Unmarshal(line, &l) != nil || fsm.Step(l.Step) > committed || fsm.Step(l.Step) <= o.last {
+		if err != nil || json.Unmarshal(line, &l) != nil || ids.Step(l.Step) > committed || ids.Step(l.Step) <= o.last {
 			break
 		}
-		o.last = fsm.Step(l.Step)
+		o.last = ids.Step(l.Step)
 		o.size += int64(len(line))
 	}
 	if err := f.Truncate(o.size); err != nil {
@@ -179,9 +180,9 @@ func (o *outputs) describe(m *fsm.Machine, version string) error {
 
 // result is a trainer state to write the outputs from.
 type result struct {
-	step  fsm.Step
+	step  ids.Step
 	state []byte
-	blob  fsm.Blob // where it is too large for the log
+	blob  ids.Blob // where it is too large for the log
 }
 
 // resultsOf are the best state on the evaluation split, or the last where there is none, and the last.

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
@@ -29,16 +29,16 @@ type sampler interface {
 
 // StepPlan is one step's global batch.
 type StepPlan struct {
-	Step   fsm.Step
+	Step   ids.Step
 	Epoch  int64 // from 1
 	Micro  []*coordpb.MicroBatch
 	Costs  []int // rows of each micro-batch: source, prompt and target tokens
 	Tokens int   // source and target tokens of the global batch, the prompt's not counted
-	Digest fsm.Digest
+	Digest ids.Digest
 }
 
 // Plan is the plan of step t, from 1.
-func (p *Planner) Plan(t fsm.Step) *StepPlan {
+func (p *Planner) Plan(t ids.Step) *StepPlan {
 	epoch, groups := p.sampler.Step(int64(t) - 1)
 	plan := &StepPlan{Step: t, Epoch: epoch + 1}
 	h := sha256.New()
@@ -75,7 +75,7 @@ func (p *Planner) Plan(t fsm.Step) *StepPlan {
 		plan.Costs = append(plan.Costs, cost)
 	}
 	h.Write(digested)
-	plan.Digest = fsm.Digest(h.Sum(nil))
+	plan.Digest = ids.Digest(h.Sum(nil))
 	return plan
 }
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
@@ -105,7 +105,7 @@ func TestPlanIsPureAndCoversEachEpochOnce(t *testing.T) {
 	for epoch := range int64(3) {
 		seen := map[string]int{}
 		for i := range int64(3) {
-			step := fsm.Step(epoch*3 + i + 1)
+			step := ids.Step(epoch*3 + i + 1)
 			p := a.Plan(step)
 			if p.Epoch != epoch+1 {
 				t.Errorf("step %d is in epoch %d, want %d", step, p.Epoch, epoch+1)

@@ -11,15 +11,16 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // Reporter hears how the job goes. Calls come one at a time and must not block. Generation, Evaluating and Evaluated come only
 // while this replica leads; calls that belong to the leader may come between any others.
 type Reporter interface {
-	Start(spec Spec, step, total fsm.Step)
-	Generation(g fsm.Generation, workers int, after fsm.Step)
+	Start(spec Spec, step, total ids.Step)
+	Generation(g ids.Generation, workers int, after ids.Step)
 	Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64)
-	Evaluating(step fsm.Step, examples int)
+	Evaluating(step ids.Step, examples int)
 	Evaluated(done, examples int)
 	Evaluation(e fsm.Evaluation, best bool)
 	Stop()
@@ -28,10 +29,10 @@ type Reporter interface {
 // Silent reports nothing.
 type Silent struct{}
 
-func (Silent) Start(Spec, fsm.Step, fsm.Step)           {}
-func (Silent) Generation(fsm.Generation, int, fsm.Step) {}
+func (Silent) Start(Spec, ids.Step, ids.Step)           {}
+func (Silent) Generation(ids.Generation, int, ids.Step) {}
 func (Silent) Step(fsm.StepRecord, int64, float64)      {}
-func (Silent) Evaluating(fsm.Step, int)                 {}
+func (Silent) Evaluating(ids.Step, int)                 {}
 func (Silent) Evaluated(int, int)                       {}
 func (Silent) Evaluation(fsm.Evaluation, bool)          {}
 func (Silent) Stop()                                    {}
@@ -43,21 +44,21 @@ const lineInterval = 5 * time.Second
 type Lines struct {
 	Logger *slog.Logger
 
-	total fsm.Step
-	first fsm.Step
+	total ids.Step
+	first ids.Step
 	since time.Time
 	last  time.Time
 }
 
 // Start implements Reporter.
-func (l *Lines) Start(spec Spec, step, total fsm.Step) {
+func (l *Lines) Start(spec Spec, step, total ids.Step) {
 	l.total, l.first, l.since = total, step, time.Now()
 	l.Logger.Info("job", "task", spec.Task, "model", modelName(spec.Model), "method", spec.Method, "parameters", spec.Parameters,
 		"examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
 }
 
 // Generation implements Reporter.
-func (l *Lines) Generation(fsm.Generation, int, fsm.Step) {}
+func (l *Lines) Generation(ids.Generation, int, ids.Step) {}
 
 // Step implements Reporter.
 func (l *Lines) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
@@ -71,7 +72,7 @@ func (l *Lines) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
 }
 
 // Evaluating implements Reporter.
-func (l *Lines) Evaluating(fsm.Step, int) {}
+func (l *Lines) Evaluating(ids.Step, int) {}
 
 // Evaluated implements Reporter.
 func (l *Lines) Evaluated(int, int) {}
@@ -106,7 +107,7 @@ func (a above) Write(p []byte) (int, error) {
 }
 
 // Start implements Reporter.
-func (b *Bar) Start(spec Spec, step, total fsm.Step) {
+func (b *Bar) Start(spec Spec, step, total ids.Step) {
 	bar := progressbar.NewOptions64(int64(total),
 		progressbar.OptionSetWriter(b.W), progressbar.OptionSetDescription("waiting for workers"), progressbar.OptionShowCount(),
 		progressbar.OptionSetItsString("step"), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
@@ -116,7 +117,7 @@ func (b *Bar) Start(spec Spec, step, total fsm.Step) {
 }
 
 // Generation implements Reporter.
-func (b *Bar) Generation(_ fsm.Generation, workers int, _ fsm.Step) {
+func (b *Bar) Generation(_ ids.Generation, workers int, _ ids.Step) {
 	b.bar.Load().Describe(fmt.Sprintf("%d workers", workers))
 }
 
@@ -127,7 +128,7 @@ func (b *Bar) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
 }
 
 // Evaluating implements Reporter.
-func (b *Bar) Evaluating(step fsm.Step, examples int) {
+func (b *Bar) Evaluating(step ids.Step, examples int) {
 	b.bar.Load().Describe(fmt.Sprintf("evaluating step %d: %d examples", step, examples))
 }
 
@@ -159,7 +160,7 @@ func round(v float64, digits int) float64 {
 }
 
 // remaining estimates the time for `left` more steps from the time that `done` took.
-func remaining(since time.Time, done, left fsm.Step) time.Duration {
+func remaining(since time.Time, done, left ids.Step) time.Duration {
 	if done <= 0 {
 		return 0
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // recorder writes this replica's outputs as entries are applied, whether it leads or not, so that any replica that is left
@@ -65,10 +66,10 @@ func (r *recorder) sync(ctx context.Context) (done bool, err error) {
 	var started, finished bool
 	var failure *fsm.Failure
 	var status fsm.Status
-	var step, total fsm.Step
+	var step, total ids.Step
 	var recent []fsm.StepRecord
 	var evaluations []fsm.Evaluation
-	var best fsm.Step
+	var best ids.Step
 	var early string
 	known := r.view(func(m *fsm.Machine) {
 		status, early = m.Status(), m.StoppedEarly()
@@ -327,16 +328,16 @@ func (o *oneByOne) do(f func(Reporter)) {
 	f(o.to)
 }
 
-func (o *oneByOne) Start(spec Spec, step, total fsm.Step) {
+func (o *oneByOne) Start(spec Spec, step, total ids.Step) {
 	o.do(func(r Reporter) { r.Start(spec, step, total) })
 }
-func (o *oneByOne) Generation(g fsm.Generation, workers int, after fsm.Step) {
+func (o *oneByOne) Generation(g ids.Generation, workers int, after ids.Step) {
 	o.do(func(r Reporter) { r.Generation(g, workers, after) })
 }
 func (o *oneByOne) Step(rec fsm.StepRecord, epoch int64, tokensPerSecond float64) {
 	o.do(func(r Reporter) { r.Step(rec, epoch, tokensPerSecond) })
 }
-func (o *oneByOne) Evaluating(step fsm.Step, examples int) {
+func (o *oneByOne) Evaluating(step ids.Step, examples int) {
 	o.do(func(r Reporter) { r.Evaluating(step, examples) })
 }
 func (o *oneByOne) Evaluated(done, examples int) {

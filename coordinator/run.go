@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -72,13 +73,13 @@ func (c *Config) beat() time.Duration { return c.HeartbeatTimeout / 5 }
 
 // Result is how a finished job ended.
 type Result struct {
-	Steps       fsm.Step
+	Steps       ids.Step
 	Epochs      []fsm.EpochStat
 	Evaluations []fsm.Evaluation
 	Majority    dataset.Metrics // of the best constant guess on the evaluation split; nil for several tasks and for ReCoRD
-	PromptStep  fsm.Step        // of prompt.safetensors
+	PromptStep  ids.Step        // of prompt.safetensors
 	Out         string
-	StateDigest fsm.Digest
+	StateDigest ids.Digest
 	AlreadyDone bool // the data directory held the finished job
 	// StoppedEarly says when and why the job finished before its last step; "" if it did not.
 	StoppedEarly string
@@ -86,7 +87,7 @@ type Result struct {
 
 // StoppedError says that the job was stopped before its end and can be continued.
 type StoppedError struct {
-	Step, Total fsm.Step
+	Step, Total ids.Step
 	DataDir     string
 	Cause       error
 }
@@ -100,7 +101,7 @@ func (e *StoppedError) Unwrap() error { return e.Cause }
 // FailedError says that the job has failed for good, because of its data, and that the log says so.
 type FailedError struct {
 	fsm.Failure
-	Committed, Total fsm.Step
+	Committed, Total ids.Step
 	DataDir          string
 }
 
@@ -177,7 +178,7 @@ func (p *process) result(ctx context.Context, err error) (*Result, error) {
 		err = errors.Join(err, merr)
 		res.Majority = majority
 	}
-	var total fsm.Step
+	var total ids.Step
 	p.node.view(func(m *fsm.Machine) {
 		res.Steps, res.Epochs, res.Evaluations, res.StateDigest, res.PromptStep = m.Step(), m.Epochs(), m.Evaluations(), m.StateDigest(), m.Step()
 		if b := m.Best(); b != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 	"github.com/dptune/dpt/model/optim"
@@ -77,8 +78,8 @@ type fleet struct {
 	ended    []error         // sessions that were closed
 	commits  []time.Duration // from a step's proposal until it is applied; read it after disband
 	state    []byte
-	digest   fsm.Digest // of state: workers make it, and their time does not count
-	at       fsm.Step   // the step that is reported next
+	digest   ids.Digest // of state: workers make it, and their time does not count
+	at       ids.Step   // the step that is reported next
 }
 
 func newFleet(t testing.TB, workers int) *fleet {
@@ -141,7 +142,7 @@ func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
 	}()
 	t.Cleanup(f.disband)
 	n.view(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
-	f.digest = fsm.Sum(f.state)
+	f.digest = ids.Sum(f.state)
 	digest := job.ModelDigest[:]
 	for i := range workers {
 		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
@@ -185,7 +186,7 @@ func (f *fleet) step() (wire time.Duration) {
 	for _, s := range f.sessions {
 		m := <-s.outbox
 		p := m.GetPlan()
-		if p == nil || fsm.Step(p.Step) != f.at {
+		if p == nil || ids.Step(p.Step) != f.at {
 			f.t.Fatalf("message %v, want the plan of step %d", m, f.at)
 		}
 		plans = append(plans, m)

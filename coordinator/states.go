@@ -14,6 +14,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/optim"
 )
 
@@ -55,21 +56,21 @@ type states struct {
 // upload is a trainer state that one worker stores for all.
 type upload struct {
 	worker     string
-	generation fsm.Generation
-	step       fsm.Step
+	generation ids.Generation
+	step       ids.Step
 }
 
 // arrival is what comes of an upload.
 type arrival struct {
 	size int64
-	blob fsm.Blob // zero until its head has come
+	blob ids.Blob // zero until its head has come
 	busy bool     // it comes now
 }
 
 // holder is what a replica has.
 type holder struct {
 	addr    string
-	digests []fsm.Digest
+	digests []ids.Digest
 	offer   upload // generation and step
 }
 
@@ -100,7 +101,7 @@ func (k *states) run(ctx context.Context) error {
 
 // round does what can be done now and says when to look again, 0: when something changes.
 func (k *states) round(ctx context.Context) (wait time.Duration) {
-	var wanted []fsm.Blob
+	var wanted []ids.Blob
 	var offer *fsm.Offer
 	k.node.view(func(m *fsm.Machine) { wanted, offer = m.Blobs(), m.Offered() })
 	if len(wanted) == 0 && !k.store.Any() {
@@ -149,7 +150,7 @@ func (k *states) tidy() {
 }
 
 // lack says that a blob could not be had, if that lasts: a replica that catches up meets names of long ago.
-func (k *states) lack(b fsm.Blob, why error) {
+func (k *states) lack(b ids.Blob, why error) {
 	now := time.Now()
 	if k.lacks.IsZero() {
 		k.lacks = now
@@ -167,9 +168,9 @@ func (k *states) lack(b fsm.Blob, why error) {
 //
 // It is not for a replica that still replays its log, whose machine names blobs of long ago: see replica.replayed.
 func (k *states) sweep() error {
-	var wanted []fsm.Blob
-	var generation fsm.Generation
-	var step fsm.Step
+	var wanted []ids.Blob
+	var generation ids.Generation
+	var step ids.Step
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.node.view(func(m *fsm.Machine) {
@@ -183,13 +184,13 @@ func (k *states) sweep() error {
 			wanted = append(wanted, a.blob)
 		}
 	}
-	return k.store.Keep(func(d fsm.Digest) bool {
-		return slices.ContainsFunc(wanted, func(b fsm.Blob) bool { return b.Digest == d })
+	return k.store.Keep(func(d ids.Digest) bool {
+		return slices.ContainsFunc(wanted, func(b ids.Blob) bool { return b.Digest == d })
 	})
 }
 
 // get has a blob brought here, by whatever way there is.
-func (k *states) get(ctx context.Context, b fsm.Blob) error {
+func (k *states) get(ctx context.Context, b ids.Blob) error {
 	job := k.loaded()
 	if job != nil && job.initial == b {
 		return k.write(b, job.Initial.Write)
@@ -217,7 +218,7 @@ func (k *states) get(ctx context.Context, b fsm.Blob) error {
 
 // lost says whether a blob that is not here is one that the job in the log needs, and that job, which this replica has loaded, does not start from it.
 // A queue's replica may not have loaded it yet.
-func (k *states) lost(b fsm.Blob, job *Job) (is bool) {
+func (k *states) lost(b ids.Blob, job *Job) (is bool) {
 	k.node.view(func(m *fsm.Machine) {
 		is = m.Blob() == b || m.Best() != nil && m.Best().Blob == b
 		is = is && (!k.cfg.Serve || job != nil && job.ID == m.JobID())
@@ -226,7 +227,7 @@ func (k *states) lost(b fsm.Blob, job *Job) (is bool) {
 }
 
 // sources are where a blob may be had: replicas that have said that they have it, then the leader, then those that have led.
-func (k *states) sources(d fsm.Digest) (list []string) {
+func (k *states) sources(d ids.Digest) (list []string) {
 	own := k.cfg.workerAddr()
 	add := func(addr string) {
 		if addr != "" && addr != own && !slices.Contains(list, addr) {
@@ -252,15 +253,15 @@ func (k *states) sources(d fsm.Digest) (list []string) {
 }
 
 // wants says whether the machine names the blob.
-func (k *states) wants(d fsm.Digest) (is bool) {
+func (k *states) wants(d ids.Digest) (is bool) {
 	k.node.view(func(m *fsm.Machine) {
-		is = slices.ContainsFunc(m.Blobs(), func(b fsm.Blob) bool { return b.Digest == d })
+		is = slices.ContainsFunc(m.Blobs(), func(b ids.Blob) bool { return b.Digest == d })
 	})
 	return is
 }
 
 // write writes a blob that this process makes itself.
-func (k *states) write(b fsm.Blob, fill func(io.Writer) error) error {
+func (k *states) write(b ids.Blob, fill func(io.Writer) error) error {
 	w, err := k.store.Create(b)
 	if err == nil {
 		if err = fill(w); err == nil {
@@ -276,10 +277,10 @@ func (k *states) write(b fsm.Blob, fill func(io.Writer) error) error {
 }
 
 // has says whether a blob, if it is one, is here.
-func (k *states) has(b fsm.Blob) bool { return b.Size == 0 || k.store.Has(b.Digest) }
+func (k *states) has(b ids.Blob) bool { return b.Size == 0 || k.store.Has(b.Digest) }
 
 // read gives a blob to f, which reads it to its end. A blob that is damaged is had anew.
-func (k *states) read(b fsm.Blob, f func(io.Reader) error) error {
+func (k *states) read(b ids.Blob, f func(io.Reader) error) error {
 	r, err := k.store.Open(b.Digest)
 	if err != nil {
 		return err
@@ -293,7 +294,7 @@ func (k *states) read(b fsm.Blob, f func(io.Reader) error) error {
 }
 
 // bytes is a whole state, inline or not.
-func (k *states) bytes(inline []byte, b fsm.Blob) (state []byte, err error) {
+func (k *states) bytes(inline []byte, b ids.Blob) (state []byte, err error) {
 	if b.Size == 0 {
 		return inline, nil
 	}
@@ -303,7 +304,7 @@ func (k *states) bytes(inline []byte, b fsm.Blob) (state []byte, err error) {
 }
 
 // params are the parameters of a state.
-func (k *states) params(inline []byte, b fsm.Blob, n int) (params []float32, err error) {
+func (k *states) params(inline []byte, b ids.Blob, n int) (params []float32, err error) {
 	if b.Size == 0 {
 		return optim.ReadParams(bytes.NewReader(inline), n)
 	}

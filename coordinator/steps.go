@@ -9,20 +9,20 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // plan sends the plans of the steps that may be under way: those up to the next commit, and CommitWindow
 // more. A worker that finishes a step finds the next plan waiting, so the commit hides behind the next gradient.
 // No plan goes past a step whose evaluation is due, and none past a commit if a worker waits to join.
-func (c *controller) plan(step, total fsm.Step) {
+func (c *controller) plan(step, total ids.Step) {
 	next := step + 1
 	for !c.commits(next) {
 		next++
 	}
 	apart := c.apart()
-	for t := c.gen.planned + 1; t <= total && t <= next+fsm.Step(c.cfg.CommitWindow); t++ {
+	for t := c.gen.planned + 1; t <= total && t <= next+ids.Step(c.cfg.CommitWindow); t++ {
 		if c.gen.regroup && (t-1 == step || c.commits(t-1)) {
 			return
 		}
@@ -41,12 +41,12 @@ func (c *controller) plan(step, total fsm.Step) {
 }
 
 // commits says whether step t is one that commits itself and those before it.
-func (c *controller) commits(t fsm.Step) bool {
+func (c *controller) commits(t ids.Step) bool {
 	return int64(t)%c.commitEvery() == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
 }
 
 // attaches is the rank that attaches the state to its report of step t, in turn; -1 if the step does not commit.
-func (c *controller) attaches(t fsm.Step) int {
+func (c *controller) attaches(t ids.Step) int {
 	if !c.commits(t) {
 		return -1
 	}
@@ -60,7 +60,7 @@ func (c *controller) commitEvery() int64 {
 // apart says whether the job's states are blobs.
 func (c *controller) apart() bool { return c.job.Spec.apart(c.cfg.Storage.inline()) }
 
-func (c *controller) sendPlan(t fsm.Step) {
+func (c *controller) sendPlan(t ids.Step) {
 	p := c.job.Plan(t)
 	n := len(c.gen.ranks)
 	d := dealing{costs: p.Costs, speeds: c.gen.speeds(), held: c.heldBy(t), twice: c.toAudit(t, len(p.Micro)), probe: c.probes()}
@@ -155,11 +155,11 @@ func (c *controller) onFailure(s *session, f *coordpb.Failure) {
 	if c.gen == nil || uint64(c.gen.number) != f.Generation || c.gen.rank(s) < 0 {
 		return
 	}
-	if reports := c.gen.reports[fsm.Step(f.Step)]; f.Fatal && reports != nil && reports.got[c.gen.rank(s)] == nil {
+	if reports := c.gen.reports[ids.Step(f.Step)]; f.Fatal && reports != nil && reports.got[c.gen.rank(s)] == nil {
 		// It could not apply the step. If the others cannot either, the job ends; else it is this machine.
 		rank := c.gen.rank(s)
 		reports.fails[rank] = f.Error
-		c.file(fsm.Step(f.Step), reports, rank, &coordpb.Report{})
+		c.file(ids.Step(f.Step), reports, rank, &coordpb.Report{})
 		return
 	}
 	c.endGeneration(fmt.Errorf("%s at step %d: %s", s, f.Step, f.Error))
@@ -171,7 +171,7 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 		return // of an ended generation
 	}
 	rank := c.gen.rank(s)
-	reports := c.gen.reports[fsm.Step(r.Step)]
+	reports := c.gen.reports[ids.Step(r.Step)]
 	if rank < 0 || reports == nil || reports.got[rank] != nil {
 		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for", s, r.Step, r.Generation)
 		return
@@ -183,7 +183,7 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 	if r.GradientCost > 0 {
 		s.measure(r.GradientCost, time.Duration(r.GradientNs))
 	}
-	c.file(fsm.Step(r.Step), reports, rank, r)
+	c.file(ids.Step(r.Step), reports, rank, r)
 }
 
 // checkReport checks what no worker that computes can say, whatever the data: the log would not take it, nor a line of metrics hold it.
@@ -200,7 +200,7 @@ func checkReport(r *coordpb.Report) error {
 }
 
 // file puts a rank's report with the others; with the last one the step is complete.
-func (c *controller) file(t fsm.Step, reports *stepReports, rank int, r *coordpb.Report) {
+func (c *controller) file(t ids.Step, reports *stepReports, rank int, r *coordpb.Report) {
 	c.computed(t, reports, rank, len(reports.dealt[rank]))
 	c.gen.free[rank] = time.Now()
 	reports.got[rank] = r
@@ -211,7 +211,7 @@ func (c *controller) file(t fsm.Step, reports *stepReports, rank int, r *coordpb
 
 // commit proposes a step that every rank has reported, with the steps before it that wait for it, or puts it with
 // them. Ranks report in order and a step needs all of them, so steps become complete in order too.
-func (c *controller) commit(t fsm.Step, reports *stepReports) {
+func (c *controller) commit(t ids.Step, reports *stepReports) {
 	if !c.agree(t, reports) || !c.sound(t, reports) {
 		return
 	}
@@ -225,7 +225,7 @@ func (c *controller) commit(t fsm.Step, reports *stepReports) {
 			return
 		}
 	} else if attach >= 0 {
-		if got := fsm.Sum(first.State); string(got[:]) != string(first.StateDigest) {
+		if got := ids.Sum(first.State); string(got[:]) != string(first.StateDigest) {
 			s := c.gen.ranks[attach]
 			c.expel(s, "%s attached to step %d a state with digest %s, its report says %x", s, t, got.Short(), first.StateDigest)
 			return
@@ -255,7 +255,7 @@ func (c *controller) commit(t fsm.Step, reports *stepReports) {
 
 // agree checks that every rank holds the same state after step t. A minority that differs computes wrongly: it is
 // expelled and named. Without a majority nobody can say who is right, and the job stops rather than guess.
-func (c *controller) agree(t fsm.Step, reports *stepReports) bool {
+func (c *controller) agree(t ids.Step, reports *stepReports) bool {
 	votes := map[string]int{}
 	for rank := range reports.got {
 		votes[reports.vote(rank)]++

@@ -16,6 +16,7 @@ import (
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // How blobs travel: from a worker to the leader, from replica to replica, and to workers.
@@ -37,7 +38,7 @@ func (e *peerError) Error() string { return e.err.Error() }
 func (e *peerError) Unwrap() error { return e.err }
 
 // fetch has a blob from the replica at addr. An error of this replica's disk ends it.
-func (k *states) fetch(ctx context.Context, addr string, b fsm.Blob) (err error) {
+func (k *states) fetch(ctx context.Context, addr string, b ids.Blob) (err error) {
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -85,7 +86,7 @@ func (k *states) dial(addr string) (*grpc.ClientConn, error) {
 
 // receive writes what next gives, piece after piece until io.EOF, and makes it durable. It returns next's error, a *blobs.ContentError where the bytes are
 // not the blob's, or that of the disk, which ends the replica: what cannot be kept must not be acknowledged.
-func (k *states) receive(b fsm.Blob, next func() ([]byte, error)) error {
+func (k *states) receive(b ids.Blob, next func() ([]byte, error)) error {
 	if k.store.Has(b.Digest) {
 		return nil
 	}
@@ -120,12 +121,12 @@ func (k *states) receive(b fsm.Blob, next func() ([]byte, error)) error {
 
 // Fetch implements coordpb.BlobsServer.
 func (f *front) Fetch(m *coordpb.FetchBlob, stream grpc.ServerStreamingServer[coordpb.BlobPiece]) error {
-	d, err := fsm.DigestOf(m.Digest)
+	d, err := ids.DigestOf(m.Digest)
 	if err != nil || len(m.WorkerId) > maxNameLength {
 		return status.Errorf(codes.InvalidArgument, "blob for a worker id of %d bytes, want at most %d: %v", len(m.WorkerId), maxNameLength, err)
 	}
 	var sent error
-	err = f.states.read(fsm.Blob{Digest: d}, func(r io.Reader) error {
+	err = f.states.read(ids.Blob{Digest: d}, func(r io.Reader) error {
 		piece := make([]byte, pieceSize)
 		for {
 			n, err := io.ReadFull(r, piece)
@@ -164,11 +165,11 @@ func (f *front) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coord
 	if h == nil {
 		return status.Errorf(codes.InvalidArgument, "first message is %T, want a head", first.GetBody())
 	}
-	d, err := fsm.DigestOf(h.Digest)
+	d, err := ids.DigestOf(h.Digest)
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "blob: %v", err)
 	}
-	u, b := upload{h.WorkerId, fsm.Generation(h.Generation), fsm.Step(h.Step)}, fsm.Blob{Digest: d, Size: h.Size}
+	u, b := upload{h.WorkerId, ids.Generation(h.Generation), ids.Step(h.Step)}, ids.Blob{Digest: d, Size: h.Size}
 	if err := f.states.begin(u, b); err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (f *front) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coord
 }
 
 // begin takes an upload that a plan has asked for. One comes at a time, and again if it broke off; end says that it has.
-func (k *states) begin(u upload, b fsm.Blob) error {
+func (k *states) begin(u upload, b ids.Blob) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	a := k.uploads[u]
@@ -245,12 +246,12 @@ func (f *front) Holds(ctx context.Context, m *coordpb.ReplicaHolds) (*coordpb.Re
 	if !known {
 		return nil, status.Errorf(codes.NotFound, "no replica is called %q, want one of %s", m.GetId(), names(servers))
 	}
-	h := holder{addr: m.WorkerAddr, offer: upload{generation: fsm.Generation(m.Generation), step: fsm.Step(m.Step)}}
+	h := holder{addr: m.WorkerAddr, offer: upload{generation: ids.Generation(m.Generation), step: ids.Step(m.Step)}}
 	if len(h.addr) > maxNameLength || len(m.Digests) > maxHeld {
 		return nil, status.Errorf(codes.InvalidArgument, "replica %s holds %d blobs at an address of %d bytes, want at most %d and %d", m.Id, len(m.Digests), len(h.addr), maxHeld, maxNameLength)
 	}
 	for _, data := range m.Digests {
-		d, err := fsm.DigestOf(data)
+		d, err := ids.DigestOf(data)
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "replica %s: blob %v", m.Id, err)
 		}
@@ -275,7 +276,7 @@ func (f *front) Holds(ctx context.Context, m *coordpb.ReplicaHolds) (*coordpb.Re
 const maxHeld = 64
 
 // tell tells the leader which of the wanted blobs are here, unless it knows. It says whether there is nothing left to tell.
-func (k *states) tell(ctx context.Context, wanted []fsm.Blob, offer *fsm.Offer) bool {
+func (k *states) tell(ctx context.Context, wanted []ids.Blob, offer *fsm.Offer) bool {
 	if k.node.alone() || k.node.raft.State() == raft.Leader {
 		k.told = ""
 		return true

@@ -19,8 +19,8 @@ import (
 
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // depot is a replica that is alone, leads a job whose states are blobs, and serves them.
@@ -85,7 +85,7 @@ func (d *depot) store(head *coordpb.BlobHead, pieces ...[]byte) error {
 	return err
 }
 
-func (d *depot) fetch(digest fsm.Digest) ([]byte, error) {
+func (d *depot) fetch(digest ids.Digest) ([]byte, error) {
 	stream, err := d.client.Fetch(context.Background(), &coordpb.FetchBlob{Digest: digest[:], WorkerId: "w"})
 	if err != nil {
 		return nil, err
@@ -102,12 +102,12 @@ func (d *depot) fetch(digest fsm.Digest) ([]byte, error) {
 	}
 }
 
-func stateOf(step int64, size int) (data []byte, b fsm.Blob) {
+func stateOf(step int64, size int) (data []byte, b ids.Blob) {
 	data = bytes.Repeat([]byte{byte(step)}, size)
-	return data, fsm.Blob{Digest: fsm.Sum(data), Size: int64(size)}
+	return data, ids.Blob{Digest: ids.Sum(data), Size: int64(size)}
 }
 
-func headOf(step int64, b fsm.Blob) *coordpb.BlobHead {
+func headOf(step int64, b ids.Blob) *coordpb.BlobHead {
 	return &coordpb.BlobHead{WorkerId: "w", Generation: 1, Step: step, Digest: b.Digest[:], Size: b.Size}
 }
 
@@ -214,22 +214,22 @@ func TestStore(t *testing.T) {
 // A stored state stays while it may be committed, and goes when it cannot be any more.
 func TestSweep(t *testing.T) {
 	d := newDepot(t)
-	put := func(step int64) fsm.Blob {
+	put := func(step int64) ids.Blob {
 		t.Helper()
 		data, b := stateOf(step, 100)
-		d.states.expect(upload{"w", 1, fsm.Step(step)}, b.Size)
+		d.states.expect(upload{"w", 1, ids.Step(step)}, b.Size)
 		if err := d.store(headOf(step, b), data); err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	commit := func(step int64, b fsm.Blob) {
+	commit := func(step int64, b ids.Blob) {
 		t.Helper()
-		batch := fsm.Sum([]byte{byte(step)})
+		batch := ids.Sum([]byte{byte(step)})
 		commitAll(t, d.node, &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: &fsmpb.StepCommitted{
 			Generation: 1, Step: step, BatchDigest: batch[:], StateDigest: b.Digest[:], StateSize: b.Size, LossSum: 1, Tokens: 1, Workers: 1}}})
 	}
-	left := func(when string, want ...fsm.Blob) {
+	left := func(when string, want ...ids.Blob) {
 		t.Helper()
 		if err := d.states.sweep(); err != nil {
 			t.Fatal(err)
@@ -264,10 +264,10 @@ func TestFetchOfDamage(t *testing.T) {
 	if err := d.store(headOf(1, b), data); err != nil {
 		t.Fatal(err)
 	}
-	batch := fsm.Sum(nil)
+	batch := ids.Sum(nil)
 	commitAll(t, d.node, &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: &fsmpb.StepCommitted{
 		Generation: 1, Step: 1, BatchDigest: batch[:], StateDigest: b.Digest[:], StateSize: b.Size, LossSum: 1, Tokens: 1, Workers: 1}}})
-	if _, err := d.fetch(fsm.Sum([]byte("other"))); status.Code(err) != codes.NotFound {
+	if _, err := d.fetch(ids.Sum([]byte("other"))); status.Code(err) != codes.NotFound {
 		t.Errorf("a blob that is not there: %v", err)
 	}
 	data[500] ^= 1

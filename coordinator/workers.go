@@ -11,6 +11,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // The controller's workers: how they come and go.
@@ -51,7 +52,7 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	if c.job == nil || r.JobId != c.jobID {
 		return // it answers the welcome to a job that is over
 	}
-	got, err := fsm.DigestOf(r.ModelDigest)
+	got, err := ids.DigestOf(r.ModelDigest)
 	if err != nil {
 		s.close(codes.InvalidArgument, "%s: model %v", s, err)
 		return
@@ -157,7 +158,7 @@ func (c *controller) place(s *session) (at int, found bool) {
 
 // dismiss tells every worker how this replica's leading ended: the job finished, it failed, or the worker may look for the next leader.
 func (c *controller) dismiss(err error) {
-	var step fsm.Step
+	var step ids.Step
 	var failure *fsm.Failure
 	c.node.view(func(m *fsm.Machine) { step, failure = m.Step(), m.Failure() })
 	for _, s := range c.sessions {

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
 // tinyModel is the directory of a model of a few layers.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/unfused"
+	"github.com/dptune/dpt/model/lab/unfused"
 )
 
 // TestSavings: with a saving switched off, losses and gradients are the same but for rounding.

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/optim"
 )
 
@@ -26,7 +26,7 @@ var errTransfer = errors.New("a trainer state did not come through")
 const maxPiece = 1 << 20
 
 // fetch takes the state after step from the coordinator, unless this worker holds it.
-func (t *trainer) fetch(ctx context.Context, from coordpb.BlobsClient, b fsm.Blob, step int64) (fetched bool, err error) {
+func (t *trainer) fetch(ctx context.Context, from coordpb.BlobsClient, b ids.Blob, step int64) (fetched bool, err error) {
 	if t.digest != b.Digest || t.state.Step != step {
 		if err := t.fetchBlob(ctx, from, b); err != nil {
 			return false, fmt.Errorf("trainer state after step %d: %w", step, err)
@@ -41,14 +41,14 @@ func (t *trainer) fetch(ctx context.Context, from coordpb.BlobsClient, b fsm.Blo
 	return fetched, nil
 }
 
-func (t *trainer) fetchBlob(ctx context.Context, from coordpb.BlobsClient, b fsm.Blob) error {
+func (t *trainer) fetchBlob(ctx context.Context, from coordpb.BlobsClient, b ids.Blob) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream however this ends
 	stream, err := from.Fetch(ctx, &coordpb.FetchBlob{Digest: b.Digest[:], WorkerId: t.id})
 	if err != nil {
 		return unheard(err)
 	}
-	t.digest = fsm.Digest{} // until the state is whole again
+	t.digest = ids.Digest{} // until the state is whole again
 	if n := t.subject.size(); len(t.state.Params) != n {
 		t.state = *optim.NewState(make([]float32, n))
 	}
@@ -64,7 +64,7 @@ func (t *trainer) fetchBlob(ctx context.Context, from coordpb.BlobsClient, b fsm
 	if err != nil {
 		return err
 	}
-	if got := fsm.Digest(h.Sum(nil)); got != b.Digest {
+	if got := ids.Digest(h.Sum(nil)); got != b.Digest {
 		return fmt.Errorf("%w: a blob of %d bytes with digest %s, want %s", errTransfer, b.Size, got.Short(), b.Digest.Short())
 	}
 	t.digest = b.Digest

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 )
@@ -97,7 +97,7 @@ func trainerOf(n int) *trainer {
 	return &trainer{id: "w", subject: many(n), kept: new(partials).of("job")}
 }
 
-func stateAfter(step int64, n int) (data []byte, b fsm.Blob) {
+func stateAfter(step int64, n int) (data []byte, b ids.Blob) {
 	s := optim.NewState(make([]float32, n))
 	s.Step = step
 	for i := range n {
@@ -107,7 +107,7 @@ func stateAfter(step int64, n int) (data []byte, b fsm.Blob) {
 	if err != nil {
 		panic(err)
 	}
-	return data, fsm.Blob{Digest: fsm.Sum(data), Size: int64(len(data))}
+	return data, ids.Blob{Digest: ids.Sum(data), Size: int64(len(data))}
 }
 
 // A worker that holds the committed state does not have it sent again; any other has.
@@ -127,7 +127,7 @@ func TestFetchOnlyWhatIsMissing(t *testing.T) {
 		}
 	}
 	first := &tr.state.Params[0]
-	tr.digest = fsm.Digest{} // a step has begun to change it
+	tr.digest = ids.Digest{} // a step has begun to change it
 	if fetched, err := tr.fetch(t.Context(), d, b, 5); err != nil || !fetched || &tr.state.Params[0] != first {
 		t.Errorf("after a step that was abandoned: fetched %v (%v), into the same memory: %v", fetched, err, &tr.state.Params[0] == first)
 	}
@@ -145,7 +145,7 @@ func TestFetchRefuses(t *testing.T) {
 	_, other := stateAfter(6, 4)
 	for name, c := range map[string]struct {
 		d    depot
-		blob fsm.Blob
+		blob ids.Blob
 		says string
 	}{
 		"torn":        {depot{fetch: [][]byte{data[:50]}}, b, "ends within"},
@@ -161,11 +161,11 @@ func TestFetchRefuses(t *testing.T) {
 		if _, err := tr.fetch(t.Context(), good, b, 5); err != nil {
 			t.Fatal(err)
 		}
-		tr.digest = fsm.Digest{}
+		tr.digest = ids.Digest{}
 		if _, err := tr.fetch(t.Context(), &c.d, c.blob, 5); !errors.Is(err, errTransfer) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: error %v, want one of the transfer with %q", name, err, c.says)
 		}
-		if tr.digest != (fsm.Digest{}) {
+		if tr.digest != (ids.Digest{}) {
 			t.Errorf("%s: the state counts as whole", name)
 		}
 		if fetched, err := tr.fetch(t.Context(), good, b, 5); err != nil || !fetched {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // Large trainer states, which the log only names: the tests have every state be large.
@@ -123,10 +123,10 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 	c.startWorkers(3)
 	c.start("a", "b", "c")
 	rng := rand.New(rand.NewPCG(3, 4))
-	at := fsm.Step(0)
+	at := ids.Step(0)
 	last := ""
 	for range 2 {
-		at += 2 + fsm.Step(rng.IntN(12))
+		at += 2 + ids.Step(rng.IntN(12))
 		id := c.leads(last)
 		c.awaitStep(id, at)
 		c.kill(id)

@@ -18,8 +18,9 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -41,7 +42,7 @@ type cluster struct {
 	stop   context.CancelFunc
 	result chan outcome
 	wg     sync.WaitGroup
-	steps  chan fsm.Step // committed steps as they come
+	steps  chan ids.Step // committed steps as they come
 	logged chan string   // the coordinator's log messages
 }
 
@@ -53,7 +54,7 @@ type outcome struct {
 // watch tells a test about committed steps.
 type watch struct {
 	coordinator.Silent
-	steps chan fsm.Step
+	steps chan ids.Step
 }
 
 func (w watch) Step(r fsm.StepRecord, _ int64, _ float64) {
@@ -114,7 +115,7 @@ func startCoordinatorWith(t *testing.T, s coordinator.Settings, nodes int, out, 
 	}
 	l := listen(t, addr)
 	ctx, stop := context.WithCancel(context.Background())
-	c := &cluster{t: t, out: out, addr: l.Addr().String(), stop: stop, result: make(chan outcome, 1), steps: make(chan fsm.Step, 4096), logged: make(chan string, 4096)}
+	c := &cluster{t: t, out: out, addr: l.Addr().String(), stop: stop, result: make(chan outcome, 1), steps: make(chan ids.Step, 4096), logged: make(chan string, 4096)}
 	cfg := coordinator.Config{Settings: s, Nodes: nodes, MinNodes: 1, Listener: l, Out: out, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second,
 		StepTimeout: time.Minute, LogExamples: true, Version: "test", Logger: testLogger(t, "coordinator", c.logged), Progress: watch{steps: c.steps}}
 	change(&cfg)
@@ -154,7 +155,7 @@ func (c *cluster) finish() *coordinator.Result {
 	return nil
 }
 
-func (c *cluster) awaitStep(want fsm.Step) {
+func (c *cluster) awaitStep(want ids.Step) {
 	c.t.Helper()
 	for {
 		select {

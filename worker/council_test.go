@@ -19,7 +19,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -135,7 +135,7 @@ type seat struct {
 	join       bool
 	stop       context.CancelFunc
 	result     chan outcome
-	steps      chan fsm.Step
+	steps      chan ids.Step
 }
 
 func newCouncil(t *testing.T, s coordinator.Settings, ids ...string) *council {
@@ -234,14 +234,14 @@ func (c *council) leads(not string) string {
 	return ""
 }
 
-func (c *council) start(ids ...string) {
+func (c *council) start(replicas ...string) {
 	c.t.Helper()
-	for _, id := range ids {
+	for _, id := range replicas {
 		s := c.seats[id]
 		c.raft.set(id, false)
 		c.work.set(id, false)
 		ctx, stop := context.WithCancel(context.Background())
-		s.stop, s.result, s.steps = stop, make(chan outcome, 1), make(chan fsm.Step, 1<<16)
+		s.stop, s.result, s.steps = stop, make(chan outcome, 1), make(chan ids.Step, 1<<16)
 		peers := c.peers
 		if s.join {
 			peers = []coordinator.Peer{{ID: id, Addr: s.raftAddr}}
@@ -283,7 +283,7 @@ func (c *council) ended(id string) outcome {
 	return outcome{}
 }
 
-func (c *council) awaitStep(id string, want fsm.Step) {
+func (c *council) awaitStep(id string, want ids.Step) {
 	c.t.Helper()
 	deadline := time.After(time.Minute)
 	for {
@@ -371,7 +371,7 @@ func (c *council) ask(f func(context.Context, coordpb.ReplicasClient) (*coordpb.
 	return nil
 }
 
-func drain(ch chan fsm.Step) (got []fsm.Step) {
+func drain(ch chan ids.Step) (got []ids.Step) {
 	for {
 		select {
 		case s := <-ch:

@@ -17,10 +17,10 @@ import (
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/model/optim"
-	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 // script is a session's stream whose other side says what was written down before, whatever it hears.
@@ -163,7 +163,7 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = g.State[:20] }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = make([]byte, len(g.State)) }), good[2])
 	apart := generation(func(g *coordpb.StartGeneration) {
-		d := fsm.Sum(state)
+		d := ids.Sum(state)
 		g.State, g.StateSize, g.StateDigest = nil, int64(len(state)), d[:]
 	})
 	storing := plan(func(p *coordpb.Plan) { p.AttachState, p.StoreState = false, true })

@@ -8,7 +8,7 @@ import (
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // queueSize bounds the messages a coordinator may be ahead: a few plans and evaluation chunks.
@@ -26,7 +26,7 @@ type generation struct {
 	members []allreduce.Member
 	resume  int64  // the committed step it starts after
 	state   []byte // after that; nil once taken over, or where it is a blob
-	blob    fsm.Blob
+	blob    ids.Blob
 	work    chan *coordpb.CoordinatorMessage
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -38,7 +38,7 @@ func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generati
 	g := &generation{s: s, t: t, number: allreduce.Generation(m.Generation), rank: allreduce.Rank(m.Rank), resume: m.ResumeStep, state: m.State,
 		work: make(chan *coordpb.CoordinatorMessage, queueSize), done: make(chan struct{})}
 	if m.StateSize > 0 {
-		g.blob = fsm.Blob{Digest: fsm.Digest(m.StateDigest), Size: m.StateSize}
+		g.blob = ids.Blob{Digest: ids.Digest(m.StateDigest), Size: m.StateSize}
 	}
 	for _, p := range m.Members {
 		g.members = append(g.members, allreduce.Member{ID: p.Id, Addr: p.RingAddr})

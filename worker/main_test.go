@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
 // tinyModel is the directory of the model that clusters train on.

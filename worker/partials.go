@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // maxPartials bounds the memory of a worker's kept contributions, in bytes: those of T5-Large's prompt take 45 KB each.
@@ -20,7 +20,7 @@ type contribution struct {
 }
 
 // digest identifies the contribution by its bits.
-func (c *contribution) digest(index int32) fsm.Digest {
+func (c *contribution) digest(index int32) ids.Digest {
 	h := sha256.New()
 	b := make([]byte, 0, min(20+4*len(c.grad), digestPiece))
 	b = binary.LittleEndian.AppendUint32(b, uint32(index))
@@ -34,7 +34,7 @@ func (c *contribution) digest(index int32) fsm.Digest {
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 	}
 	h.Write(b)
-	return fsm.Digest(h.Sum(nil))
+	return ids.Digest(h.Sum(nil))
 }
 
 // digestPiece is how many bytes of a contribution are encoded at a time.
@@ -52,7 +52,7 @@ type partials struct {
 type partialKey struct {
 	step  int64
 	index int32
-	state fsm.Digest // before the step
+	state ids.Digest // before the step
 }
 
 // of makes p hold contributions to a job: those to another are worth nothing to it.

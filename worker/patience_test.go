@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // impatient is a job of ninety steps that is evaluated every second step, on data that says the opposite of what it trains on: its
@@ -62,7 +62,7 @@ func TestEarlyStop(t *testing.T) {
 		c := startCoordinator(t, s, 2, out, "")
 		c.startWorker("a", nil)
 		c.startWorker("b", nil)
-		c.awaitStep(fsm.Step(job.PromptStep + 3)) // when some of its patience is gone
+		c.awaitStep(ids.Step(job.PromptStep + 3)) // when some of its patience is gone
 		c.stop()
 		var stopped *coordinator.StoppedError
 		if o := <-c.result; !errors.As(o.err, &stopped) {
@@ -89,7 +89,7 @@ func TestEarlyStop(t *testing.T) {
 		c.startWorkers(2)
 		c.start("a", "b", "c")
 		id := c.leads("")
-		c.awaitStep(id, fsm.Step(job.PromptStep+3))
+		c.awaitStep(id, ids.Step(job.PromptStep+3))
 		c.kill(id)
 		c.leads(id)
 		c.start(id)

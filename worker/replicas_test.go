@@ -13,7 +13,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 func TestReplicasAllHoldTheResult(t *testing.T) {
@@ -51,10 +51,10 @@ func TestLeaderLossLeavesNoTrace(t *testing.T) {
 	c.startWorkers(4)
 	c.start("a", "b", "c")
 	rng := rand.New(rand.NewPCG(1, 2))
-	at := fsm.Step(0)
+	at := ids.Step(0)
 	last := ""
 	for range 3 {
-		at += 2 + fsm.Step(rng.IntN(16))
+		at += 2 + ids.Step(rng.IntN(16))
 		id := c.leads(last)
 		c.awaitStep(id, at)
 		c.kill(id)

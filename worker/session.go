@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/optim"
 )
 
@@ -181,7 +181,7 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 
 // take makes this worker ready for a job, and says so.
 func (s *session) take(w *coordpb.Welcome) (*trainer, error) {
-	want, err := fsm.DigestOf(w.ModelDigest)
+	want, err := ids.DigestOf(w.ModelDigest)
 	if err != nil {
 		return nil, &localError{fmt.Errorf("coordinator %s: model %w", s.addr, err)}
 	}
@@ -243,7 +243,7 @@ func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.St
 		return &localError{fmt.Errorf("coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters", s.addr, m.Generation, size, most, len(t.grad))}
 	}
 	if m.StateSize != 0 {
-		if _, err := fsm.DigestOf(m.StateDigest); err != nil {
+		if _, err := ids.DigestOf(m.StateDigest); err != nil {
 			return &localError{fmt.Errorf("coordinator %s: generation %d: state %w", s.addr, m.Generation, err)}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 )
@@ -26,7 +26,7 @@ type trainer struct {
 	stepTimeout time.Duration
 
 	state   optim.State
-	digest  fsm.Digest // of state; zero while that is not whole
+	digest  ids.Digest // of state; zero while that is not whole
 	kept    *partials
 	work    work                   // of the step in flight
 	resumed int64                  // the step that the generation started after
@@ -143,7 +143,7 @@ func (t *trainer) step(ctx context.Context, with company, p *coordpb.Plan) (*coo
 		return nil, err
 	}
 	t.mark(AfterReduce)
-	t.digest = fsm.Digest{}
+	t.digest = ids.Digest{}
 	if err := t.update(r); err != nil {
 		return nil, &DataError{err: fmt.Errorf("step %d: %w", p.Step, err)}
 	}

@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/allreduce"
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
 )
 
@@ -210,7 +210,7 @@ func plain(err error) error {
 }
 
 // load makes the backbone that the job names available, and checks that it is the same.
-func (w *worker) load(name string, want fsm.Digest) error {
+func (w *worker) load(name string, want ids.Digest) error {
 	path := w.Model
 	if path == "" {
 		path = name
@@ -231,7 +231,7 @@ func (w *worker) load(name string, want fsm.Digest) error {
 			return err
 		}
 		w.backbone, w.path = b, path
-		w.Logger.Info("backbone loaded", "model", nameOf(path), "engine", b.EngineName(), "d_model", b.Dim(), "digest", fsm.Digest(b.Digest()).Short(),
+		w.Logger.Info("backbone loaded", "model", nameOf(path), "engine", b.EngineName(), "d_model", b.Dim(), "digest", ids.Digest(b.Digest()).Short(),
 			"seconds", time.Since(began).Round(time.Millisecond).Seconds())
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
 // These tests run the real programs as processes and send them real signals.

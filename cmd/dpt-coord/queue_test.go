@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dptune/dpt/coordinator/sweep"
+	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
 // lines counts a file's lines; 0 while it is not there.

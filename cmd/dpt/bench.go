@@ -14,8 +14,8 @@ import (
 	"github.com/dptune/dpt/cmd/internal/device"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/meter"
-	"github.com/dptune/dpt/model/engine/unfused"
+	"github.com/dptune/dpt/model/lab/meter"
+	"github.com/dptune/dpt/model/lab/unfused"
 	"github.com/dptune/dpt/model/t5"
 )
 

@@ -14,8 +14,8 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/model/prompt"
-	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 // tinyModel is the directory of the model that commands run.

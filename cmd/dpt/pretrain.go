@@ -18,10 +18,10 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
-	world "github.com/dptune/dpt/dataset/mini/pretrain"
+	"github.com/dptune/dpt/dataset/lab/corpus"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/pretrain"
+	"github.com/dptune/dpt/model/lab/pretrain"
 )
 
 // runPretrain trains all weights of a small T5 from nothing.
@@ -82,7 +82,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	if err := s.Validate(); err != nil {
 		return cmd.Usagef("%v", err)
 	}
-	if o.Corpus, err = corpus(cmd, documents, pairs, &s); err != nil {
+	if o.Corpus, err = openCorpus(cmd, documents, pairs, &s); err != nil {
 		return err
 	}
 	o.Settings, o.Dir, o.BF16, o.Workers, o.Log = s, out, dtype == "bf16", options.Threads, log.Logger(std.Err)
@@ -103,8 +103,8 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	return errors.Join(pretrain.Run(ctx, o), reporter.err, metrics.Close())
 }
 
-// corpus opens the texts.
-func corpus(cmd *cli.Command, documents, pairs string, s *pretrain.Settings) (pretrain.Corpus, error) {
+// openCorpus opens the texts.
+func openCorpus(cmd *cli.Command, documents, pairs string, s *pretrain.Settings) (pretrain.Corpus, error) {
 	switch {
 	case documents == "" && pairs == "":
 		return worldCorpus(), nil
@@ -137,21 +137,21 @@ var lessons = []struct {
 }
 
 // streams are the letters of lessons.
-var streams = map[byte]func(seed, i uint64) (world.Pair, string){
-	'c': copying, 'k': world.Keys, 't': world.Table, 'e': world.Easy, 'v': world.Several, 's': world.Skill,
+var streams = map[byte]func(seed, i uint64) (corpus.Pair, string){
+	'c': copying, 'k': corpus.Keys, 't': corpus.Table, 'e': corpus.Easy, 'v': corpus.Several, 's': corpus.Skill,
 }
 
 // copying is those of Skill that want nothing else.
-func copying(seed, i uint64) (p world.Pair, kind string) {
+func copying(seed, i uint64) (p corpus.Pair, kind string) {
 	const apart = 1 << 40 // numbers of other draws
-	for p, kind = world.Skill(seed, i); kind != "copy" && kind != "map"; p, kind = world.Skill(seed, i) {
+	for p, kind = corpus.Skill(seed, i); kind != "copy" && kind != "map"; p, kind = corpus.Skill(seed, i) {
 		i += apart
 	}
 	return p, kind
 }
 
 // worldPair is pair i of a seed.
-func worldPair(seed, i uint64) (p world.Pair, kind string) {
+func worldPair(seed, i uint64) (p corpus.Pair, kind string) {
 	for _, l := range lessons {
 		if i < l.until {
 			return streams[l.streams[i%uint64(len(l.streams))]](seed, i)
@@ -169,9 +169,9 @@ func worldCorpus() pretrain.Corpus {
 		return s.Seed
 	}
 	c := pretrain.Corpus{
-		Document: func(s pretrain.Stream, i uint64) string { return world.Document(seed(s), i) },
+		Document: func(s pretrain.Stream, i uint64) string { return corpus.Document(seed(s), i) },
 		Pair: func(s pretrain.Stream, i uint64) (source, target, kind string) {
-			p, kind := world.Skill(seed(s), i)
+			p, kind := corpus.Skill(seed(s), i)
 			if !s.HeldOut {
 				p, kind = worldPair(s.Seed, i)
 			}

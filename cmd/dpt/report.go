@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
-	"github.com/dptune/dpt/coordinator/sweep/report"
+	"github.com/dptune/dpt/coordinator/lab/report"
 )
 
 // runReport renders a sweep's tables and figures again from its results.

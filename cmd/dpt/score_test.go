@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/model/prompt"
-	"github.com/dptune/dpt/model/tinyrandom"
 )
 
 // manyPairs are more than one pass takes.

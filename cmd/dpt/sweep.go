@@ -23,8 +23,8 @@ import (
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/sweep"
-	"github.com/dptune/dpt/coordinator/sweep/report"
+	"github.com/dptune/dpt/coordinator/lab/report"
+	"github.com/dptune/dpt/coordinator/lab/sweep"
 	"github.com/dptune/dpt/dataset"
 )
 

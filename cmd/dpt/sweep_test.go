@@ -6,7 +6,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/jobflags"
 	"github.com/dptune/dpt/coordinator"
-	"github.com/dptune/dpt/coordinator/sweep"
+	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
 // TestSweepOfTheEmbeddedModel: without --models the paper's sizes become those of the embedded model, but for what flags say.

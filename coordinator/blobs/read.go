@@ -9,21 +9,21 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // Reader reads one blob. At its end it says ErrDamaged instead of io.EOF where the bytes were not those that the digest is of.
 type Reader struct {
 	file   io.ReadCloser
 	path   string // for messages
-	digest fsm.Digest
+	digest ids.Digest
 	hash   hash.Hash
 	size   int64 // so far
 	want   int64 // -1: any
 }
 
 // Open opens a blob for reading; the caller closes the reader.
-func (s *Store) Open(d fsm.Digest) (*Reader, error) {
+func (s *Store) Open(d ids.Digest) (*Reader, error) {
 	s.mu.Lock()
 	size, ok := s.sizes[d]
 	s.mu.Unlock()
@@ -33,7 +33,7 @@ func (s *Store) Open(d fsm.Digest) (*Reader, error) {
 	return s.open(d, size)
 }
 
-func (s *Store) open(d fsm.Digest, size int64) (*Reader, error) {
+func (s *Store) open(d ids.Digest, size int64) (*Reader, error) {
 	path := filepath.Join(s.dir, d.String())
 	f, err := s.disk.Open(d.String())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +50,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	r.hash.Write(p[:n])
 	r.size += int64(n)
 	if err == io.EOF {
-		got := fsm.Digest(r.hash.Sum(nil))
+		got := ids.Digest(r.hash.Sum(nil))
 		switch {
 		case r.want >= 0 && r.size != r.want:
 			return n, fmt.Errorf("%w: blob %s has %d bytes, want %d", ErrDamaged, r.path, r.size, r.want)

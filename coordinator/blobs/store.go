@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // ErrDamaged says that a file does not hold what its name says.
@@ -34,7 +34,7 @@ type Store struct {
 	dir  string // for messages
 
 	mu    sync.Mutex
-	sizes map[fsm.Digest]int64
+	sizes map[ids.Digest]int64
 	next  int // number of the next file that is written aside
 }
 
@@ -46,7 +46,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 // OpenOn opens the store on a disk, which messages call dir. It reads every file that is there and sets aside, with a line in the log, those that
 // do not hold what their names say; what was being written when an earlier process died goes.
 func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
-	s := &Store{disk: disk, dir: dir, sizes: map[fsm.Digest]int64{}}
+	s := &Store{disk: disk, dir: dir, sizes: map[ids.Digest]int64{}}
 	names, err := disk.List()
 	if err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
@@ -58,7 +58,7 @@ func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 			}
 			continue
 		}
-		d, err := fsm.ParseDigest(name)
+		d, err := ids.ParseDigest(name)
 		if err != nil {
 			logger.Warn("file among the blobs is none", "file", filepath.Join(dir, name))
 			continue
@@ -80,7 +80,7 @@ func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 }
 
 // check reads a blob's file to its end.
-func (s *Store) check(d fsm.Digest) (size int64, err error) {
+func (s *Store) check(d ids.Digest) (size int64, err error) {
 	r, err := s.open(d, -1)
 	if err != nil {
 		return 0, err
@@ -90,7 +90,7 @@ func (s *Store) check(d fsm.Digest) (size int64, err error) {
 }
 
 // Has says whether the blob is here, whole and durable.
-func (s *Store) Has(d fsm.Digest) bool {
+func (s *Store) Has(d ids.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.sizes[d]
@@ -105,7 +105,7 @@ func (s *Store) Any() bool {
 }
 
 // Discard sets a blob aside that was found damaged, so that it can be had anew.
-func (s *Store) Discard(d fsm.Digest) error {
+func (s *Store) Discard(d ids.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sizes, d)
@@ -116,7 +116,7 @@ func (s *Store) Discard(d fsm.Digest) error {
 }
 
 // Keep removes all blobs but those for which wanted is true.
-func (s *Store) Keep(wanted func(fsm.Digest) bool) error {
+func (s *Store) Keep(wanted func(ids.Digest) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var failed error

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 func open(t *testing.T, dir string) *Store {
@@ -23,10 +23,10 @@ func open(t *testing.T, dir string) *Store {
 	return s
 }
 
-func blobOf(data []byte) fsm.Blob { return fsm.Blob{Digest: fsm.Sum(data), Size: int64(len(data))} }
+func blobOf(data []byte) ids.Blob { return ids.Blob{Digest: ids.Sum(data), Size: int64(len(data))} }
 
 // put writes data as the blob b, in pieces, and returns the first error.
-func put(s *Store, b fsm.Blob, data []byte) error {
+func put(s *Store, b ids.Blob, data []byte) error {
 	w, err := s.Create(b)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func put(s *Store, b fsm.Blob, data []byte) error {
 	return w.Commit()
 }
 
-func get(s *Store, d fsm.Digest) ([]byte, error) {
+func get(s *Store, d ids.Digest) ([]byte, error) {
 	r, err := s.Open(d)
 	if err != nil {
 		return nil, err
@@ -84,17 +84,17 @@ func TestBlobsStay(t *testing.T) {
 			}
 		}
 	}
-	if _, err := get(s, fsm.Sum([]byte("other"))); !errors.Is(err, ErrMissing) {
+	if _, err := get(s, ids.Sum([]byte("other"))); !errors.Is(err, ErrMissing) {
 		t.Errorf("a blob that is not there: %v", err)
 	}
 	// Who reads while a blob is removed reads on.
-	one := fsm.Sum([]byte("one"))
+	one := ids.Sum([]byte("one"))
 	r, err := s.Open(one)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keep := fsm.Sum([]byte{7})
-	if err := s.Keep(func(d fsm.Digest) bool { return d == keep }); err != nil {
+	keep := ids.Sum([]byte{7})
+	if err := s.Keep(func(d ids.Digest) bool { return d == keep }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := io.ReadAll(r); err != nil || string(got) != "one" {
@@ -123,7 +123,7 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 		"torn":  {data[:10], "ends after 10 bytes, want 18"},
 		"empty": {nil, "ends after 0 bytes, want 18"},
 		"more":  {append(bytes.Clone(data), '!'), "19 bytes and more, want 18"},
-		"other": {bytes.ToUpper(data), "has digest " + fsm.Sum(bytes.ToUpper(data)).Short() + ", want " + b.Digest.Short()},
+		"other": {bytes.ToUpper(data), "has digest " + ids.Sum(bytes.ToUpper(data)).Short() + ", want " + b.Digest.Short()},
 	} {
 		err := put(s, b, c.data)
 		if content, ok := errors.AsType[*ContentError](err); !ok || !strings.Contains(content.Text, c.want) {
@@ -133,7 +133,7 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 			t.Errorf("%s leaves %v, want the old blob alone", name, files(t, dir))
 		}
 	}
-	if got, err := get(s, fsm.Sum(old)); err != nil || !bytes.Equal(got, old) {
+	if got, err := get(s, ids.Sum(old)); err != nil || !bytes.Equal(got, old) {
 		t.Errorf("the old blob is %q (%v)", got, err)
 	}
 }
@@ -183,15 +183,15 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "after 5 bytes of 11") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("error %v, want one that names the file, how far it came and why", err)
 	}
-	if s.Has(fsm.Sum(data)) || !s.Has(fsm.Sum(old)) || len(files(t, dir)) != 1 {
+	if s.Has(ids.Sum(data)) || !s.Has(ids.Sum(old)) || len(files(t, dir)) != 1 {
 		t.Errorf("files %v are left, want the old blob's", files(t, dir))
 	}
 	disk.room, disk.syncFail = 1<<20, syscall.EIO
-	if err := put(s, blobOf(data), data); !errors.Is(err, syscall.EIO) || s.Has(fsm.Sum(data)) || len(files(t, dir)) != 1 {
+	if err := put(s, blobOf(data), data); !errors.Is(err, syscall.EIO) || s.Has(ids.Sum(data)) || len(files(t, dir)) != 1 {
 		t.Errorf("a blob that could not be made durable: %v, files %v", err, files(t, dir))
 	}
 	disk.syncFail = nil
-	if err := put(s, blobOf(data), data); err != nil || !s.Has(fsm.Sum(data)) {
+	if err := put(s, blobOf(data), data); err != nil || !s.Has(ids.Sum(data)) {
 		t.Errorf("with room again: %v", err)
 	}
 }
@@ -206,7 +206,7 @@ func TestDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := fsm.Sum(bad)
+	d := ids.Sum(bad)
 	for name, c := range map[string]struct {
 		data []byte
 		want string
@@ -231,8 +231,8 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Has(d) || !again.Has(fsm.Sum(good)) || !strings.Contains(log.String(), fsm.Sum(bad[:5]).Short()) || !strings.Contains(log.String(), "stray") {
-		t.Errorf("opened again the store has the damaged blob: %v; the good one: %v; it says:\n%s", again.Has(d), again.Has(fsm.Sum(good)), &log)
+	if again.Has(d) || !again.Has(ids.Sum(good)) || !strings.Contains(log.String(), ids.Sum(bad[:5]).Short()) || !strings.Contains(log.String(), "stray") {
+		t.Errorf("opened again the store has the damaged blob: %v; the good one: %v; it says:\n%s", again.Has(d), again.Has(ids.Sum(good)), &log)
 	}
 	if _, err := os.Stat(filepath.Join(dir, d.String()+".3.tmp")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("what was being written when a process died is still there")

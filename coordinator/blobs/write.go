@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"hash"
 
-	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // Writer writes one blob. One goroutine uses it, and ends it with Commit or Abort.
 type Writer struct {
 	store *Store
-	blob  fsm.Blob
+	blob  ids.Blob
 	name  string // aside
 	file  File   // nil once it is over
 	hash  hash.Hash
@@ -25,7 +25,7 @@ type ContentError struct{ Text string }
 func (e *ContentError) Error() string { return e.Text }
 
 // Create begins to write a blob.
-func (s *Store) Create(b fsm.Blob) (*Writer, error) {
+func (s *Store) Create(b ids.Blob) (*Writer, error) {
 	s.mu.Lock()
 	name := fmt.Sprintf("%s.%d%s", b.Digest, s.next, aside)
 	s.next++
@@ -54,7 +54,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // Commit makes the blob durable and gives it its name. On an error, which is a *ContentError where the bytes are not those announced, nothing is
 // left of it.
 func (w *Writer) Commit() error {
-	got := fsm.Digest(w.hash.Sum(nil))
+	got := ids.Digest(w.hash.Sum(nil))
 	switch {
 	case w.size != w.blob.Size:
 		return errors.Join(&ContentError{Text: fmt.Sprintf("blob %s ends after %d bytes, want %d", w.blob.Digest.Short(), w.size, w.blob.Size)}, w.Abort())

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // apart makes the state of an entry, if it has one, a blob.
@@ -37,15 +38,15 @@ func longer(name string, steps int64) *fsmpb.Entry {
 }
 
 // blob is the state after step t.
-func blob(t int64) Blob {
+func blob(t int64) ids.Blob {
 	state := fmt.Appendf(nil, "state %d", t)
-	return Blob{Sum(state), int64(len(state))}
+	return ids.Blob{Digest: ids.Sum(state), Size: int64(len(state))}
 }
 
 // What a replica has to keep follows the log: the state, the best one and the offered one, and of jobs that are kept whole the results.
 func TestBlobs(t *testing.T) {
 	m := New()
-	at := func(want ...Blob) {
+	at := func(want ...ids.Blob) {
 		t.Helper()
 		if got := m.Blobs(); !slices.Equal(got, want) {
 			t.Errorf("at step %d a replica keeps %v, want %v", m.Step(), got, want)
@@ -158,12 +159,12 @@ func TestRestoreRefusesBlobs(t *testing.T) {
 }
 
 func TestParseDigest(t *testing.T) {
-	d := Sum([]byte("x"))
-	if got, err := ParseDigest(d.String()); err != nil || got != d {
+	d := ids.Sum([]byte("x"))
+	if got, err := ids.ParseDigest(d.String()); err != nil || got != d {
 		t.Errorf("%v comes back as %v (%v)", d, got, err)
 	}
 	for _, bad := range []string{"", d.String()[2:], strings.ToUpper(d.String()), d.String() + ".tmp", "no digest"} {
-		if _, err := ParseDigest(bad); err == nil {
+		if _, err := ids.ParseDigest(bad); err == nil {
 			t.Errorf("%q is taken for a digest", bad)
 		}
 	}

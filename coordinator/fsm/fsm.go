@@ -31,6 +31,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // snapshotVersion changes when an older build would misread a snapshot.
@@ -58,15 +59,15 @@ func reject(format string, args ...any) error {
 // Machine is the replicated state.
 type Machine struct {
 	job         *fsmpb.JobStarted // State cleared once a step is committed
-	generation  Generation
+	generation  ids.Generation
 	members     []Member
 	numerics    string
-	step        Step
+	step        ids.Step
 	state       []byte // nil where it is a blob
-	stateDigest Digest
-	stateSize   int64  // of a blob, else 0
-	offer       *Offer // nil unless one holds
-	history     Digest // chain over (step, batch digest, state digest)
+	stateDigest ids.Digest
+	stateSize   int64      // of a blob, else 0
+	offer       *Offer     // nil unless one holds
+	history     ids.Digest // chain over (step, batch digest, state digest)
 	best        *Best
 	evaluations []Evaluation
 	epochs      []EpochStat
@@ -75,9 +76,9 @@ type Machine struct {
 	finished    bool
 	failure     *Failure // nil unless the job has failed
 	cancelled   bool
-	first       Generation // the last one before the job
-	seconds     float64    // of the committed steps and evaluations
-	request     Queued     // the job as it was queued, if it came by the queue
+	first       ids.Generation // the last one before the job
+	seconds     float64        // of the committed steps and evaluations
+	request     Queued         // the job as it was queued, if it came by the queue
 	queue       []Queued
 	ended       []*Ended
 }
@@ -95,28 +96,28 @@ func (m *Machine) JobID() string { return m.job.GetJobId() }
 func (m *Machine) Spec() []byte { return m.job.GetSpec() }
 
 // TotalSteps is the number of steps of the job.
-func (m *Machine) TotalSteps() Step { return Step(m.job.GetTotalSteps()) }
+func (m *Machine) TotalSteps() ids.Step { return ids.Step(m.job.GetTotalSteps()) }
 
 // Step is the number of committed steps.
-func (m *Machine) Step() Step { return m.step }
+func (m *Machine) Step() ids.Step { return m.step }
 
 // State is the trainer state after Step steps, nil where Blob names it. The caller must not change it.
 func (m *Machine) State() []byte { return m.state }
 
 // Blob names the trainer state after Step steps where it is too large for the log; its size is 0 where it is not.
-func (m *Machine) Blob() Blob {
+func (m *Machine) Blob() ids.Blob {
 	if m.stateSize == 0 {
-		return Blob{}
+		return ids.Blob{}
 	}
-	return Blob{m.stateDigest, m.stateSize}
+	return ids.Blob{Digest: m.stateDigest, Size: m.stateSize}
 }
 
 // Offered is the offer that holds; nil if none does.
 func (m *Machine) Offered() *Offer { return m.offer }
 
 // Blobs are all that a replica has to keep: the state, the best one, the one that is offered, and those of the finished jobs that are kept whole.
-func (m *Machine) Blobs() (list []Blob) {
-	add := func(b Blob) {
+func (m *Machine) Blobs() (list []ids.Blob) {
+	add := func(b ids.Blob) {
 		if b.Size > 0 && !slices.Contains(list, b) {
 			list = append(list, b)
 		}
@@ -139,17 +140,17 @@ func (m *Machine) Blobs() (list []Blob) {
 }
 
 // StateDigest is the trainer state's SHA-256.
-func (m *Machine) StateDigest() Digest { return m.stateDigest }
+func (m *Machine) StateDigest() ids.Digest { return m.stateDigest }
 
 // History chains every committed step's batch and state digests: two runs with the same history saw the same
 // batches in the same order and held the same state after each.
-func (m *Machine) History() Digest { return m.history }
+func (m *Machine) History() ids.Digest { return m.history }
 
 // Generation is the current ring's number and its members by rank.
-func (m *Machine) Generation() (Generation, []Member) { return m.generation, m.members }
+func (m *Machine) Generation() (ids.Generation, []Member) { return m.generation, m.members }
 
 // FirstGeneration is the number after which the job's own generations begin.
-func (m *Machine) FirstGeneration() Generation { return m.first }
+func (m *Machine) FirstGeneration() ids.Generation { return m.first }
 
 // Numerics is what the workers compute with, as it decides the bits of a gradient; "" before the first generation.
 func (m *Machine) Numerics() string { return m.numerics }
@@ -179,7 +180,7 @@ func (m *Machine) Finished() bool { return m.finished }
 func (m *Machine) Failure() *Failure { return m.failure }
 
 // Evaluated says whether the state after step has been evaluated.
-func (m *Machine) Evaluated(step Step) bool {
+func (m *Machine) Evaluated(step ids.Step) bool {
 	n := len(m.evaluations)
 	return n > 0 && m.evaluations[n-1].Step == step
 }
@@ -261,7 +262,7 @@ func (m *Machine) startJob(e *fsmpb.JobStarted) error {
 		return err
 	}
 	m.job = &fsmpb.JobStarted{JobId: e.JobId, Spec: e.Spec, TotalSteps: e.TotalSteps, StepsPerEpoch: e.StepsPerEpoch, Patience: e.Patience}
-	m.state, m.stateDigest, m.stateSize, m.history = e.State, d, e.StateSize, Sum(e.Spec)
+	m.state, m.stateDigest, m.stateSize, m.history = e.State, d, e.StateSize, ids.Sum(e.Spec)
 	return nil
 }
 
@@ -269,9 +270,9 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 	switch {
 	case m.job == nil:
 		return reject("generation %d before any job", e.Generation)
-	case Generation(e.Generation) != m.generation+1:
+	case ids.Generation(e.Generation) != m.generation+1:
 		return reject("generation %d after generation %d", e.Generation, m.generation)
-	case Step(e.ResumeStep) != m.step:
+	case ids.Step(e.ResumeStep) != m.step:
 		return reject("generation %d resumes at step %d, committed is %d", e.Generation, e.ResumeStep, m.step)
 	case len(e.Members) == 0:
 		return reject("generation %d without members", e.Generation)
@@ -287,18 +288,18 @@ func (m *Machine) startGeneration(e *fsmpb.GenerationStarted) error {
 		seen[p.Id] = true
 		members[i] = Member{ID: p.Id, Addr: p.Addr}
 	}
-	m.generation, m.members, m.numerics, m.offer = Generation(e.Generation), members, e.Numerics, nil
+	m.generation, m.members, m.numerics, m.offer = ids.Generation(e.Generation), members, e.Numerics, nil
 	return nil
 }
 
 func (m *Machine) offerState(e *fsmpb.StateOffered) error {
-	d, err := DigestOf(e.Digest)
+	d, err := ids.DigestOf(e.Digest)
 	switch {
 	case m.job == nil:
 		return reject("state offered before any job")
-	case Generation(e.Generation) != m.generation:
+	case ids.Generation(e.Generation) != m.generation:
 		return reject("state of generation %d offered, current is %d", e.Generation, m.generation)
-	case Step(e.Step) <= m.step || Step(e.Step) > m.TotalSteps():
+	case ids.Step(e.Step) <= m.step || ids.Step(e.Step) > m.TotalSteps():
 		return reject("state after step %d offered, want one of %d to %d", e.Step, m.step+1, m.TotalSteps())
 	case m.offer != nil:
 		return reject("state after step %d offered, that after step %d is", e.Step, m.offer.Step)
@@ -307,7 +308,7 @@ func (m *Machine) offerState(e *fsmpb.StateOffered) error {
 	case e.Size < 1:
 		return reject("state after step %d offered with %d bytes, want at least 1", e.Step, e.Size)
 	}
-	m.offer = &Offer{Generation(e.Generation), Step(e.Step), Blob{d, e.Size}}
+	m.offer = &Offer{ids.Generation(e.Generation), ids.Step(e.Step), ids.Blob{Digest: d, Size: e.Size}}
 	return nil
 }
 
@@ -320,14 +321,14 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 		return reject("step %d after %s", e.Step, m.patienceText())
 	}
 	next := m.step
-	batches := make([]Digest, 0, len(e.Earlier)+1)
-	states := make([]Digest, 0, len(e.Earlier)+1)
+	batches := make([]ids.Digest, 0, len(e.Earlier)+1)
+	states := make([]ids.Digest, 0, len(e.Earlier)+1)
 	all := append(e.Earlier[:len(e.Earlier):len(e.Earlier)], e)
 	for i, s := range all {
 		switch next++; {
-		case Generation(s.Generation) != m.generation:
+		case ids.Generation(s.Generation) != m.generation:
 			return reject("step %d of generation %d, current is %d", s.Step, s.Generation, m.generation)
-		case Step(s.Step) != next:
+		case ids.Step(s.Step) != next:
 			return reject("step %d after step %d", s.Step, next-1)
 		case next > m.TotalSteps():
 			return reject("step %d of a job of %d steps", s.Step, m.TotalSteps())
@@ -336,11 +337,11 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 		case i < len(all)-1 && (len(s.State) > 0 || s.StateSize != 0 || len(s.Earlier) > 0):
 			return reject("step %d carries a state or steps of its own, want that of step %d only", s.Step, e.Step)
 		}
-		batch, err := DigestOf(s.BatchDigest)
+		batch, err := ids.DigestOf(s.BatchDigest)
 		if err != nil {
 			return reject("step %d: batch %v", s.Step, err)
 		}
-		state, err := DigestOf(s.StateDigest)
+		state, err := ids.DigestOf(s.StateDigest)
 		if err != nil {
 			return reject("step %d: state %v", s.Step, err)
 		}
@@ -351,7 +352,7 @@ func (m *Machine) commitStep(e *fsmpb.StepCommitted) error {
 		return err
 	}
 	for i, s := range all {
-		m.history = chain(m.history, Step(s.Step), batches[i], states[i])
+		m.history = chain(m.history, ids.Step(s.Step), batches[i], states[i])
 		m.keep(RecordOf(s))
 		epoch := int((s.Step - 1) / m.job.StepsPerEpoch)
 		for len(m.epochs) <= epoch {
@@ -377,7 +378,7 @@ func (m *Machine) commitEvaluation(e *fsmpb.EvaluationCommitted) error {
 	switch {
 	case m.job == nil:
 		return reject("evaluation before any job")
-	case Step(e.Step) != m.step:
+	case ids.Step(e.Step) != m.step:
 		return reject("evaluation of step %d, committed is %d", e.Step, m.step)
 	case m.Evaluated(m.step):
 		return reject("step %d is already evaluated", e.Step)
@@ -413,17 +414,17 @@ func (m *Machine) failJob(e *fsmpb.JobFailed) error {
 		return reject("failure before any job")
 	case e.Error == "" || len(e.Error) > MaxFailureLength:
 		return reject("failure at step %d with a reason of %d bytes, want 1 to %d", e.Step, len(e.Error), MaxFailureLength)
-	case Step(e.Step) < m.step || Step(e.Step) > m.TotalSteps():
+	case ids.Step(e.Step) < m.step || ids.Step(e.Step) > m.TotalSteps():
 		return reject("failure at step %d, want %d to %d", e.Step, m.step, m.TotalSteps())
 	}
-	m.failure = &Failure{Step: Step(e.Step), Reason: e.Error}
+	m.failure = &Failure{Step: ids.Step(e.Step), Reason: e.Error}
 	m.end()
 	return nil
 }
 
 // checkState checks a state, or of one that is a blob of so many bytes its name.
-func checkState(state, digest []byte, size int64) (Digest, error) {
-	d, err := DigestOf(digest)
+func checkState(state, digest []byte, size int64) (ids.Digest, error) {
+	d, err := ids.DigestOf(digest)
 	if err != nil {
 		return d, reject("state %v", err)
 	}
@@ -433,7 +434,7 @@ func checkState(state, digest []byte, size int64) (Digest, error) {
 	if size > 0 {
 		return d, nil
 	}
-	if got := Sum(state); got != d {
+	if got := ids.Sum(state); got != d {
 		return d, reject("state of %d bytes has digest %s, the entry says %s", len(state), got.Short(), d.Short())
 	}
 	return d, nil

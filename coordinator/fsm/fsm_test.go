@@ -11,11 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 func job(total, perEpoch int64) *fsmpb.Entry {
 	state := []byte("state 0")
-	d := Sum(state)
+	d := ids.Sum(state)
 	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: &fsmpb.JobStarted{
 		JobId: "job", Spec: []byte(`{}`), TotalSteps: total, StepsPerEpoch: perEpoch, State: state, StateDigest: d[:]}}}
 }
@@ -30,7 +31,7 @@ func generation(g uint64, resume int64, ids ...string) *fsmpb.Entry {
 
 func step(g uint64, t int64) *fsmpb.Entry {
 	state := fmt.Appendf(nil, "state %d", t)
-	d, b := Sum(state), Sum(fmt.Appendf(nil, "batch %d", t))
+	d, b := ids.Sum(state), ids.Sum(fmt.Appendf(nil, "batch %d", t))
 	return &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: &fsmpb.StepCommitted{
 		Generation: g, Step: t, BatchDigest: b[:], StateDigest: d[:], State: state, LossSum: float64(t) * 3, Tokens: 6, Workers: 2}}}
 }
@@ -97,7 +98,7 @@ func TestJobFromStartToFinish(t *testing.T) {
 	m := New()
 	mustApply(t, m, job(4, 2), generation(1, 0, "a", "b"), evaluation(0, 10), step(1, 1), step(1, 2), evaluation(2, 30),
 		generation(2, 2, "b"), step(2, 3), step(2, 4), evaluation(4, 30), finish())
-	if m.Step() != 4 || !m.Finished() || string(m.State()) != "state 4" || m.StateDigest() != Sum([]byte("state 4")) {
+	if m.Step() != 4 || !m.Finished() || string(m.State()) != "state 4" || m.StateDigest() != ids.Sum([]byte("state 4")) {
 		t.Errorf("ended at step %d, finished %v, state %q", m.Step(), m.Finished(), m.State())
 	}
 	if b := m.Best(); b == nil || b.Step != 2 || string(b.State) != "state 2" {

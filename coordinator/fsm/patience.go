@@ -1,6 +1,10 @@
 package fsm
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/dptune/dpt/coordinator/ids"
+)
 
 // Early stopping is a pure function of the committed evaluations: the leader only puts into the log what every replica sees, and any leader sees the same.
 
@@ -38,7 +42,7 @@ func (e *Ended) StoppedEarly() string {
 	return stoppedEarly(e.Status, e.Step, e.TotalSteps, e.Evaluations)
 }
 
-func stoppedEarly(status Status, step, total Step, evaluations []Evaluation) string {
+func stoppedEarly(status Status, step, total ids.Step, evaluations []Evaluation) string {
 	if status != Finished || step == total {
 		return ""
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 func impatient(total, patience int64) *fsmpb.Entry {
@@ -27,7 +28,7 @@ func TestStale(t *testing.T) {
 	} {
 		var list []Evaluation
 		for i, s := range c.scores {
-			list = append(list, Evaluation{Step: Step(i), Score: s, Loss: 1})
+			list = append(list, Evaluation{Step: ids.Step(i), Score: s, Loss: 1})
 		}
 		if got := Stale(list); got != c.want {
 			t.Errorf("scores %v: %d evaluations since the best, want %d", c.scores, got, c.want)

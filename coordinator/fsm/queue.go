@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 const (
@@ -44,10 +45,10 @@ type Ended struct {
 	Queued
 	Status      Status
 	Reason      string // of a failure
-	Step        Step
-	TotalSteps  Step
+	Step        ids.Step
+	TotalSteps  ids.Step
 	Spec        []byte // resolved settings; empty of a job that never ran
-	StateDigest Digest
+	StateDigest ids.Digest
 	Seconds     float64
 	Evaluations []Evaluation
 
@@ -212,12 +213,12 @@ func (e *Ended) proto() (*fsmpb.JobEnded, error) {
 }
 
 func endedOf(p *fsmpb.JobEnded) (*Ended, error) {
-	e := &Ended{Queued: queuedOf(p.Job), Status: Status(p.Status), Reason: p.Reason, Step: Step(p.Step), TotalSteps: Step(p.TotalSteps), Spec: p.Spec, Seconds: p.Seconds}
+	e := &Ended{Queued: queuedOf(p.Job), Status: Status(p.Status), Reason: p.Reason, Step: ids.Step(p.Step), TotalSteps: ids.Step(p.TotalSteps), Spec: p.Spec, Seconds: p.Seconds}
 	if e.ID == "" || e.Status != Finished && e.Status != Failed && e.Status != Cancelled {
 		return nil, fmt.Errorf("ended job %q with status %q, want a name and finished, failed or cancelled", e.ID, e.Status)
 	}
 	var err error
-	if e.StateDigest, err = DigestOf(p.StateDigest); err != nil {
+	if e.StateDigest, err = ids.DigestOf(p.StateDigest); err != nil {
 		return nil, fmt.Errorf("ended job %s: %w", e.ID, err)
 	}
 	for _, v := range p.Evaluations {

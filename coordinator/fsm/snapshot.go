@@ -11,16 +11,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // chain extends the history digest by one committed step.
-func chain(history Digest, step Step, batch, state Digest) Digest {
+func chain(history ids.Digest, step ids.Step, batch, state ids.Digest) ids.Digest {
 	h := sha256.New()
 	h.Write(history[:])
 	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(step)))
 	h.Write(batch[:])
 	h.Write(state[:])
-	return Digest(h.Sum(nil))
+	return ids.Digest(h.Sum(nil))
 }
 
 // Snapshot encodes the whole machine. The same state gives the same bytes.
@@ -84,14 +85,14 @@ func (m *Machine) Restore(data []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("snapshot has version %d, this build reads %d", s.Version, snapshotVersion)
 	}
-	n := &Machine{job: s.Job, numerics: s.Numerics, generation: Generation(s.Generation), step: Step(s.Step), state: s.State, finished: s.Finished}
+	n := &Machine{job: s.Job, numerics: s.Numerics, generation: ids.Generation(s.Generation), step: ids.Step(s.Step), state: s.State, finished: s.Finished}
 	if n.job != nil {
 		d, err := checkState(s.State, s.StateDigest, s.StateSize)
 		if err != nil {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
 		n.stateDigest, n.stateSize = d, s.StateSize
-		if n.history, err = DigestOf(s.HistoryDigest); err != nil {
+		if n.history, err = ids.DigestOf(s.HistoryDigest); err != nil {
 			return fmt.Errorf("snapshot at step %d: history %w", s.Step, err)
 		}
 		if s.Step < 0 || n.step > n.TotalSteps() {
@@ -102,16 +103,16 @@ func (m *Machine) Restore(data []byte) error {
 		n.members = append(n.members, Member{ID: p.Id, Addr: p.Addr})
 	}
 	if s.HasBest {
-		n.best = &Best{Step: Step(s.BestStep), Score: s.BestScore, Loss: s.BestLoss, State: s.BestState}
+		n.best = &Best{Step: ids.Step(s.BestStep), Score: s.BestScore, Loss: s.BestLoss, State: s.BestState}
 		if s.BestSize != 0 {
-			d, err := DigestOf(s.BestDigest)
+			d, err := ids.DigestOf(s.BestDigest)
 			if err == nil && s.BestSize < 0 {
 				err = errors.New("want at least 1")
 			}
 			if err != nil {
 				return fmt.Errorf("snapshot at step %d: best state, a blob of %d bytes: %w", s.Step, s.BestSize, err)
 			}
-			n.best.Blob = Blob{d, s.BestSize}
+			n.best.Blob = ids.Blob{Digest: d, Size: s.BestSize}
 		}
 	}
 	if s.Offered != nil {
@@ -138,7 +139,7 @@ func (m *Machine) Restore(data []byte) error {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
 	}
-	n.first = Generation(s.FirstGeneration)
+	n.first = ids.Generation(s.FirstGeneration)
 	n.request, n.cancelled, n.seconds = queuedOf(s.Request), s.Cancelled, s.Seconds
 	for _, q := range s.Queue {
 		n.queue = append(n.queue, queuedOf(q))
@@ -161,7 +162,7 @@ func (e Evaluation) Proto() *fsmpb.EvaluationCommitted {
 }
 
 func evaluationOf(e *fsmpb.EvaluationCommitted) Evaluation {
-	return Evaluation{Step: Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
+	return Evaluation{Step: ids.Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
 }
 
 func (r StepRecord) proto() *fsmpb.StepCommitted {
@@ -171,7 +172,7 @@ func (r StepRecord) proto() *fsmpb.StepCommitted {
 
 // RecordOf reads a committed step's record, leaving its state behind.
 func RecordOf(e *fsmpb.StepCommitted) StepRecord {
-	r := StepRecord{Generation: Generation(e.Generation), Step: Step(e.Step), LossSum: e.LossSum, Tokens: e.Tokens,
+	r := StepRecord{Generation: ids.Generation(e.Generation), Step: ids.Step(e.Step), LossSum: e.LossSum, Tokens: e.Tokens,
 		LearningRate: e.LearningRate, GradNorm: e.GradNorm, Seconds: e.Seconds, Workers: int(e.Workers)}
 	copy(r.BatchDigest[:], e.BatchDigest)
 	copy(r.StateDigest[:], e.StateDigest)

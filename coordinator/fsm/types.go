@@ -1,59 +1,12 @@
 package fsm
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-)
-
-// Step counts committed optimizer steps. Step s is the s-th update; the state "after step 0" is the initial one.
-type Step int64
-
-// Generation numbers a fixed ring of workers. It only grows.
-type Generation uint64
-
-// Digest is a SHA-256.
-type Digest [sha256.Size]byte
-
-// Sum is the digest of data.
-func Sum(data []byte) Digest { return sha256.Sum256(data) }
-
-// String is the digest in hexadecimal.
-func (d Digest) String() string { return hex.EncodeToString(d[:]) }
-
-// Short is the first 12 hexadecimal digits, for messages to people.
-func (d Digest) Short() string { return hex.EncodeToString(d[:6]) }
-
-// DigestOf checks that b has a digest's length.
-func DigestOf(b []byte) (Digest, error) {
-	var d Digest
-	if len(b) != len(d) {
-		return d, fmt.Errorf("digest of %d bytes, want %d", len(b), len(d))
-	}
-	copy(d[:], b)
-	return d, nil
-}
-
-// ParseDigest reads what String writes.
-func ParseDigest(text string) (Digest, error) {
-	b, err := hex.DecodeString(text)
-	if err != nil || text != hex.EncodeToString(b) {
-		return Digest{}, fmt.Errorf("digest %q, want %d hexadecimal digits", text, 2*sha256.Size)
-	}
-	return DigestOf(b)
-}
-
-// Blob names a trainer state that is too large for an entry: replicas keep it as a file, and the log holds its name.
-type Blob struct {
-	Digest Digest
-	Size   int64 // in bytes; 0 is no blob
-}
+import "github.com/dptune/dpt/coordinator/ids"
 
 // Offer is a blob that the leader asks the replicas to take before it proposes the step that leads to it.
 type Offer struct {
-	Generation Generation
-	Step       Step
-	Blob
+	Generation ids.Generation
+	Step       ids.Step
+	ids.Blob
 }
 
 // Member is one worker of a generation; its index in the list is its rank.
@@ -64,7 +17,7 @@ type Member struct {
 
 // Evaluation is a committed evaluation.
 type Evaluation struct {
-	Step     Step
+	Step     ids.Step
 	Split    string
 	Loss     float64 // mean token loss
 	Metrics  []byte  // JSON object, in percent
@@ -76,7 +29,7 @@ type Evaluation struct {
 
 // Failure is why a job cannot go on: something in its data that fails on every machine.
 type Failure struct {
-	Step   Step
+	Step   ids.Step
 	Reason string
 }
 
@@ -97,11 +50,11 @@ func (e EpochStat) Mean() float64 {
 // Best is the state with the highest evaluation score so far, and among equal scores the lowest loss: a metric over few
 // examples often stands still while the loss falls.
 type Best struct {
-	Step  Step
+	Step  ids.Step
 	Score float64
 	Loss  float64
 	State []byte // nil where Blob names it
-	Blob  Blob
+	Blob  ids.Blob
 }
 
 // BeatenBy says whether e is better; anything is better than nil.
@@ -111,10 +64,10 @@ func (b *Best) BeatenBy(e Evaluation) bool {
 
 // StepRecord is what a committed step leaves for the metrics, without the state.
 type StepRecord struct {
-	Generation   Generation
-	Step         Step
-	BatchDigest  Digest
-	StateDigest  Digest
+	Generation   ids.Generation
+	Step         ids.Step
+	BatchDigest  ids.Digest
+	StateDigest  ids.Digest
 	LossSum      float64
 	Tokens       int64
 	LearningRate float64

@@ -2,7 +2,7 @@ package mini
 
 import (
 	"github.com/dptune/dpt/dataset/internal/prng"
-	"github.com/dptune/dpt/dataset/mini/world"
+	"github.com/dptune/dpt/dataset/internal/world"
 )
 
 // entailment is a line of CB and of RTE.

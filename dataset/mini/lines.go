@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/dptune/dpt/dataset/internal/prng"
-	"github.com/dptune/dpt/dataset/mini/world"
+	"github.com/dptune/dpt/dataset/internal/world"
 )
 
 // side is the share of the world that the tasks are made of.

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/dataset/internal/prng"
-	"github.com/dptune/dpt/dataset/mini/world"
+	"github.com/dptune/dpt/dataset/internal/world"
 )
 
 type multiRC struct {

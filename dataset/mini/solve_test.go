@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/dataset/lab/corpus"
 	"github.com/dptune/dpt/dataset/mini"
-	"github.com/dptune/dpt/dataset/mini/pretrain"
 )
 
 // reader solves every example from its text alone, by rules of its own and by what it has read: what it knows of causes, word senses,
@@ -41,7 +41,7 @@ func newReader(t *testing.T) *reader {
 var hasRead = sync.OnceValue(func() *reader {
 	r := &reader{nil, map[string]string{}, map[string]string{}, map[string]bool{}, map[string]string{}}
 	for i := range uint64(25_000) {
-		d := pretrain.Document(11, i)
+		d := corpus.Document(11, i)
 		for _, m := range causePattern.FindAllStringSubmatch(d, -1) {
 			r.link(m[2], m[3])
 		}

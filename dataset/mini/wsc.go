@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/dptune/dpt/dataset/internal/prng"
-	"github.com/dptune/dpt/dataset/mini/world"
+	"github.com/dptune/dpt/dataset/internal/world"
 )
 
 type wsc struct {

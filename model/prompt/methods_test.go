@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/model/prompt/gauss"
+	"github.com/dptune/dpt/model/internal/gauss"
 )
 
 // others are configurations of the methods beside dpt, at shapes at which

@@ -10,8 +10,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/dptune/dpt/model/prompt/gauss"
 	"gonum.org/v1/gonum/blas"
+
+	"github.com/dptune/dpt/model/internal/gauss"
 )
 
 func dpt(e, b, c int) Config { return Config{Method: "dpt", Dim: e, Bottleneck: b, Length: c} }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/dptune/dpt/model/prompt/gauss"
+	"github.com/dptune/dpt/model/internal/gauss"
 )
 
 // Start says what the first parameters are: drawn from a normal distribution

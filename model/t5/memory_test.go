@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/dptune/dpt/model/engine/meter"
 	"github.com/dptune/dpt/model/engine/portable"
+	"github.com/dptune/dpt/model/lab/meter"
 )
 
 // TestMemoryEstimates: what calls keep in memory is at most what was estimated, and not much less when it counts, with and without absorption.

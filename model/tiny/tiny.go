@@ -5,7 +5,7 @@
 //
 // # How it was made
 //
-// By [github.com/dptune/dpt/model/pretrain] on two CPU cores, from random weights and text that [github.com/dptune/dpt/dataset/mini/pretrain] generates: nine in ten
+// By [github.com/dptune/dpt/model/lab/pretrain] on two CPU cores, from random weights and text that [github.com/dptune/dpt/dataset/lab/corpus] generates: nine in ten
 // examples are pairs of source and target that teach skills, the others documents with spans taken out. provenance.json says the rest: the command with its
 // seed, the steps and tokens, the date, what the model can do on texts that the run had not seen, and the digests of the files that came out. A later run
 // takes the model's place by
@@ -14,7 +14,7 @@
 //
 // # What it has not seen
 //
-// The examples, formats and labels of the embedded data set (package dataset/mini) and of SuperGLUE: package dataset/mini/pretrain says exactly what is
+// The examples, formats and labels of the embedded data set (package dataset/mini) and of SuperGLUE: package dataset/lab/corpus says exactly what is
 // held out and a test proves it. So what a prompt brings about on those tasks, it has brought about; what it can rely on is reading the small world's
 // sentences and obeying mappings from answers to labels.
 //

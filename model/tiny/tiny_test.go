@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/dataset/tokenizer"
-	"github.com/dptune/dpt/model/pretrain"
+	"github.com/dptune/dpt/model/lab/pretrain"
 	"github.com/dptune/dpt/model/t5"
 	"github.com/dptune/dpt/model/tiny/internal/provenance"
 )

@@ -13,8 +13,9 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
-	"github.com/dptune/dpt/model/tinyrandom"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -31,7 +32,7 @@ func job(t *testing.T) coordinator.Settings {
 // watch tells of committed steps.
 type watch struct {
 	coordinator.Silent
-	steps chan fsm.Step
+	steps chan ids.Step
 }
 
 func (w watch) Step(r fsm.StepRecord, _ int64, _ float64) { w.steps <- r.Step }
@@ -41,7 +42,7 @@ type run struct {
 	t     *testing.T
 	out   string
 	addr  string
-	steps chan fsm.Step
+	steps chan ids.Step
 	ended chan error
 	wg    sync.WaitGroup
 }
@@ -49,7 +50,7 @@ type run struct {
 func coordinate(t *testing.T, conf *Conf, nodes int, log *slog.Logger) *run {
 	t.Helper()
 	l, settings := listen(t), job(t)
-	r := &run{t: t, out: t.TempDir(), addr: l.Addr().String(), steps: make(chan fsm.Step, 1024), ended: make(chan error, 1)}
+	r := &run{t: t, out: t.TempDir(), addr: l.Addr().String(), steps: make(chan ids.Step, 1024), ended: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.wg.Go(func() {
 		_, err := coordinator.Run(ctx, coordinator.Config{Settings: settings, Nodes: nodes, MinNodes: 1, Listener: l, Out: r.out, CommitWindow: 1,

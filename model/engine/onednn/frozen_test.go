@@ -10,7 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/enginetest"
+	"github.com/dptune/dpt/model/internal/enginetest"
 )
 
 // eachOwn runs f where the kernels' products are used.

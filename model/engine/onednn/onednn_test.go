@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/enginetest"
 	"github.com/dptune/dpt/model/engine/portable"
+	"github.com/dptune/dpt/model/internal/enginetest"
 )
 
 func mustOpen(t testing.TB, opt Options) *Engine {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/dptune/dpt/model/engine/enginetest"
+	"github.com/dptune/dpt/model/internal/enginetest"
 )
 
 // reordered is w packed for p by the library: element (i, j) is w[i*rs + j*cs].

@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/engine"
-	"github.com/dptune/dpt/model/engine/enginetest"
 	"github.com/dptune/dpt/model/engine/portable"
+	"github.com/dptune/dpt/model/internal/enginetest"
 )
 
 func TestConformanceFloat32(t *testing.T) {

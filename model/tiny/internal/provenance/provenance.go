@@ -15,7 +15,7 @@ import (
 	"strings"
 
 	"github.com/dptune/dpt/model/checkpoint"
-	"github.com/dptune/dpt/model/pretrain"
+	"github.com/dptune/dpt/model/lab/pretrain"
 	"github.com/dptune/dpt/model/t5"
 )
 

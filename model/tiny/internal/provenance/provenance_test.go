@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/model/pretrain"
+	"github.com/dptune/dpt/model/lab/pretrain"
 )
 
 func TestLastLook(t *testing.T) {

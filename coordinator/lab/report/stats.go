@@ -1,0 +1,189 @@
+// Package report renders a sweep's results: Markdown and CSV tables in the layout of the paper's Tables 1 and 3, and figures in that of
+// its figures 1 and 3 to 11, as SVG and PNG.
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/dptune/dpt/coordinator/lab/sweep"
+)
+
+// row is what a line of a table or of a figure stands for: a method with its sizes on one model, with one size of the training set.
+type row struct {
+	model      string
+	shots      int
+	method     string
+	length     int
+	bottleneck int
+	lr         float64 // 0: the method's of the sweep
+}
+
+// samples are the scores of one cell, by seed in the order of the results.
+type samples []float64
+
+func (s samples) mean() float64 {
+	if len(s) == 0 {
+		return math.NaN()
+	}
+	var sum float64
+	for _, v := range s {
+		sum += v
+	}
+	return sum / float64(len(s))
+}
+
+// deviation is the sample standard deviation, as the paper's Table 3 has it; NaN of fewer than two samples.
+func (s samples) deviation() float64 {
+	if len(s) < 2 {
+		return math.NaN()
+	}
+	m := s.mean()
+	var sum float64
+	for _, v := range s {
+		sum += (v - m) * (v - m)
+	}
+	return math.Sqrt(sum / float64(len(s)-1))
+}
+
+// grid is the results by row and task.
+type grid struct {
+	rows       []row
+	tasks      []string
+	cells      map[row]map[string]samples
+	parameters map[row]int64
+	results    []sweep.Result
+}
+
+// taskOrder is that of the paper's tables.
+var taskOrder = []string{"wsc", "wic", "boolq", "cb", "copa", "multirc", "record", "rte"}
+
+// methodOrder is that of the paper's tables.
+var methodOrder = []string{"ft", "pt", "respt", "dpt", "svd"}
+
+func newGrid(results []sweep.Result) *grid {
+	g := &grid{cells: map[row]map[string]samples{}, parameters: map[row]int64{}, results: results}
+	models := map[string]int{}
+	for _, r := range results {
+		k := rowOf(r)
+		if _, ok := models[r.Model]; !ok {
+			models[r.Model] = len(models)
+		}
+		if g.cells[k] == nil {
+			g.cells[k] = map[string]samples{}
+			g.rows = append(g.rows, k)
+			g.parameters[k] = r.Parameters
+		}
+		g.cells[k][r.Task] = append(g.cells[k][r.Task], r.Headline())
+		if !slices.Contains(g.tasks, r.Task) {
+			g.tasks = append(g.tasks, r.Task)
+		}
+	}
+	slices.SortStableFunc(g.tasks, func(a, b string) int { return cmp.Compare(rank(taskOrder, a), rank(taskOrder, b)) })
+	slices.SortStableFunc(g.rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(models[a.model], models[b.model]), cmp.Compare(a.shots, b.shots),
+			cmp.Compare(rank(methodOrder, a.method), rank(methodOrder, b.method)), cmp.Compare(a.length, b.length), cmp.Compare(a.bottleneck, b.bottleneck), cmp.Compare(a.lr, b.lr))
+	})
+	return g
+}
+
+func rowOf(r sweep.Result) row {
+	return row{model: r.Model, shots: r.Shots, method: r.Method, length: r.PromptLength, bottleneck: r.Bottleneck, lr: r.LR}
+}
+
+// rank is where a name stands in an order; unknown ones stand last.
+func rank(order []string, name string) int {
+	if i := slices.Index(order, name); i >= 0 {
+		return i
+	}
+	return len(order)
+}
+
+// average is the row's mean over all tasks of the grid; NaN unless it has them all.
+func (g *grid) average(k row) float64 {
+	var sum float64
+	for _, t := range g.tasks {
+		sum += g.cells[k][t].mean()
+	}
+	return sum / float64(len(g.tasks))
+}
+
+// distinct lists what the rows have of one property, sorted.
+func distinct[T cmp.Ordered](rows []row, of func(row) T) []T {
+	var list []T
+	for _, r := range rows {
+		if v := of(r); !slices.Contains(list, v) {
+			list = append(list, v)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// models lists the models in the order of the rows.
+func (g *grid) models() []string {
+	var list []string
+	for _, r := range g.rows {
+		if !slices.Contains(list, r.model) {
+			list = append(list, r.model)
+		}
+	}
+	return list
+}
+
+// methodName is what the paper calls a method.
+func methodName(method string) string {
+	switch method {
+	case "ft":
+		return "Fine-Tuning"
+	case "pt":
+		return "Prompt Tuning"
+	case "respt":
+		return "Residual PT"
+	case "dpt":
+		return "DPT"
+	case "svd":
+		return "SVD probe"
+	}
+	return method
+}
+
+// label names a row: the method, and those sizes in which the grid's rows of that method differ.
+func (g *grid) label(k row) string {
+	same := slices.Clone(g.rows)
+	same = slices.DeleteFunc(same, func(r row) bool { return r.method != k.method })
+	name := methodName(k.method)
+	if len(distinct(same, func(r row) int { return r.length })) > 1 {
+		name += fmt.Sprintf(", c = %d", k.length)
+	}
+	if len(distinct(same, func(r row) int { return r.bottleneck })) > 1 {
+		name += fmt.Sprintf(", b = %d", k.bottleneck)
+	}
+	if len(distinct(same, func(r row) float64 { return r.lr })) > 1 {
+		name += fmt.Sprintf(", lr = %g", k.lr)
+	}
+	if len(distinct(g.rows, func(r row) int { return r.shots })) > 1 {
+		name += fmt.Sprintf(", %d shots", k.shots)
+	}
+	return name
+}
+
+func modelName(model string) string {
+	if model == "" {
+		return "embedded tiny T5"
+	}
+	return model
+}
+
+// count is a number of parameters as the paper writes it: 11K, 60M.
+func count(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.4gM", math.Round(float64(n)/1e5)/10)
+	case n >= 1e3:
+		return fmt.Sprintf("%dK", (n+500)/1000)
+	}
+	return fmt.Sprint(n)
+}
