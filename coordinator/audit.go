@@ -13,7 +13,7 @@ import (
 )
 
 // Audited says whether a micro-batch of a step is computed twice. A share of all are; which ones depends on seed, step and index alone.
-func Audited(seed uint64, step ids.Step, micro int, share float64) bool {
+func audited(seed uint64, step ids.Step, micro int, share float64) bool {
 	var b [24]byte
 	binary.LittleEndian.PutUint64(b[:], seed)
 	binary.LittleEndian.PutUint64(b[8:], uint64(step))
@@ -112,7 +112,7 @@ func (c *controller) toAudit(t ids.Step, n int) map[int]bool {
 	}
 	list := map[int]bool{}
 	for i := range n {
-		if Audited(c.job.Spec.Seed, t, i, c.cfg.Audit) && !c.dispute.about(t, i) {
+		if audited(c.job.Spec.Seed, t, i, c.cfg.Audit) && !c.dispute.about(t, i) {
 			list[i] = true
 		}
 	}

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"slices"
@@ -86,7 +87,7 @@ func BenchmarkStepsWithCommit(b *testing.B) {
 func benchNodes(b *testing.B, replicas, stateSize int) *node {
 	b.Helper()
 	if replicas == 1 {
-		n, err := openNode(b.TempDir(), Storage{}, nil, stateSize, quiet())
+		n, err := openNode(b.TempDir(), Storage{}, nil, stateSize, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -107,7 +108,7 @@ func benchNodes(b *testing.B, replicas, stateSize int) *node {
 	}
 	leads := make(chan *node, replicas)
 	for i, p := range peers {
-		n, err := openNode(b.TempDir(), Storage{}, &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, quiet())
+		n, err := openNode(b.TempDir(), Storage{}, &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}

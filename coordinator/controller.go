@@ -16,6 +16,7 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 // belongs to the goroutine that runs loop; sessions, the raft waiter and the clock reach it through events.
 type controller struct {
 	cfg      *Config
-	job      *Job // nil while none of the queue's runs
+	job      *job.Job // nil while none of the queue's runs
 	node     *node
 	states   *states
 	library  *library      // of the queue's jobs
@@ -111,10 +112,10 @@ type applied struct {
 	future raft.ApplyFuture
 	err    error
 	form   []*session // of a GenerationStarted: the sessions by rank
-	job    *Job       // of a JobStarted
+	job    *job.Job   // of a JobStarted
 }
 
-func newController(cfg *Config, job *Job, n *node, k *states) *controller {
+func newController(cfg *Config, job *job.Job, n *node, k *states) *controller {
 	c := &controller{
 		cfg: cfg, job: job, node: n, states: k, logger: cfg.Logger, progress: cfg.Progress,
 		events: make(chan event, 256), waits: make(chan *applied, cfg.CommitWindow+8),
@@ -412,11 +413,4 @@ func (c *controller) advance() {
 		return
 	}
 	c.plan(step, total)
-}
-
-func modelName(name string) string {
-	if name == "" {
-		return "embedded"
-	}
-	return name
 }

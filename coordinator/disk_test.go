@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ import (
 // openLed opens a node that is alone and waits until it leads.
 func openLed(t *testing.T, dir string) *node {
 	t.Helper()
-	n, err := openNode(dir, Storage{}, nil, 0, quiet())
+	n, err := openNode(dir, Storage{}, nil, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +124,7 @@ func TestFlippedBitInTheLog(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(next, "raft.db"), bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		n, err := openNode(next, Storage{}, nil, 0, quiet())
+		n, err := openNode(next, Storage{}, nil, 0, slog.New(slog.DiscardHandler))
 		if err != nil {
 			if !strings.Contains(err.Error(), filepath.Join(next, "raft.db")) {
 				t.Errorf("byte %d flipped: error %v does not name the file", at, err)
@@ -162,7 +163,7 @@ func TestFlippedBitInAnEntryNamesIt(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = openNode(dir, Storage{}, nil, 0, quiet())
+	_, err = openNode(dir, Storage{}, nil, 0, slog.New(slog.DiscardHandler))
 	if err == nil || !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "entry 1") {
 		t.Errorf("error %v, want one that names the file and the entry", err)
 	}
@@ -179,7 +180,7 @@ func TestTruncatedLog(t *testing.T) {
 		if err := os.Truncate(path, size); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openNode(dir, Storage{}, nil, 0, quiet()); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := openNode(dir, Storage{}, nil, 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("log cut to %d bytes: error %v, want one that names the file", size, err)
 		}
 	}
@@ -211,7 +212,7 @@ func TestDamagedSnapshot(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := openNode(dir, Storage{}, nil, 0, quiet()); err == nil || !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), files[len(files)-1]) {
+			if _, err := openNode(dir, Storage{}, nil, 0, slog.New(slog.DiscardHandler)); err == nil || !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), files[len(files)-1]) {
 				t.Errorf("error %v, want one that names %s", err, files[len(files)-1])
 			}
 		})
@@ -275,7 +276,7 @@ func TestStrangerOnTheRaftPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	n, err := openNode(t.TempDir(), Storage{}, &Replication{ID: "a", Peers: []Peer{{"a", addr}}, Listener: l}, 0, quiet())
+	n, err := openNode(t.TempDir(), Storage{}, &Replication{ID: "a", Peers: []Peer{{"a", addr}}, Listener: l}, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"log/slog"
 	"math"
 	"testing"
 
@@ -13,11 +14,12 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // FuzzParseSnapshot: whatever a snapshot's file holds, an error or what it says of itself.
 func FuzzParseSnapshot(f *testing.F) {
-	dir, err := openSnapshots(f.TempDir(), quiet())
+	dir, err := openSnapshots(f.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -63,7 +65,7 @@ func FuzzParseSnapshot(f *testing.F) {
 
 // FuzzParseRequest: whatever a client submits, an error or settings that are in range and come back from their own encoding.
 func FuzzParseRequest(f *testing.F) {
-	s := DefaultSettings()
+	s := job.DefaultSettings()
 	good, err := s.Request()
 	if err != nil {
 		f.Fatal(err)
@@ -80,7 +82,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"Sudo":1}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := parseRequest(data)
+		s, err := job.ParseRequest(data)
 		if err != nil {
 			return
 		}
@@ -88,7 +90,7 @@ func FuzzParseRequest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s is taken as %+v, which is out of range: %v", data, s, err)
 		}
-		if back, err := parseRequest(again); err != nil || back != s {
+		if back, err := job.ParseRequest(again); err != nil || back != s {
 			t.Errorf("%s is taken as %+v and comes back as %+v, %v", data, s, back, err)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // jobName is what a job's name must be, as it names a directory too.
@@ -40,7 +41,7 @@ func (f *front) Submit(ctx context.Context, m *coordpb.SubmitJob) (*coordpb.Job,
 	if !jobName.MatchString(m.Name) {
 		return nil, status.Errorf(codes.InvalidArgument, "job name %q, want 1 to 200 letters, digits, dots, hyphens and underscores, the first no dot or hyphen", m.Name)
 	}
-	s, err := parseRequest(m.Settings)
+	s, err := job.ParseRequest(m.Settings)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "job %s: %v", m.Name, err)
 	}

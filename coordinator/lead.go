@@ -11,7 +11,6 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
-	"github.com/dptune/dpt/coordinator/ids"
 )
 
 // tellTimeout bounds one word to the leader.
@@ -64,7 +63,7 @@ func (p *process) ownJob(ctx context.Context) (over bool, err error) {
 		return true, nil
 	}
 	if !started {
-		e, err := p.job.started(p.cfg.Storage.inline())
+		e, err := jobStarted(p.job, p.cfg.Storage.inline())
 		if err != nil {
 			return false, err
 		}
@@ -78,22 +77,6 @@ func (p *process) ownJob(ctx context.Context) (over bool, err error) {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-}
-
-// started is the log entry that starts the job. It holds an initial state of up to inline bytes, and the name of a larger one.
-func (j *Job) started(inline int) (*fsmpb.Entry, error) {
-	e := &fsmpb.JobStarted{JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience)}
-	if j.Spec.apart(inline) {
-		e.StateSize, e.StateDigest = j.initial.Size, j.initial.Digest[:]
-	} else {
-		state, err := j.Initial.MarshalBinary()
-		if err != nil {
-			return nil, fmt.Errorf("initial state: %w", err)
-		}
-		d := ids.Sum(state)
-		e.State, e.StateDigest = state, d[:]
-	}
-	return &fsmpb.Entry{Body: &fsmpb.Entry_JobStarted{JobStarted: e}}, nil
 }
 
 // lastOne says whether no other replica needs this one, which has finished.

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,33 +10,8 @@ import (
 	"sync"
 
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 )
-
-// Request is the settings as a queue keeps them.
-func (s Settings) Request() ([]byte, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
-	}
-	return data, nil
-}
-
-// parseRequest reads what Request wrote. A field that this build does not know is an error: it might decide the result.
-func parseRequest(data []byte) (Settings, error) {
-	var s Settings
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
-		return Settings{}, fmt.Errorf("settings: %w", err)
-	}
-	if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
-		return Settings{}, fmt.Errorf("settings: %d bytes after their end, want none", len(rest))
-	}
-	return s, s.Validate()
-}
 
 // library loads the queue's jobs. The controller and the recorder ask for the same ones: each is loaded once, and the last stays.
 type library struct {
@@ -45,27 +19,27 @@ type library struct {
 
 	mu  sync.Mutex
 	id  string
-	job *Job
+	job *job.Job
 }
 
 // loaded is the job that was loaded last; nil if none was.
-func (l *library) loaded() *Job {
+func (l *library) loaded() *job.Job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.job
 }
 
-func (l *library) load(q fsm.Queued) (*Job, error) {
+func (l *library) load(q fsm.Queued) (*job.Job, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.id == q.ID {
 		return l.job, nil
 	}
-	s, err := parseRequest(q.Request)
+	s, err := job.ParseRequest(q.Request)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", q.Name, err)
 	}
-	job, err := LoadJob(s, l.logger)
+	job, err := job.Load(s, l.logger)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", q.Name, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
@@ -13,8 +14,8 @@ var tinyModel string
 func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
 
 // testSettings are the defaults, with a small random model.
-func testSettings() Settings {
-	s := DefaultSettings()
+func testSettings() job.Settings {
+	s := job.DefaultSettings()
 	s.Model = tinyModel
 	return s
 }

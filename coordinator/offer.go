@@ -5,7 +5,6 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/ids"
-	"github.com/dptune/dpt/model/optim"
 )
 
 // The controller's part in large states: nothing is committed before a majority of the replicas has it on disk, so that whoever leads next can have it.
@@ -21,7 +20,7 @@ func nameOf(b ids.Blob) []byte {
 // blobOf is the blob of the state that a report is about.
 func (c *controller) blobOf(r *coordpb.Report) (b ids.Blob) {
 	copy(b.Digest[:], r.StateDigest)
-	b.Size = int64(c.job.Spec.stateSize())
+	b.Size = int64(c.job.Spec.StateSize())
 	return b
 }
 
@@ -34,7 +33,7 @@ func (c *controller) stateHere() bool {
 
 // offer asks the replicas to take the state after a complete step, which is here; with no others, the step is proposed at once.
 func (c *controller) offer(e *fsmpb.StepCommitted) {
-	e.StateSize = int64(c.job.Spec.stateSize())
+	e.StateSize = int64(c.job.Spec.StateSize())
 	if c.node.alone() {
 		c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
 		return
@@ -66,9 +65,3 @@ func (c *controller) settleOffer() {
 		c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
 	}
 }
-
-// stateSize is how many bytes the encoding of the job's trainer state has.
-func (s Spec) stateSize() int { return optim.StateSize(s.Parameters) }
-
-// apart says whether the job's states are too large for entries and messages, which carry up to inline bytes.
-func (s Spec) apart(inline int) bool { return s.stateSize() > inline }

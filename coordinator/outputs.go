@@ -12,6 +12,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
@@ -30,7 +31,7 @@ import (
 // All but metrics.jsonl are written aside and renamed; metrics.jsonl grows by whole lines.
 type outputs struct {
 	dir         string
-	job         *Job
+	job         *job.Job
 	states      *states
 	logExamples bool
 	metrics     *os.File
@@ -68,23 +69,23 @@ type EvalLine struct {
 
 // JobFile is job.json.
 type JobFile struct {
-	JobID         string  `json:"job_id"`
-	Version       string  `json:"version"`
-	Settings      Spec    `json:"settings"`
-	Status        string  `json:"status"` // running, finished, failed or cancelled
-	Finished      bool    `json:"finished"`
-	Failure       string  `json:"failure,omitempty"`       // why it has failed for good
-	StoppedEarly  string  `json:"stopped_early,omitempty"` // when and why it finished before its last step
-	Step          int64   `json:"step"`
-	StateDigest   string  `json:"state_digest"`
-	HistoryDigest string  `json:"history_digest"`
-	PromptStep    int64   `json:"prompt_step"` // of prompt.safetensors
-	BestScore     float64 `json:"best_score,omitempty"`
+	JobID         string   `json:"job_id"`
+	Version       string   `json:"version"`
+	Settings      job.Spec `json:"settings"`
+	Status        string   `json:"status"` // running, finished, failed or cancelled
+	Finished      bool     `json:"finished"`
+	Failure       string   `json:"failure,omitempty"`       // why it has failed for good
+	StoppedEarly  string   `json:"stopped_early,omitempty"` // when and why it finished before its last step
+	Step          int64    `json:"step"`
+	StateDigest   string   `json:"state_digest"`
+	HistoryDigest string   `json:"history_digest"`
+	PromptStep    int64    `json:"prompt_step"` // of prompt.safetensors
+	BestScore     float64  `json:"best_score,omitempty"`
 }
 
 // openOutputs prepares dir and cuts metrics.jsonl back to what the log has committed: a torn last line and lines of
 // steps beyond go. The lines after o.last are for the caller to add.
-func openOutputs(dir string, job *Job, k *states, logExamples bool, committed ids.Step) (o *outputs, err error) {
+func openOutputs(dir string, job *job.Job, k *states, logExamples bool, committed ids.Step) (o *outputs, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
@@ -121,7 +122,7 @@ func openOutputs(dir string, job *Job, k *states, logExamples bool, committed id
 func (o *outputs) close() error { return o.metrics.Close() }
 
 // step appends a committed step's line.
-func (o *outputs) step(r fsm.StepRecord, p *StepPlan) error {
+func (o *outputs) step(r fsm.StepRecord, p *job.StepPlan) error {
 	l := StepLine{
 		Step: int64(r.Step), Epoch: p.Epoch, Loss: r.Loss(), LR: r.LearningRate, GradNorm: r.GradNorm,
 		TokensPerSec: float64(p.Tokens) / max(r.Seconds, 1e-9), Seconds: r.Seconds, Generation: uint64(r.Generation), Workers: r.Workers,
@@ -197,7 +198,7 @@ func resultsOf(m *fsm.Machine) (kept, final result) {
 
 // results writes what was trained. Blobs are here.
 func (o *outputs) results(best, last result) error {
-	if o.job.Spec.fineTunes() {
+	if o.job.Spec.FineTunes() {
 		return o.models(best, last)
 	}
 	final, err := o.prompt(last)
@@ -214,7 +215,7 @@ func (o *outputs) results(best, last result) error {
 	if err := checkpoint.WritePrompt(filepath.Join(o.dir, "prompt.safetensors"), kept); err != nil {
 		return err
 	}
-	return checkpoint.ExportPEFT(filepath.Join(o.dir, "adapter"), kept, o.job.Spec.Model, o.job.config)
+	return checkpoint.ExportPEFT(filepath.Join(o.dir, "adapter"), kept, o.job.Spec.Model, o.job.ModelConfig)
 }
 
 func (o *outputs) prompt(r result) (checkpoint.Prompt, error) {

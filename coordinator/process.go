@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 const (
@@ -38,7 +39,7 @@ var (
 // process is one replica of the coordinator at work.
 type process struct {
 	cfg      *Config
-	job      *Job // nil where jobs come by the queue
+	job      *job.Job // nil where jobs come by the queue
 	node     *node
 	recorder *recorder // of job
 	library  *library  // of the queue's jobs
@@ -47,7 +48,7 @@ type process struct {
 }
 
 // loadedJob is the job that this replica has loaded last; nil if it has loaded none.
-func (p *process) loadedJob() *Job {
+func (p *process) loadedJob() *job.Job {
 	if p.library != nil {
 		return p.library.loaded()
 	}

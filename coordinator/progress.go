@@ -12,12 +12,13 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Reporter hears how the job goes. Calls come one at a time and must not block. Generation, Evaluating and Evaluated come only
 // while this replica leads; calls that belong to the leader may come between any others.
 type Reporter interface {
-	Start(spec Spec, step, total ids.Step)
+	Start(spec job.Spec, step, total ids.Step)
 	Generation(g ids.Generation, workers int, after ids.Step)
 	Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64)
 	Evaluating(step ids.Step, examples int)
@@ -29,7 +30,7 @@ type Reporter interface {
 // Silent reports nothing.
 type Silent struct{}
 
-func (Silent) Start(Spec, ids.Step, ids.Step)           {}
+func (Silent) Start(job.Spec, ids.Step, ids.Step)       {}
 func (Silent) Generation(ids.Generation, int, ids.Step) {}
 func (Silent) Step(fsm.StepRecord, int64, float64)      {}
 func (Silent) Evaluating(ids.Step, int)                 {}
@@ -51,9 +52,9 @@ type Lines struct {
 }
 
 // Start implements Reporter.
-func (l *Lines) Start(spec Spec, step, total ids.Step) {
+func (l *Lines) Start(spec job.Spec, step, total ids.Step) {
 	l.total, l.first, l.since = total, step, time.Now()
-	l.Logger.Info("job", "task", spec.Task, "model", modelName(spec.Model), "method", spec.Method, "parameters", spec.Parameters,
+	l.Logger.Info("job", "task", spec.Task, "model", job.ModelName(spec.Model), "method", spec.Method, "parameters", spec.Parameters,
 		"examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
 }
 
@@ -107,7 +108,7 @@ func (a above) Write(p []byte) (int, error) {
 }
 
 // Start implements Reporter.
-func (b *Bar) Start(spec Spec, step, total ids.Step) {
+func (b *Bar) Start(spec job.Spec, step, total ids.Step) {
 	bar := progressbar.NewOptions64(int64(total),
 		progressbar.OptionSetWriter(b.W), progressbar.OptionSetDescription("waiting for workers"), progressbar.OptionShowCount(),
 		progressbar.OptionSetItsString("step"), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // The controller's queue: jobs run one after another on the same workers, which keep what they have loaded.
@@ -13,7 +14,7 @@ import (
 // loaded is one of the queue's jobs, read from its files.
 type loaded struct {
 	queued fsm.Queued
-	job    *Job
+	job    *job.Job
 	err    error
 }
 
@@ -86,7 +87,7 @@ func (c *controller) onLoaded(l *loaded) {
 		c.begin(l.job)
 		return
 	}
-	e, err := l.job.started(c.cfg.Storage.inline())
+	e, err := jobStarted(l.job, c.cfg.Storage.inline())
 	if err != nil {
 		c.fail("job %s: %w", q.Name, err)
 		return
@@ -103,7 +104,7 @@ func clip(reason string) string {
 }
 
 // begin takes up a job that the log runs, and tells the workers.
-func (c *controller) begin(job *Job) {
+func (c *controller) begin(job *job.Job) {
 	c.job, c.lastStep = job, time.Now()
 	c.resume()
 	c.logger.Info("job started", "job", job.ID, "task", job.Spec.Task, "method", job.Spec.Method, "steps", job.Spec.Steps)

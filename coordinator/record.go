@@ -12,13 +12,14 @@ import (
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // recorder writes this replica's outputs as entries are applied, whether it leads or not, so that any replica that is left
 // holds the result. One goroutine runs it.
 type recorder struct {
 	cfg     *Config
-	job     *Job
+	job     *job.Job
 	node    *node
 	states  *states
 	ready   chan struct{} // closed once the job is in the log, is this replica's, and progress has been told
@@ -28,7 +29,7 @@ type recorder struct {
 	evaluations int
 }
 
-func newRecorder(cfg *Config, job *Job, n *node, k *states) *recorder {
+func newRecorder(cfg *Config, job *job.Job, n *node, k *states) *recorder {
 	return &recorder{cfg: cfg, job: job, node: n, states: k, ready: make(chan struct{})}
 }
 
@@ -295,18 +296,18 @@ func (p *process) nextToRecord(done map[string]bool) (next fsm.Queued, err error
 
 // check checks that the log holds this replica's job, settings, data and model.
 func (r *recorder) check() error {
-	n, job, dir := r.node, r.job, r.cfg.DataDir
+	n, own, dir := r.node, r.job, r.cfg.DataDir
 	var diff string
 	var err error
 	var failure *fsm.Failure
-	r.view(func(m *fsm.Machine) { diff, err = diffSpec(m.Spec(), job.Spec); failure = m.Failure() })
+	r.view(func(m *fsm.Machine) { diff, err = job.DiffSpec(m.Spec(), own.Spec); failure = m.Failure() })
 	switch {
 	case err != nil:
 		return fmt.Errorf("data directory %s: %w", dir, err)
 	case diff == "":
 		return nil
 	case r.cfg.Serve:
-		return fmt.Errorf("job %s in the log differs from what this replica makes of its settings: %s; every replica needs the same data and models", job.ID, diff)
+		return fmt.Errorf("job %s in the log differs from what this replica makes of its settings: %s; every replica needs the same data and models", own.ID, diff)
 	case n.alone() && failure != nil:
 		return fmt.Errorf("data directory %s holds a job that failed at step %d (%s), and this is another one: %s; start it with another --out or --data-dir, or delete %s",
 			dir, failure.Step, failure.Reason, diff, dir)
@@ -328,7 +329,7 @@ func (o *oneByOne) do(f func(Reporter)) {
 	f(o.to)
 }
 
-func (o *oneByOne) Start(spec Spec, step, total ids.Step) {
+func (o *oneByOne) Start(spec job.Spec, step, total ids.Step) {
 	o.do(func(r Reporter) { r.Start(spec, step, total) })
 }
 func (o *oneByOne) Generation(g ids.Generation, workers int, after ids.Step) {

@@ -14,12 +14,13 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.
 type Config struct {
-	Settings Settings
+	Settings job.Settings
 	// Serve runs the jobs that come by the queue, one after another until ctx ends, instead of one of Settings. Out then has a
 	// directory for each, of its name.
 	Serve    bool
@@ -51,7 +52,7 @@ type Config struct {
 	Mark    func(point string) // called at the points that Marks names
 }
 
-// maxMessage bounds one message. A trainer state of more than inlineState goes in pieces.
+// maxMessage bounds one message. A trainer state of more than job.InlineState goes in pieces.
 const maxMessage = 64 << 20
 
 // queuedState stands in for the size of the trainer state, which a queue's next job decides.
@@ -131,14 +132,14 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	cfg.Progress = &oneByOne{to: cfg.Progress}
 	cfg.CommitEvery = max(1, cfg.CommitEvery)
-	var job *Job
+	var own *job.Job
 	stateSize := queuedState
 	if !cfg.Serve {
 		var err error
-		if job, err = LoadJob(cfg.Settings, cfg.Logger); err != nil {
+		if own, err = job.Load(cfg.Settings, cfg.Logger); err != nil {
 			return nil, err
 		}
-		stateSize = min(job.Spec.stateSize(), cfg.Storage.inline())
+		stateSize = min(own.Spec.StateSize(), cfg.Storage.inline())
 	}
 	store, err := cfg.Storage.openBlobs(cfg.blobDir(), cfg.Logger)
 	if err != nil {
@@ -148,14 +149,14 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cfg: &cfg, job: job, node: n}
+	p := &process{cfg: &cfg, job: own, node: n}
 	if cfg.Serve {
 		p.library = &library{logger: cfg.Logger}
 	}
 	p.states = newStates(&cfg, n, store, p.loadedJob)
 	p.front = newFront(n, p.states, cfg.Serve, cfg.Logger)
 	if !cfg.Serve {
-		p.recorder = newRecorder(&cfg, job, n, p.states)
+		p.recorder = newRecorder(&cfg, own, n, p.states)
 	}
 	err = p.run(ctx)
 	if cerr := n.close(); cerr != nil && err == nil {

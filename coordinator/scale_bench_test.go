@@ -3,6 +3,7 @@ package coordinator
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 	"github.com/dptune/dpt/model/optim"
@@ -89,9 +91,9 @@ func newFleet(t testing.TB, workers int) *fleet {
 }
 
 // fleetNode is a replica that is alone, leads, and has the job in its log.
-func fleetNode(t testing.TB, job *Job) *node {
+func fleetNode(t testing.TB, job *job.Job) *node {
 	t.Helper()
-	n, err := openNode(t.TempDir(), Storage{}, nil, 3*11240*4, quiet())
+	n, err := openNode(t.TempDir(), Storage{}, nil, 3*11240*4, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +108,9 @@ func fleetNode(t testing.TB, job *Job) *node {
 	return n
 }
 
-func startFleetJob(t testing.TB, job *Job, n *node) {
+func startFleetJob(t testing.TB, j *job.Job, n *node) {
 	t.Helper()
-	started, err := job.started(inlineState)
+	started, err := jobStarted(j, job.InlineState)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,15 +120,15 @@ func startFleetJob(t testing.TB, job *Job, n *node) {
 }
 
 // muster is a new controller on a node, with a generation of as many new workers that have the plan of the next step.
-func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
+func muster(t testing.TB, j *job.Job, n *node, workers int) *fleet {
 	t.Helper()
-	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: quiet(), Progress: Silent{}}
-	store, err := blobs.Open(t.TempDir(), quiet())
+	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: slog.New(slog.DiscardHandler), Progress: Silent{}}
+	store, err := blobs.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newStates(cfg, n, store, func() *Job { return job })
-	f := &fleet{t: t, c: newController(cfg, job, n, k), applied: make(chan *applied, 16), done: make(chan struct{})}
+	k := newStates(cfg, n, store, func() *job.Job { return j })
+	f := &fleet{t: t, c: newController(cfg, j, n, k), applied: make(chan *applied, 16), done: make(chan struct{})}
 	f.c.workers = new(atomic.Int32)
 	go func() {
 		defer close(f.done)
@@ -143,7 +145,7 @@ func muster(t testing.TB, job *Job, n *node, workers int) *fleet {
 	t.Cleanup(f.disband)
 	n.view(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
 	f.digest = ids.Sum(f.state)
-	digest := job.ModelDigest[:]
+	digest := j.ModelDigest[:]
 	for i := range workers {
 		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
 			outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: func(err error) { f.ended = append(f.ended, fmt.Errorf("the session of worker %d: %w", i, err)) }}
@@ -226,7 +228,7 @@ func (f *fleet) report(p *coordpb.Plan) *coordpb.Report {
 }
 
 // fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody waits for.
-func fleetJob(t testing.TB, workers int) *Job {
+func fleetJob(t testing.TB, workers int) *job.Job {
 	t.Helper()
 	tok, err := tokenizer.Open(tinyModel)
 	if err != nil {
@@ -242,14 +244,14 @@ func fleetJob(t testing.TB, workers int) *Job {
 		t.Fatal(err)
 	}
 	s := testSettings()
-	job, err := LoadJob(s, quiet())
+	j, err := job.Load(s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	job.Planner = &Planner{examples: examples, tok: tok, sampler: sampler, maxSource: 256, maxTarget: 16, prompt: 100}
-	job.Spec.Steps, job.Spec.EvalEvery, job.Spec.EvalFirst = 1<<40, -1, false
-	job.Initial = optim.NewState(make([]float32, 11240))
-	return job
+	j.Planner = &job.Planner{Examples: examples, Tokenizer: tok, Sampler: sampler, MaxSource: 256, MaxTarget: 16, PromptLength: 100}
+	j.Spec.Steps, j.Spec.EvalEvery, j.Spec.EvalFirst = 1<<40, -1, false
+	j.Initial = optim.NewState(make([]float32, 11240))
+	return j
 }
 
 // TestFleetSteps keeps the benchmark's fleet honest: every worker gets its share, each step is committed, and workers that go leave nothing behind.

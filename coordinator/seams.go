@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/dptune/dpt/coordinator/blobs"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Storage is what a replica keeps: the raft log with its votes, and the snapshots. The zero value means bolt and
@@ -31,7 +32,7 @@ func (s Storage) openBlobs(dir string, logger *slog.Logger) (*blobs.Store, error
 // inline is Inline, or what stands for 0.
 func (s Storage) inline() int {
 	if s.Inline == 0 {
-		return inlineState
+		return job.InlineState
 	}
 	return s.Inline
 }

@@ -15,12 +15,11 @@ import (
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/optim"
 )
 
 const (
-	// inlineState is the largest trainer state that entries and messages carry, in bytes. A larger one is a blob.
-	inlineState = 16 << 20
 	// holdsInterval is how often a replica tells the leader again what it has while an offer holds: a leader that has just come to lead has not heard.
 	holdsInterval = time.Second
 	// firstBlobRetry and maxBlobRetry bound the wait before a blob that could not be had is asked for again.
@@ -39,7 +38,7 @@ type states struct {
 	cfg    *Config
 	node   *node
 	store  *blobs.Store
-	loaded func() *Job // the job that this replica has loaded last; nil if none
+	loaded func() *job.Job // the job that this replica has loaded last; nil if none
 
 	mu      sync.Mutex
 	uploads map[upload]*arrival  // those that plans have asked for
@@ -74,7 +73,7 @@ type holder struct {
 	offer   upload // generation and step
 }
 
-func newStates(cfg *Config, n *node, store *blobs.Store, loaded func() *Job) *states {
+func newStates(cfg *Config, n *node, store *blobs.Store, loaded func() *job.Job) *states {
 	return &states{cfg: cfg, node: n, store: store, loaded: loaded,
 		uploads: map[upload]*arrival{}, moved: map[string]time.Time{}, holders: map[string]holder{}}
 }
@@ -192,7 +191,7 @@ func (k *states) sweep() error {
 // get has a blob brought here, by whatever way there is.
 func (k *states) get(ctx context.Context, b ids.Blob) error {
 	job := k.loaded()
-	if job != nil && job.initial == b {
+	if job != nil && job.InitialBlob == b {
 		return k.write(b, job.Initial.Write)
 	}
 	if k.node.alone() {
@@ -218,7 +217,7 @@ func (k *states) get(ctx context.Context, b ids.Blob) error {
 
 // lost says whether a blob that is not here is one that the job in the log needs, and that job, which this replica has loaded, does not start from it.
 // A queue's replica may not have loaded it yet.
-func (k *states) lost(b ids.Blob, job *Job) (is bool) {
+func (k *states) lost(b ids.Blob, job *job.Job) (is bool) {
 	k.node.view(func(m *fsm.Machine) {
 		is = m.Blob() == b || m.Best() != nil && m.Best().Blob == b
 		is = is && (!k.cfg.Serve || job != nil && job.ID == m.JobID())

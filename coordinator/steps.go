@@ -54,11 +54,11 @@ func (c *controller) attaches(t ids.Step) int {
 }
 
 func (c *controller) commitEvery() int64 {
-	return c.job.Spec.commitEvery(c.cfg.CommitEvery, c.cfg.Storage.inline())
+	return c.job.Spec.CommitInterval(c.cfg.CommitEvery, c.cfg.Storage.inline())
 }
 
 // apart says whether the job's states are blobs.
-func (c *controller) apart() bool { return c.job.Spec.apart(c.cfg.Storage.inline()) }
+func (c *controller) apart() bool { return c.job.Spec.NeedsBlobs(c.cfg.Storage.inline()) }
 
 func (c *controller) sendPlan(t ids.Step) {
 	p := c.job.Plan(t)
@@ -98,7 +98,7 @@ func (c *controller) sendPlan(t ids.Step) {
 		m := &coordpb.Plan{Generation: uint64(c.gen.number), Step: int64(t), MicroBatches: int32(len(p.Micro)), Committed: int64(c.committed())}
 		if r == attach && c.apart() {
 			m.StoreState = true
-			c.states.expect(upload{s.id, c.gen.number, t}, int64(c.job.Spec.stateSize()))
+			c.states.expect(upload{s.id, c.gen.number, t}, int64(c.job.Spec.StateSize()))
 		} else {
 			m.AttachState = r == attach
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // depot is a replica that is alone, leads a job whose states are blobs, and serves them.
@@ -45,14 +47,14 @@ func newDepot(t *testing.T) *depot {
 		t.Fatal(err)
 	}
 	d := &depot{node: n, dir: filepath.Join(t.TempDir(), "state", "blobs"), addr: listener.Addr().String()}
-	cfg := &Config{DataDir: filepath.Dir(d.dir), Listener: listener, HeartbeatTimeout: time.Minute, Logger: quiet()}
-	store, err := blobs.Open(d.dir, quiet())
+	cfg := &Config{DataDir: filepath.Dir(d.dir), Listener: listener, HeartbeatTimeout: time.Minute, Logger: slog.New(slog.DiscardHandler)}
+	store, err := blobs.Open(d.dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.states = newStates(cfg, n, store, func() *Job { return nil })
+	d.states = newStates(cfg, n, store, func() *job.Job { return nil })
 	srv := grpc.NewServer()
-	coordpb.RegisterBlobsServer(srv, newFront(n, d.states, false, quiet()))
+	coordpb.RegisterBlobsServer(srv, newFront(n, d.states, false, slog.New(slog.DiscardHandler)))
 	served := start(func() error { return srv.Serve(listener) })
 	conn, err := grpc.NewClient("passthrough:///"+d.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -282,14 +284,14 @@ func TestFetchOfDamage(t *testing.T) {
 	}
 	d.states.cfg.Serve = true // it may be a state that the queue's job starts from
 	d.states.round(t.Context())
-	d.states.loaded = func() *Job { return &Job{ID: "another"} }
+	d.states.loaded = func() *job.Job { return &job.Job{ID: "another"} }
 	d.states.round(t.Context())
 	select {
 	case err := <-d.node.broken:
 		t.Fatalf("the replica gives up before it has loaded the job: %v", err)
 	default:
 	}
-	d.states.loaded = func() *Job { return &Job{ID: "job"} }
+	d.states.loaded = func() *job.Job { return &job.Job{ID: "job"} }
 	d.states.round(t.Context())
 	select {
 	case err := <-d.node.broken:

@@ -12,6 +12,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // The controller's workers: how they come and go.
@@ -43,7 +44,7 @@ func (c *controller) welcome(s *session) {
 	}
 	d := c.job.ModelDigest
 	s.send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: &coordpb.Welcome{
-		JobId: c.jobID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.train(),
+		JobId: c.jobID, Version: c.cfg.Version, ModelName: c.job.ModelPath, ModelDigest: d[:], Train: c.job.Spec.TrainSpec(),
 		HeartbeatIntervalMs: c.cfg.beat().Milliseconds(), StepTimeoutMs: c.cfg.StepTimeout.Milliseconds(),
 	}}})
 }
@@ -60,7 +61,7 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	if got != c.job.ModelDigest {
 		c.logger.Error("worker refused: it holds another model", "worker", s.id, "host", s.host, "model", r.ModelName, "digest", got, "want", c.job.ModelDigest)
 		s.close(codes.FailedPrecondition, "worker %s has model %q with digest %s, the job's model %q has digest %s",
-			s.id, modelName(r.ModelName), got.Short(), modelName(c.job.Spec.Model), c.job.ModelDigest.Short())
+			s.id, job.ModelName(r.ModelName), got.Short(), job.ModelName(c.job.Spec.Model), c.job.ModelDigest.Short())
 		return
 	}
 	if s.ready {
@@ -75,7 +76,7 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	if c.apart() && !r.Blobs {
 		c.logger.Error("worker refused: it cannot store large states", "worker", s.id, "host", s.host, "version", s.version, "want", c.cfg.Version)
 		s.close(codes.FailedPrecondition, "worker %s (version %s) cannot store and fetch a trainer state of %d bytes in pieces, which this job needs: want a worker of version %s",
-			s.id, s.version, c.job.Spec.stateSize(), c.cfg.Version)
+			s.id, s.version, c.job.Spec.StateSize(), c.cfg.Version)
 		return
 	}
 	s.engine, s.numerics = r.Engine, r.Numerics

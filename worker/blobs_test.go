@@ -14,6 +14,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Large trainer states, which the log only names: the tests have every state be large.
@@ -143,11 +144,11 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 
 // A queue whose states are all large, stopped in the middle of a job: its jobs end with the bits that they have alone, and what is left are their results.
 func TestQueueOfLargeStates(t *testing.T) {
-	prompt, job := undisturbed(t, settings())
+	prompt, alone := undisturbed(t, settings())
 	out := t.TempDir()
 	start := func(addr string) *cluster {
 		t.Helper()
-		return startCoordinatorWith(t, coordinator.Settings{}, 1, out, addr, func(c *coordinator.Config) { c.Serve = true; apart(c) })
+		return startCoordinatorWith(t, job.Settings{}, 1, out, addr, func(c *coordinator.Config) { c.Serve = true; apart(c) })
 	}
 	c := start("")
 	c.startWorker("a", nil)
@@ -173,8 +174,8 @@ func TestQueueOfLargeStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"first", "last"} {
-		if got := next.await(name, "finished"); got.StateDigest != job.StateDigest {
-			t.Errorf("%s ended with state %s, alone with %s", name, got.StateDigest, job.StateDigest)
+		if got := next.await(name, "finished"); got.StateDigest != alone.StateDigest {
+			t.Errorf("%s ended with state %s, alone with %s", name, got.StateDigest, alone.StateDigest)
 		}
 		path := filepath.Join(out, name, "prompt.safetensors")
 		awaitFile(t, path)
@@ -184,7 +185,7 @@ func TestQueueOfLargeStates(t *testing.T) {
 	}
 	next.stop()
 	<-next.result
-	if names := blobsOf(t, out); len(names) != 1 || names[0] != job.StateDigest {
-		t.Errorf("files %v are left, want the state %s of both finished jobs alone", names, job.StateDigest)
+	if names := blobsOf(t, out); len(names) != 1 || names[0] != alone.StateDigest {
+		t.Errorf("files %v are left, want the state %s of both finished jobs alone", names, alone.StateDigest)
 	}
 }

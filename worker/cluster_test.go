@@ -19,6 +19,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/worker"
@@ -28,8 +29,8 @@ import (
 // other over loopback.
 
 // settings is a job that takes about a second: a small random model, the embedded data, a short prompt, few examples.
-func settings() coordinator.Settings {
-	s := coordinator.DefaultSettings()
+func settings() job.Settings {
+	s := job.DefaultSettings()
 	s.Model, s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = tinyModel, "rte", 5, 2, 12, 2, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 20, 3, -1
 	return s
@@ -103,12 +104,12 @@ func listen(t *testing.T, addr string) net.Listener {
 }
 
 // startCoordinator runs a coordinator on out; addr "" is a free port.
-func startCoordinator(t *testing.T, s coordinator.Settings, nodes int, out, addr string) *cluster {
+func startCoordinator(t *testing.T, s job.Settings, nodes int, out, addr string) *cluster {
 	t.Helper()
 	return startCoordinatorWith(t, s, nodes, out, addr, func(*coordinator.Config) {})
 }
 
-func startCoordinatorWith(t *testing.T, s coordinator.Settings, nodes int, out, addr string, change func(*coordinator.Config)) *cluster {
+func startCoordinatorWith(t *testing.T, s job.Settings, nodes int, out, addr string, change func(*coordinator.Config)) *cluster {
 	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -184,7 +185,7 @@ func (c *cluster) awaitLog(message string) {
 }
 
 // train runs a job with workers to its end and returns its output directory.
-func train(t *testing.T, s coordinator.Settings, workers int) (out string) {
+func train(t *testing.T, s job.Settings, workers int) (out string) {
 	t.Helper()
 	c := startCoordinator(t, s, workers, t.TempDir(), "")
 	for i := range workers {
@@ -203,7 +204,7 @@ func read(t *testing.T, parts ...string) []byte {
 }
 
 // undisturbed is the prompt and the history that one worker alone ends with.
-func undisturbed(t *testing.T, s coordinator.Settings) (prompt []byte, job coordinator.JobFile) {
+func undisturbed(t *testing.T, s job.Settings) (prompt []byte, job coordinator.JobFile) {
 	t.Helper()
 	c := startCoordinator(t, s, 1, t.TempDir(), "")
 	_, ended := c.startWorker("alone", nil)

@@ -20,6 +20,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -113,7 +114,7 @@ func (l *tapped) Accept() (net.Conn, error) {
 // council is a replicated coordinator and its workers.
 type council struct {
 	t        *testing.T
-	settings coordinator.Settings
+	settings job.Settings
 	change   func(*coordinator.Config)
 	raft     *wires // between replicas
 	work     *wires // from workers
@@ -138,7 +139,7 @@ type seat struct {
 	steps      chan ids.Step
 }
 
-func newCouncil(t *testing.T, s coordinator.Settings, ids ...string) *council {
+func newCouncil(t *testing.T, s job.Settings, ids ...string) *council {
 	t.Helper()
 	noLeaks(t)
 	c := &council{t: t, settings: s, raft: newWires(), work: newWires(), dir: t.TempDir(), seats: map[string]*seat{}}
@@ -324,7 +325,7 @@ func (c *council) finish(prompt []byte, job coordinator.JobFile, ids ...string) 
 }
 
 // long is a job of seventy-two steps.
-func long() coordinator.Settings {
+func long() job.Settings {
 	s := settings()
 	s.Epochs, s.EvalEvery = 24, 40
 	return s

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/worker"
 )
@@ -41,9 +42,9 @@ func bending(bend func(prompt []float32, pairs []model.Pair, res *model.Result, 
 }
 
 // poisoned makes every worker fail alike at one example of step 2, and says which.
-func poisoned(t *testing.T, s coordinator.Settings) (id string, change func(*worker.Config)) {
+func poisoned(t *testing.T, s job.Settings) (id string, change func(*worker.Config)) {
 	t.Helper()
-	job, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+	job, err := job.Load(s, testLogger(t, "job", nil))
 	if err != nil {
 		t.Fatal(err)
 	}

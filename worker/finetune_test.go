@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/t5"
 )
@@ -17,7 +18,7 @@ import (
 // another job can start.
 func TestFineTuning(t *testing.T) {
 	s := settings()
-	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = coordinator.FineTuning, 0, 2e-3, 0, 2
+	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = job.FineTuning, 0, 2e-3, 0, 2
 	one, two := train(t, s, 1), train(t, s, 2)
 	for _, name := range []string{"final/model.safetensors", "model/model.safetensors", "final/tokenizer_config.json"} {
 		if !bytes.Equal(read(t, one, name), read(t, two, name)) {
@@ -37,12 +38,12 @@ func TestFineTuning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	job, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+	first, err := job.Load(s, testLogger(t, "job", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range cfg.Parameters(t5.Tied(m)) {
-		if at := p.Offset; slices.Equal(weights[at:at+p.Size()], job.Initial.Params[at:at+p.Size()]) {
+		if at := p.Offset; slices.Equal(weights[at:at+p.Size()], first.Initial.Params[at:at+p.Size()]) {
 			t.Errorf("%s is as it was before training", p.Name)
 		}
 	}
@@ -61,7 +62,7 @@ func TestFineTuning(t *testing.T) {
 		t.Errorf("evaluation losses %v, want %d, the last much below the first", losses, s.Epochs+1)
 	}
 	s.Model = filepath.Join(one, "final")
-	next, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+	next, err := job.Load(s, testLogger(t, "job", nil))
 	if err != nil || !slices.Equal(next.Initial.Params, weights) {
 		t.Errorf("the next job does not start from the model (%v)", err)
 	}

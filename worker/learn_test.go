@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -15,7 +16,7 @@ import (
 // examples is of each label. A wrong gradient, optimizer, sampler or metric ends below.
 func TestPromptLearns(t *testing.T) {
 	const want = 98 // per cent
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	s.Task, s.PromptLength, s.Steps, s.BatchSize, s.MicroBatch, s.MaxTargetLength = "cb", 20, 40, 16, 8, 8
 	s.EvalEvery = int64(s.Steps)
 	c := startCoordinator(t, s, 2, t.TempDir(), "")

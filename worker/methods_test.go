@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/prompt"
 )
@@ -31,7 +32,7 @@ func TestMethodsTrain(t *testing.T) {
 			if !bytes.Equal(read(t, one, "final.safetensors"), read(t, two, "final.safetensors")) {
 				t.Error("one and two workers end with different bytes")
 			}
-			job, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+			own, err := job.Load(s, testLogger(t, "job", nil))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,13 +41,13 @@ func TestMethodsTrain(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg, params, ok := prompt.FromFile(p)
-			if !ok || cfg != job.Spec.Prompt() || len(params) != job.Spec.Parameters {
-				t.Fatalf("the file holds %+v (%v), want %+v", cfg, ok, job.Spec.Prompt())
+			if !ok || cfg != own.Spec.Prompt() || len(params) != own.Spec.Parameters {
+				t.Fatalf("the file holds %+v (%v), want %+v", cfg, ok, own.Spec.Prompt())
 			}
 			for _, part := range cfg.Tensors() {
 				moved := false
 				for i := part.Offset; i < part.Offset+part.Size(); i++ {
-					moved = moved || params[i] != job.Initial.Params[i]
+					moved = moved || params[i] != own.Initial.Params[i]
 				}
 				if !moved {
 					t.Errorf("%s is as it was before training", part.Name)
@@ -74,7 +75,7 @@ func TestMethodsTrain(t *testing.T) {
 				}
 			}
 			s.Init, s.Steps = filepath.Join(one, "final.safetensors"), 1
-			next, err := coordinator.LoadJob(s, testLogger(t, "job", nil))
+			next, err := job.Load(s, testLogger(t, "job", nil))
 			if err != nil || fmt.Sprint(next.Initial.Params) != fmt.Sprint(params) {
 				t.Errorf("the next job does not go on from the file (%v)", err)
 			}

@@ -12,11 +12,12 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // impatient is a job of ninety steps that is evaluated every second step, on data that says the opposite of what it trains on: its
 // evaluations soon become worse, and its patience runs out.
-func impatient(t *testing.T) coordinator.Settings {
+func impatient(t *testing.T) job.Settings {
 	t.Helper()
 	s := settings()
 	s.Data, s.Shots, s.Epochs, s.EvalEvery, s.Warmup, s.Patience = t.TempDir(), 0, 30, 2, 0, 4

@@ -16,12 +16,13 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // startQueue runs a coordinator that takes its jobs from a queue.
 func startQueue(t *testing.T, nodes int, out, addr string) *cluster {
 	t.Helper()
-	return startCoordinatorWith(t, coordinator.Settings{}, nodes, out, addr, func(c *coordinator.Config) { c.Serve = true })
+	return startCoordinatorWith(t, job.Settings{}, nodes, out, addr, func(c *coordinator.Config) { c.Serve = true })
 }
 
 // jobs asks the cluster's coordinator about its jobs.
@@ -35,7 +36,7 @@ func (c *cluster) jobs() coordpb.JobsClient {
 	return coordpb.NewJobsClient(conn)
 }
 
-func (c *cluster) submit(name string, s coordinator.Settings) {
+func (c *cluster) submit(name string, s job.Settings) {
 	c.t.Helper()
 	request, err := s.Request()
 	if err != nil {

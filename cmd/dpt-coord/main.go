@@ -21,6 +21,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/cmd/internal/workercmd"
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 )
 
@@ -50,7 +51,7 @@ type options struct {
 }
 
 func run(ctx context.Context, args []string, std cli.IO) error {
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
 	o := options{listen: "127.0.0.1:7070", election: coordinator.DefaultElectionTimeout}
 	log := cli.DefaultLog()
@@ -138,7 +139,7 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	return summarize(std.Out, s, res, o.json)
 }
 
-func newCommand(s *coordinator.Settings, cfg *coordinator.Config, o *options, log *cli.Log) (*cli.Command, *jobflags.Flags) {
+func newCommand(s *job.Settings, cfg *coordinator.Config, o *options, log *cli.Log) (*cli.Command, *jobflags.Flags) {
 	cmd := cli.NewCommand("dpt-coord", "[flags]",
 		"Coordinates the training of a soft prompt for a frozen T5, decomposed unless --method says otherwise: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
 			"Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults are the paper's.")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -32,12 +33,12 @@ type summary struct {
 }
 
 // summarize says how the job ended: losses and metrics before and after, and where the prompt is.
-func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJSON bool) error {
+func summarize(w io.Writer, s job.Settings, res *coordinator.Result, asJSON bool) error {
 	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
 	sum := summary{Steps: int64(res.Steps), StoppedEarly: res.StoppedEarly, TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
 		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
 	what := "prompt"
-	if s.Method == coordinator.FineTuning {
+	if s.Method == job.FineTuning {
 		what, sum.Prompt, sum.Adapter, sum.Model = "model", "", "", filepath.Join(res.Out, "model")
 	}
 	var before, after *fsm.Evaluation
@@ -90,7 +91,7 @@ func summarize(w io.Writer, s coordinator.Settings, res *coordinator.Result, asJ
 }
 
 // nextCommand scores the prompt again with dpt, which lies beside this program.
-func nextCommand(s coordinator.Settings, sum summary) string {
+func nextCommand(s job.Settings, sum summary) string {
 	command := []string{filepath.Join(filepath.Dir(os.Args[0]), "dpt"), "eval"}
 	if sum.Model != "" {
 		command = append(command, "--model", sum.Model)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -23,13 +24,13 @@ func TestSummary(t *testing.T) {
 		Majority: dataset.Metrics{{Name: "accuracy", Value: 50}},
 	}
 	var text, js bytes.Buffer
-	if err := summarize(&text, coordinator.DefaultSettings(), res, false); err != nil {
+	if err := summarize(&text, job.DefaultSettings(), res, false); err != nil {
 		t.Fatal(err)
 	}
 	if want := "25.00 -> 87.50  (50.00 for always the same answer)\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("the summary is\n%swant %q in it", text.String(), want)
 	}
-	if err := summarize(&js, coordinator.DefaultSettings(), res, true); err != nil {
+	if err := summarize(&js, job.DefaultSettings(), res, true); err != nil {
 		t.Fatal(err)
 	}
 	if want := `"eval_before":{"accuracy":25},"eval_after":{"accuracy":87.5},"eval_majority":{"accuracy":50}`; !strings.Contains(js.String(), want) {
@@ -37,7 +38,7 @@ func TestSummary(t *testing.T) {
 	}
 	res.Majority = nil
 	text.Reset()
-	if err := summarize(&text, coordinator.DefaultSettings(), res, false); err != nil {
+	if err := summarize(&text, job.DefaultSettings(), res, false); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(text.String(), "25.00 -> 87.50\n") {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // startReplica runs a replica without workers and returns its addresses for workers and for replicas.
@@ -26,7 +27,7 @@ func startReplica(t *testing.T, id string, join bool) (work, raft string) {
 		listeners = append(listeners, l)
 	}
 	raft = listeners[1].Addr().String()
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	s.Model, s.PromptLength, s.Bottleneck = tinyModel, 4, 2
 	cfg := coordinator.Config{Settings: s, Nodes: 1, MinNodes: 1, Listener: listeners[0], Out: t.TempDir(), HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute,
 		Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),

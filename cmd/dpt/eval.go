@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/checkpoint"
@@ -35,7 +35,7 @@ func runEval(ctx context.Context, args []string, std cli.IO) error {
 	f.bind(cmd)
 	g := cmd.Group("Data")
 	g.String(&f.task, "task", "one of "+commaList(dataset.Tasks())+", or several with commas: `TASK`", func(v string) error {
-		if _, err := coordinator.Tasks(v); err != nil {
+		if _, err := job.ParseTasks(v); err != nil {
 			return fmt.Errorf("want one of %s, or several of them with commas, each once", commaList(dataset.Tasks()))
 		}
 		return nil
@@ -121,7 +121,7 @@ func (f *evalFlags) fromPrompt(cmd *cli.Command) error {
 
 // load reads each task's split and cuts it to --limit.
 func (f *evalFlags) load() (splits []*dataset.Split, err error) {
-	tasks, err := coordinator.Tasks(f.task)
+	tasks, err := job.ParseTasks(f.task)
 	if err != nil {
 		return nil, err
 	}

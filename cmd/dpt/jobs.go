@@ -13,9 +13,9 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/jobflags"
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -23,7 +23,7 @@ import (
 func runSubmit(ctx context.Context, args []string, std cli.IO) error {
 	var f coordFlags
 	var name string
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	cmd := cli.NewCommand("dpt submit", "--coord ADDRESS --name NAME [flags of a job]",
 		"Puts a job at the end of the queue of a coordinator that was started with --serve, and prints its id. The coordinator reads the model and the data: their paths are as it sees them. Submitted again, the same job is not queued twice.")
 	cmd.Examples = []cli.Example{{Command: "dpt submit --coord trainer:7070 --name rte-1 --task rte --data /data/superglue --model /models/t5-large --insecure"}}

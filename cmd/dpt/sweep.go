@@ -23,6 +23,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/lab/report"
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 	"github.com/dptune/dpt/dataset"
@@ -46,7 +47,7 @@ type sweepFlags struct {
 // runSweep runs an experiment's jobs and renders its tables and figures.
 func runSweep(ctx context.Context, args []string, std cli.IO) error {
 	f := sweepFlags{preset: "table1", log: cli.DefaultLog(), nodes: max(1, runtime.NumCPU()/2), rungs: 3}
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	cmd := cli.NewCommand("dpt sweep", "--preset NAME --out DIR [flags]",
 		"Runs one of the paper's experiments, or a grid of your own: many jobs, one after another on the same workers, which load the backbone once. Each run that ends adds a line to DIR/results.jsonl; "+
 			"tables and figures are rendered as runs end. Stopped or killed, the same command goes on where it was.")
@@ -141,13 +142,13 @@ func runSweep(ctx context.Context, args []string, std cli.IO) error {
 const (
 	embeddedSteps, embeddedEvery = 50, 25
 	embeddedTarget               = 8
-	embeddedTuning               = 10 * coordinator.FineTuningLR // full fine-tuning's learning rate: there are few steps
+	embeddedTuning               = 10 * job.FineTuningLR // full fine-tuning's learning rate: there are few steps
 )
 
 var embeddedNote = fmt.Sprintf("On the embedded model prompts of 20 tokens and more are a fifth as long, and unless flags say otherwise runs have %d steps (--steps), are evaluated every %d (--eval-every) with outputs of at most %d tokens (--max-target-length), and ft learns at %g (--lrs).",
 	embeddedSteps, embeddedEvery, embeddedTarget, embeddedTuning)
 
-func embeddedSettings(cmd *cli.Command, s *coordinator.Settings) {
+func embeddedSettings(cmd *cli.Command, s *job.Settings) {
 	if !cmd.Changed("steps") && !cmd.Changed("epochs") {
 		s.Steps = embeddedSteps
 		if !cmd.Changed("eval-every") {
@@ -184,8 +185,8 @@ func rate(text string) (r sweep.Rate, err error) {
 	if r.LR, err = strconv.ParseFloat(x, 64); err != nil || !(r.LR > 0) || r.LR > 1e6 {
 		return r, errors.New("want positive numbers, or METHOD=X")
 	}
-	if own && !slices.Contains(coordinator.Methods(), method) {
-		return r, fmt.Errorf("want METHOD one of %s", strings.Join(coordinator.Methods(), ", "))
+	if own && !slices.Contains(job.Methods(), method) {
+		return r, fmt.Errorf("want METHOD one of %s", strings.Join(job.Methods(), ", "))
 	}
 	return r, nil
 }
@@ -200,7 +201,7 @@ func numbers(texts []string) []int {
 }
 
 // grid is the preset's with the user's lists in place of its own, and the settings that all runs share.
-func (f *sweepFlags) grid(cmd *cli.Command, s coordinator.Settings) (sweep.Grid, error) {
+func (f *sweepFlags) grid(cmd *cli.Command, s job.Settings) (sweep.Grid, error) {
 	models := []string{""}
 	for i, m := range f.models {
 		abs, err := filepath.Abs(m)
@@ -254,9 +255,9 @@ func (f *sweepFlags) grid(cmd *cli.Command, s coordinator.Settings) (sweep.Grid,
 		}
 		rates = append(rates, r)
 	}
-	tuning := func(r sweep.Rate) bool { return r.Method == "" || r.Method == coordinator.FineTuning }
+	tuning := func(r sweep.Rate) bool { return r.Method == "" || r.Method == job.FineTuning }
 	if f.models == nil && !cmd.Changed("lr") && !slices.ContainsFunc(rates, tuning) {
-		rates = append(rates, sweep.Rate{Method: coordinator.FineTuning, LR: embeddedTuning})
+		rates = append(rates, sweep.Rate{Method: job.FineTuning, LR: embeddedTuning})
 	}
 	g.LearningRates(rates)
 	if f.halving > 0 {
@@ -353,7 +354,7 @@ func patiently[T any](ctx context.Context, q *remoteQueue, question func(context
 }
 
 // Submit implements sweep.Jobs.
-func (q *remoteQueue) Submit(ctx context.Context, name string, s coordinator.Settings) error {
+func (q *remoteQueue) Submit(ctx context.Context, name string, s job.Settings) error {
 	request, err := s.Request()
 	if err != nil {
 		return err

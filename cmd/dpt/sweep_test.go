@@ -5,13 +5,13 @@ import (
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/jobflags"
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
 // TestSweepOfTheEmbeddedModel: without --models the paper's sizes become those of the embedded model, but for what flags say.
 func TestSweepOfTheEmbeddedModel(t *testing.T) {
-	paper := coordinator.DefaultSettings()
+	paper := job.DefaultSettings()
 	for _, c := range []struct {
 		name          string
 		flags         sweepFlags
@@ -26,7 +26,7 @@ func TestSweepOfTheEmbeddedModel(t *testing.T) {
 		{"epochs", sweepFlags{}, []string{"--epochs", "2", "--lr", "0.1"}, 0, paper.EvalEvery, embeddedTarget, 20, 10, 0},
 		{"own model", sweepFlags{models: []string{"m"}}, nil, 0, paper.EvalEvery, paper.MaxTargetLength, 100, 10, 0},
 	} {
-		cmd, s := cli.NewCommand("dpt sweep", "", ""), coordinator.DefaultSettings()
+		cmd, s := cli.NewCommand("dpt sweep", "", ""), job.DefaultSettings()
 		shared := jobflags.BindShared(cmd, &s)
 		if err := cmd.Parse(c.args); err != nil {
 			t.Fatal(err)

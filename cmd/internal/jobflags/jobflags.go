@@ -8,34 +8,34 @@ import (
 	"strings"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
 // Flags are a job's flags bound to its settings.
 type Flags struct {
 	cmd    *cli.Command
-	s      *coordinator.Settings
+	s      *job.Settings
 	groups []*cli.Group
 }
 
 // Bind adds all of a job's flags to cmd. Their defaults are what s holds.
-func Bind(cmd *cli.Command, s *coordinator.Settings) *Flags {
+func Bind(cmd *cli.Command, s *job.Settings) *Flags {
 	f := &Flags{cmd: cmd, s: s}
 	g := f.group("Job")
 	g.String(&s.Model, "model", "backbone, a `DIR` as Transformers writes it (config.json, model.safetensors, tokenizer)").DefaultText("an embedded tiny T5")
 	f.data(g)
 	g.String(&s.Task, "task", "`TASK`: "+strings.Join(dataset.Tasks(), ", ")+"; several with commas between them train one prompt for all", knownTasks)
-	g.Choice(&s.Mixture, "mixture", "how several tasks are mixed: by their numbers of examples (proportional) or the same of each (equal)", coordinator.Mixtures...).DefaultText("proportional")
+	g.Choice(&s.Mixture, "mixture", "how several tasks are mixed: by their numbers of examples (proportional) or the same of each (equal)", job.Mixtures...).DefaultText("proportional")
 	g.Int(&s.MixtureLimit, "mixture-limit", "count no task with more than `K` examples in a proportional mixture", cli.AtLeast(1)).DefaultText("262144")
 	g.Int(&s.Shots, "shots", "train on `K` examples drawn by the seed (the paper takes 8, 16, 32); 0 is all", cli.AtLeast(0))
 	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
 
 	g = f.group("Prompt")
-	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) svd (P = U·ReLU(Σ)·V, the paper's rank probe), or ft (full fine-tuning: all weights of the model, no prompt)", coordinator.Methods()...)
+	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual prompt tuning: an MLP on P) svd (P = U·ReLU(Σ)·V, the paper's rank probe), or ft (full fine-tuning: all weights of the model, no prompt)", job.Methods()...)
 	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
 	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
-	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", coordinator.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
+	g.Choice(&s.InitFrom, "init-from", "start from numbers of a Gaussian (gaussian) or of ±0.5 (uniform, as the paper's code), from embeddings of tokens drawn among the 5,000 most frequent (vocabulary), or from those of the task's labels and then the same (labels)", job.InitFroms...).DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
 	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
 	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length", cli.NotEmpty).DefaultText("--init-from")
 	g.String(&s.Init, "init", "start from the prompt in `FILE`").DefaultText("--init-from")
@@ -44,7 +44,7 @@ func Bind(cmd *cli.Command, s *coordinator.Settings) *Flags {
 }
 
 // BindShared adds the flags that all jobs of an experiment share: the data, the training and the evaluation.
-func BindShared(cmd *cli.Command, s *coordinator.Settings) *Flags {
+func BindShared(cmd *cli.Command, s *job.Settings) *Flags {
 	f := &Flags{cmd: cmd, s: s}
 	f.data(f.group("Data"))
 	f.training()
@@ -90,10 +90,10 @@ func (f *Flags) Check() error {
 	if !f.cmd.Changed("micro-batch") {
 		f.s.MicroBatch = min(f.s.MicroBatch, f.s.BatchSize)
 	}
-	if f.s.Method == coordinator.FineTuning && !f.cmd.Changed("lr") {
-		f.s.LR = coordinator.FineTuningLR
+	if f.s.Method == job.FineTuning && !f.cmd.Changed("lr") {
+		f.s.LR = job.FineTuningLR
 	}
-	var bad *coordinator.SettingError
+	var bad *job.SettingError
 	if err := f.s.Validate(); errors.As(err, &bad) {
 		return f.cmd.Usagef("%s", err)
 	} else if err != nil {
@@ -115,7 +115,7 @@ func (f *Flags) Changed() string {
 }
 
 // Absolute makes the settings' paths absolute: a coordinator that runs elsewhere than the user asks has another working directory.
-func Absolute(s *coordinator.Settings) error {
+func Absolute(s *job.Settings) error {
 	for _, path := range []*string{&s.Model, &s.Tokenizer, &s.Data, &s.Init} {
 		if *path == "" {
 			continue
@@ -131,7 +131,7 @@ func Absolute(s *coordinator.Settings) error {
 
 // knownTasks wants a task's name, or several with commas, in any case.
 func knownTasks(list string) error {
-	if _, err := coordinator.Tasks(list); err != nil {
+	if _, err := job.ParseTasks(list); err != nil {
 		return fmt.Errorf("want one of %s, or several of them with commas, each once", strings.Join(dataset.Tasks(), ", "))
 	}
 	return nil

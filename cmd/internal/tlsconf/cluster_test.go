@@ -14,15 +14,16 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/worker"
 )
 
-// job takes well under a second.
-func job(t *testing.T) coordinator.Settings {
+// quickJob takes well under a second.
+func quickJob(t *testing.T) job.Settings {
 	t.Helper()
-	s := coordinator.DefaultSettings()
+	s := job.DefaultSettings()
 	s.Model = tinyrandom.Dir(t)
 	s.Task, s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = "rte", 4, 2, 12, 4, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 32, 4, -1
@@ -49,7 +50,7 @@ type run struct {
 
 func coordinate(t *testing.T, conf *Conf, nodes int, log *slog.Logger) *run {
 	t.Helper()
-	l, settings := listen(t), job(t)
+	l, settings := listen(t), quickJob(t)
 	r := &run{t: t, out: t.TempDir(), addr: l.Addr().String(), steps: make(chan ids.Step, 1024), ended: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.wg.Go(func() {

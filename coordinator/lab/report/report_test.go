@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 	"github.com/dptune/dpt/dataset"
 )
@@ -168,7 +168,7 @@ func TestHalving(t *testing.T) {
 			}
 			score := 100*r.LR + float64(r.Seed)
 			x := sweep.Result{Run: r, Parameters: 640, Metrics: dataset.Metrics{{Name: "accuracy", Value: score}}, Score: score, Key: r.Key(),
-				Settings: &coordinator.Spec{Epochs: 5, LR: r.LR, TrainExamples: 250, TrainDigest: "0123456789abcdef", ModelDigest: "fedcba", BatchSize: 16}}
+				Settings: &job.Spec{Epochs: 5, LR: r.LR, TrainExamples: 250, TrainDigest: "0123456789abcdef", ModelDigest: "fedcba", BatchSize: 16}}
 			if r.Rung == 0 {
 				x.Settings.Epochs = 10
 			}

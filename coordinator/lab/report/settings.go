@@ -5,56 +5,56 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
 // shown are the settings that a report names, in its order.
 var shown = []struct {
 	name string
-	of   func(sweep.Result, *coordinator.Spec) string
+	of   func(sweep.Result, *job.Spec) string
 }{
-	{"model", func(r sweep.Result, s *coordinator.Spec) string {
+	{"model", func(r sweep.Result, s *job.Spec) string {
 		return fmt.Sprintf("%s, SHA-256 %s", modelName(r.Model), s.ModelDigest)
 	}},
-	{"template", func(_ sweep.Result, s *coordinator.Spec) string { return s.Template }},
-	{"training data", func(r sweep.Result, s *coordinator.Spec) string {
+	{"template", func(_ sweep.Result, s *job.Spec) string { return s.Template }},
+	{"training data", func(r sweep.Result, s *job.Spec) string {
 		text := fmt.Sprintf("%s: %d examples", r.Task, s.TrainExamples)
 		if r.Shots > 0 {
 			return fmt.Sprintf("%d examples of each task, drawn by the seed", s.TrainExamples)
 		}
 		return text + ", SHA-256 " + short(s.TrainDigest)
 	}},
-	{"evaluation data", func(r sweep.Result, s *coordinator.Spec) string {
+	{"evaluation data", func(r sweep.Result, s *job.Spec) string {
 		return fmt.Sprintf("%s/%s: %d examples, SHA-256 %s", r.Task, s.EvalSplit, s.EvalExamples, short(s.EvalDigest))
 	}},
-	{"epochs", func(r sweep.Result, s *coordinator.Spec) string { return rung(r, fmt.Sprint(s.Epochs)) }},
-	{"steps", func(r sweep.Result, s *coordinator.Spec) string {
+	{"epochs", func(r sweep.Result, s *job.Spec) string { return rung(r, fmt.Sprint(s.Epochs)) }},
+	{"steps", func(r sweep.Result, s *job.Spec) string {
 		if s.Steps == int64(s.Epochs)*s.StepsPerEpoch {
 			return "by epochs"
 		}
 		return rung(r, fmt.Sprint(s.Steps))
 	}},
-	{"early stopping", func(_ sweep.Result, s *coordinator.Spec) string {
+	{"early stopping", func(_ sweep.Result, s *job.Spec) string {
 		if s.Patience == 0 {
 			return "none"
 		}
 		return fmt.Sprintf("after %d evaluations in a row without an improvement", s.Patience)
 	}},
-	{"evaluation every", func(_ sweep.Result, s *coordinator.Spec) string {
+	{"evaluation every", func(_ sweep.Result, s *job.Spec) string {
 		if s.EvalEvery == 0 {
 			return "epoch"
 		}
 		return fmt.Sprintf("%d steps", s.EvalEvery)
 	}},
-	{"batch size", func(_ sweep.Result, s *coordinator.Spec) string { return fmt.Sprint(s.BatchSize) }},
-	{"learning rate", func(r sweep.Result, s *coordinator.Spec) string {
+	{"batch size", func(_ sweep.Result, s *job.Spec) string { return fmt.Sprint(s.BatchSize) }},
+	{"learning rate", func(r sweep.Result, s *job.Spec) string {
 		return fmt.Sprintf("%s %g", methodName(r.Method), s.LR)
 	}},
-	{"warm-up steps", func(_ sweep.Result, s *coordinator.Spec) string { return fmt.Sprint(s.WarmupSteps) }},
-	{"weight decay", func(_ sweep.Result, s *coordinator.Spec) string { return fmt.Sprint(s.WeightDecay) }},
-	{"gradient norm", func(_ sweep.Result, s *coordinator.Spec) string { return fmt.Sprint(s.MaxGradNorm) }},
-	{"source and target tokens", func(_ sweep.Result, s *coordinator.Spec) string {
+	{"warm-up steps", func(_ sweep.Result, s *job.Spec) string { return fmt.Sprint(s.WarmupSteps) }},
+	{"weight decay", func(_ sweep.Result, s *job.Spec) string { return fmt.Sprint(s.WeightDecay) }},
+	{"gradient norm", func(_ sweep.Result, s *job.Spec) string { return fmt.Sprint(s.MaxGradNorm) }},
+	{"source and target tokens", func(_ sweep.Result, s *job.Spec) string {
 		return fmt.Sprintf("%d, %d", s.MaxSourceLength, s.MaxTargetLength)
 	}},
 }

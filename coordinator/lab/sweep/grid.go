@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Run is one training run of a grid: what tells it from the grid's other runs.
@@ -84,8 +84,8 @@ type Grid struct {
 	Shots   []int    `json:"shots"` // training examples; 0 is all
 	Seeds   []uint64 `json:"seeds"`
 
-	Halving  *Halving             `json:"halving,omitempty"` // nil: every run has the whole budget
-	Settings coordinator.Settings `json:"settings"`          // what all runs share; what a Run says is zero
+	Halving  *Halving     `json:"halving,omitempty"` // nil: every run has the whole budget
+	Settings job.Settings `json:"settings"`          // what all runs share; what a Run says is zero
 }
 
 // Runs lists the grid's runs with the whole budget: seeds innermost, so that a row of a table fills up before the next begins.

@@ -6,7 +6,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Halving is successive halving (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016) among the
@@ -220,7 +220,7 @@ func (g Grid) Total() (runs int) {
 }
 
 // settings are the run's, on top of those that all runs share.
-func (g Grid) settings(run Run) coordinator.Settings {
+func (g Grid) settings(run Run) job.Settings {
 	s := g.Settings
 	s.Model, s.Task, s.Method, s.Shots, s.Seed = run.Model, run.Task, run.Method, run.Shots, run.Seed
 	if run.PromptLength > 0 {
@@ -230,8 +230,8 @@ func (g Grid) settings(run Run) coordinator.Settings {
 	switch {
 	case run.LR > 0:
 		s.LR = run.LR
-	case s.Method == coordinator.FineTuning && s.LR == coordinator.DefaultSettings().LR:
-		s.LR = coordinator.FineTuningLR // nobody has chosen one, and a prompt's would not do
+	case s.Method == job.FineTuning && s.LR == job.DefaultSettings().LR:
+		s.LR = job.FineTuningLR // nobody has chosen one, and a prompt's would not do
 	}
 	if n := g.Halving.share(run.Rung); s.Steps > 0 {
 		s.Steps /= n

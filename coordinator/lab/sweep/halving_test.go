@@ -11,14 +11,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // contest is nine learning rates of dpt and one of pt on two tasks, with two seeds.
 func contest() Grid {
 	g := Grid{Preset: "custom", Models: []string{""}, Tasks: []string{"rte", "cb"}, Prompts: []Prompt{dpt, pt}, Shots: []int{0}, Seeds: []uint64{1, 2}, Halving: &Halving{Eta: 3, Rungs: 3}}
-	g.Settings = coordinator.DefaultSettings()
+	g.Settings = job.DefaultSettings()
 	g.Settings.Epochs = 20
 	rates := []Rate{{"pt", 0.3}}
 	for i := range 9 {
@@ -29,7 +29,7 @@ func contest() Grid {
 }
 
 // suits is best for rte at a learning rate of 0.4 and for cb at 0.7; seeds 1 and 2 are far apart, and more epochs always help.
-func suits(s coordinator.Settings) float64 {
+func suits(s job.Settings) float64 {
 	best := map[string]float64{"rte": 0.4, "cb": 0.7}[s.Task]
 	return 60 - 10*math.Abs(s.LR-best) + 5*float64(s.Seed) + float64(s.Epochs)/100
 }
@@ -67,7 +67,7 @@ func TestHalving(t *testing.T) {
 		return (&Runner{Jobs: q, Grid: g, Results: results, Logger: slog.New(slog.DiscardHandler)}).Run(context.Background())
 	}
 	calm := t.TempDir()
-	if err := run(&queue{base: map[string]coordinator.Settings{}, score: suits}, calm); err != nil {
+	if err := run(&queue{base: map[string]job.Settings{}, score: suits}, calm); err != nil {
 		t.Fatal(err)
 	}
 	list, err := Read(calm)
@@ -101,7 +101,7 @@ func TestHalving(t *testing.T) {
 	}
 	for _, every := range []int{43, 50, 55} {
 		dir := t.TempDir()
-		q := &queue{base: map[string]coordinator.Settings{}, score: suits}
+		q := &queue{base: map[string]job.Settings{}, score: suits}
 		stops := 0
 		for err := errStopped; err != nil && stops < 100; stops++ {
 			if err = run(&giveUp{q, every}, dir); err != nil && !errors.Is(err, errStopped) {
@@ -122,7 +122,7 @@ func TestHalving(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(cut, File), data[:len(data)/2], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(&queue{base: map[string]coordinator.Settings{}, score: suits}, cut); err != nil {
+	if err := run(&queue{base: map[string]job.Settings{}, score: suits}, cut); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := Read(cut); err != nil || !slices.Equal(keys(got), keys(list)) {
@@ -134,7 +134,7 @@ func TestHalving(t *testing.T) {
 func TestHalvingWithoutAResult(t *testing.T) {
 	g := contest()
 	bad := "embedded-rte-dpt-c100-b10-lr0.5-seed2-rung1"
-	q := &queue{base: map[string]coordinator.Settings{}, score: suits, fails: map[string]bool{bad: true}}
+	q := &queue{base: map[string]job.Settings{}, score: suits, fails: map[string]bool{bad: true}}
 	dir := t.TempDir()
 	for _, want := range []string{"1 of 56 runs have no result; the first: " + bad, ""} {
 		results, err := Open(dir)

@@ -10,25 +10,25 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 )
 
 // Result is a finished run: a line of results.jsonl.
 type Result struct {
 	Run
-	Key         string            `json:"key"`
-	Parameters  int64             `json:"trainable_parameters"`
-	Metrics     dataset.Metrics   `json:"metrics"`      // of the best evaluation, in percent
-	Score       float64           `json:"score"`        // their mean
-	BestStep    int64             `json:"best_step"`    // of the evaluation that they are of
-	Steps       int64             `json:"steps"`        // trained
-	Budget      int64             `json:"budget_steps"` // asked for: more than trained of a run that stopped early
-	Seconds     float64           `json:"seconds"`      // of wall time
-	JobID       string            `json:"job_id"`       //
-	StateDigest string            `json:"state_digest"` // of the final trainer state
-	Evaluations []Evaluation      `json:"evaluations"`
-	Settings    *coordinator.Spec `json:"settings,omitempty"` // resolved
+	Key         string          `json:"key"`
+	Parameters  int64           `json:"trainable_parameters"`
+	Metrics     dataset.Metrics `json:"metrics"`      // of the best evaluation, in percent
+	Score       float64         `json:"score"`        // their mean
+	BestStep    int64           `json:"best_step"`    // of the evaluation that they are of
+	Steps       int64           `json:"steps"`        // trained
+	Budget      int64           `json:"budget_steps"` // asked for: more than trained of a run that stopped early
+	Seconds     float64         `json:"seconds"`      // of wall time
+	JobID       string          `json:"job_id"`       //
+	StateDigest string          `json:"state_digest"` // of the final trainer state
+	Evaluations []Evaluation    `json:"evaluations"`
+	Settings    *job.Spec       `json:"settings,omitempty"` // resolved
 }
 
 // Evaluation is one point of a run's course.

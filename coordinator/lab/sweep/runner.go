@@ -8,15 +8,15 @@ import (
 	"math"
 	"time"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // Jobs is a coordinator's queue. Both calls wait while no coordinator can be reached.
 type Jobs interface {
 	// Submit queues a job; one that is there already, by name and settings, is left as it is.
-	Submit(ctx context.Context, name string, s coordinator.Settings) error
+	Submit(ctx context.Context, name string, s job.Settings) error
 	// List gives the jobs of these names, those that are there, with their evaluations.
 	List(ctx context.Context, names []string) ([]*coordpb.Job, error)
 }
@@ -149,7 +149,7 @@ func (r *Runner) submit(ctx context.Context, run Run) (string, error) {
 
 // result reads a run's result out of its finished job.
 func result(run Run, j *coordpb.Job) (Result, error) {
-	var spec coordinator.Spec
+	var spec job.Spec
 	if err := json.Unmarshal(j.Spec, &spec); err != nil {
 		return Result{}, fmt.Errorf("settings of job %s: %w", j.Id, err)
 	}

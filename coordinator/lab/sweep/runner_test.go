@@ -7,19 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/job"
 )
 
 // queue is a coordinator's queue that runs a job whenever it is looked at. Jobs whose name has a key of fails fail.
 type queue struct {
 	jobs  []*coordpb.Job
-	base  map[string]coordinator.Settings
+	base  map[string]job.Settings
 	fails map[string]bool
-	score func(coordinator.Settings) float64 // of its evaluations; nil: 60
+	score func(job.Settings) float64 // of its evaluations; nil: 60
 }
 
-func (q *queue) Submit(_ context.Context, name string, s coordinator.Settings) error {
+func (q *queue) Submit(_ context.Context, name string, s job.Settings) error {
 	if _, there := q.base[name]; there {
 		return nil
 	}
@@ -37,7 +37,7 @@ func (q *queue) List(_ context.Context, names []string) (list []*coordpb.Job, er
 				j.Status, j.Reason = "failed", "no such data"
 			} else {
 				s := q.base[j.Name]
-				spec, err := json.Marshal(coordinator.Spec{Task: s.Task, Method: s.Method, Parameters: s.PromptLength})
+				spec, err := json.Marshal(job.Spec{Task: s.Task, Method: s.Method, Parameters: s.PromptLength})
 				if err != nil {
 					return nil, err
 				}
@@ -65,9 +65,9 @@ func TestRunner(t *testing.T) {
 	}
 	dir := t.TempDir()
 	bad := g.Runs()[7]
-	q := &queue{base: map[string]coordinator.Settings{}, fails: map[string]bool{"x." + bad.Key(): true}}
+	q := &queue{base: map[string]job.Settings{}, fails: map[string]bool{"x." + bad.Key(): true}}
 	// Another sweep's jobs are in the queue too.
-	if err := q.Submit(context.Background(), "other", coordinator.Settings{}); err != nil {
+	if err := q.Submit(context.Background(), "other", job.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	run := func() error {
@@ -77,7 +77,7 @@ func TestRunner(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer results.Close()
-		base := coordinator.DefaultSettings()
+		base := job.DefaultSettings()
 		base.BatchSize = 8
 		g.Settings = base
 		return (&Runner{Jobs: q, Grid: g, Prefix: "x.", Results: results, Logger: slog.New(slog.DiscardHandler)}).Run(context.Background())

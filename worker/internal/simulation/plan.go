@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -192,8 +193,8 @@ func (p *Plan) end() (at time.Duration) {
 }
 
 // settings are the job's: nine steps of four examples, three epochs.
-func (p *Plan) settings() coordinator.Settings {
-	s := coordinator.DefaultSettings()
+func (p *Plan) settings() job.Settings {
+	s := job.DefaultSettings()
 	s.PromptLength, s.Bottleneck, s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = 2, 1, 11, 3, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 24, 4, -1
 	if p.Evaluate {

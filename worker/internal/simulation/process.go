@@ -15,6 +15,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/worker"
 )
@@ -193,8 +194,8 @@ type watch struct {
 	p *process
 }
 
-func (w *watch) Start(_ coordinator.Spec, step, _ ids.Step) { w.p.world.started(w.p, step) }
-func (w *watch) Step(r fsm.StepRecord, _ int64, _ float64)  { w.p.world.committed(w.p, r) }
+func (w *watch) Start(_ job.Spec, step, _ ids.Step)        { w.p.world.started(w.p, step) }
+func (w *watch) Step(r fsm.StepRecord, _ int64, _ float64) { w.p.world.committed(w.p, r) }
 func (w *watch) Generation(g ids.Generation, workers int, after ids.Step) {
 	w.p.world.generation(w.p, g, workers, after)
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 )
 
@@ -33,10 +33,10 @@ type shape struct {
 }
 
 // steps plays a job of this shape and returns its settings and its steps.
-func (s shape) steps(t *testing.T) (coordinator.Settings, []fsm.StepRecord) {
+func (s shape) steps(t *testing.T) (job.Settings, []fsm.StepRecord) {
 	t.Helper()
 	plan := Plan{Seed: 1, Replicas: 1, Workers: len(s.slowBy), CommitEvery: 1, CommitWindow: 1, Faults: s.faults}
-	change := func(set *coordinator.Settings) {
+	change := func(set *job.Settings) {
 		set.BatchSize, set.MicroBatch, set.Shots, set.Epochs = s.batch, s.micro, 2*s.batch, s.epochs
 		set.MaxSourceLength = 256
 	}
@@ -61,9 +61,9 @@ func (s shape) steps(t *testing.T) (coordinator.Settings, []fsm.StepRecord) {
 }
 
 // ideals are the seconds that steps take at best, if work is divisible and if it is not.
-func (s shape) ideals(t *testing.T, settings coordinator.Settings, steps []fsm.StepRecord) (divisible, whole float64) {
+func (s shape) ideals(t *testing.T, settings job.Settings, steps []fsm.StepRecord) (divisible, whole float64) {
 	t.Helper()
-	job, err := coordinator.LoadJob(settings, (&process{world: &world{}}).logger())
+	job, err := job.Load(settings, (&process{world: &world{}}).logger())
 	if err != nil {
 		t.Fatal(err)
 	}

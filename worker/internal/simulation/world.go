@@ -18,6 +18,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/t5"
 	"github.com/dptune/dpt/model/tiny"
@@ -29,7 +30,7 @@ type Options struct {
 	Scratch   string     // a directory for outputs, better in memory; "" is the system's for temporary files
 	Log       io.Writer  // takes all log lines of all processes, if any
 
-	Settings func(*coordinator.Settings)                           // changes the plan's job
+	Settings func(*job.Settings)                                   // changes the plan's job
 	Took     func(worker string, pairs []model.Pair) time.Duration // how long a worker computes; nil is drawn
 }
 
@@ -373,7 +374,7 @@ func (w *world) slow(name string) *atomic.Int64 {
 	return w.slows[name]
 }
 
-func (w *world) settings() coordinator.Settings {
+func (w *world) settings() job.Settings {
 	s := w.plan.settings()
 	if w.Settings != nil {
 		w.Settings(&s)

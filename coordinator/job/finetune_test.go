@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"errors"
@@ -30,22 +30,22 @@ func TestFineTuningCommitsRarely(t *testing.T) {
 	s := DefaultSettings()
 	s.Model, s.Method, s.Steps = dir, FineTuning, 10
 	write(40000)
-	job, err := LoadJob(s, slog.New(slog.DiscardHandler))
+	job, err := Load(s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// 5.1 million weights are 61.8 MB of state: 8 steps pay for one beside the log, and 30 would for one in it.
-	if got := job.Spec.commitEvery(1, inlineState); got != 8 {
+	if got := job.Spec.CommitInterval(1, InlineState); got != 8 {
 		t.Errorf("commits every %d steps, want 8", got)
 	}
-	if got := job.Spec.commitEvery(1, 64<<20); got != 30 {
+	if got := job.Spec.CommitInterval(1, 64<<20); got != 30 {
 		t.Errorf("commits every %d steps, want 30", got)
 	}
-	if got := job.Spec.commitEvery(100, inlineState); got != 100 {
+	if got := job.Spec.CommitInterval(100, InlineState); got != 100 {
 		t.Errorf("commits every %d steps, want the 100 that were asked for", got)
 	}
 	prompts := job.Spec
-	if prompts.Method = "respt"; prompts.commitEvery(1, 64<<20) != 1 {
+	if prompts.Method = "respt"; prompts.CommitInterval(1, 64<<20) != 1 {
 		t.Error("a prompt's state is committed less often than was asked for")
 	}
 }

@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"crypto/sha256"
@@ -36,7 +36,7 @@ type training struct {
 }
 
 // Tasks are the tasks of a setting such as "rte" or "rte,cb".
-func Tasks(list string) ([]dataset.Task, error) {
+func ParseTasks(list string) ([]dataset.Task, error) {
 	var out []dataset.Task
 	for _, name := range strings.Split(list, ",") {
 		task, err := dataset.Lookup(strings.TrimSpace(name))
@@ -57,7 +57,7 @@ func (j *Job) loadData(s *Settings, logger *slog.Logger) (*training, error) {
 	if err != nil {
 		return nil, err
 	}
-	tasks, err := Tasks(s.Task)
+	tasks, err := ParseTasks(s.Task)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func digestOf(splits []*dataset.Split) ids.Digest {
 	return ids.Digest(h.Sum(nil))
 }
 
-func (t *training) sampler(s Settings) (sampler, error) {
+func (t *training) sampler(s Settings) (Sampler, error) {
 	switch t.mixture {
 	case "":
 		return dataset.NewSampler(len(t.examples), s.BatchSize, s.MicroBatch, s.Seed)

@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"bytes"
@@ -169,7 +169,7 @@ func (s Spec) AdamW() optim.AdamW {
 }
 
 // train is the part of the spec that a worker needs.
-func (s Spec) train() *coordpb.TrainSpec {
+func (s Spec) TrainSpec() *coordpb.TrainSpec {
 	return &coordpb.TrainSpec{
 		Method: s.Method, Dim: int32(s.Dim), Length: int32(s.PromptLength), Bottleneck: int32(s.Bottleneck),
 		LearningRate: s.LR, Beta1: s.Beta1, Beta2: s.Beta2, Epsilon: s.Epsilon, WeightDecay: s.WeightDecay,
@@ -179,7 +179,7 @@ func (s Spec) train() *coordpb.TrainSpec {
 
 // diffSpec names the settings in which the stored spec differs from the wanted one; "" when they agree. Where the
 // model lies does not matter, its digest does.
-func diffSpec(stored []byte, want Spec) (string, error) {
+func DiffSpec(stored []byte, want Spec) (string, error) {
 	var have Spec
 	dec := json.NewDecoder(bytes.NewReader(stored))
 	dec.DisallowUnknownFields()

@@ -1,6 +1,7 @@
-package coordinator
+package job
 
 import (
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ func load(t *testing.T, change func(s *Settings)) *Job {
 	s := testSettings()
 	s.PromptLength = 7
 	change(&s)
-	job, err := LoadJob(s, quiet())
+	job, err := Load(s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +193,7 @@ func TestStartRefuses(t *testing.T) {
 	} {
 		s := testSettings()
 		change(&s)
-		if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Load(s, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"fmt"
@@ -32,12 +32,12 @@ type Job struct {
 	Eval        []dataset.Example // of all of them
 	Initial     *optim.State
 
-	layout     []t5.Parameter     // of the trained weights, in full fine-tuning
-	config     []byte             // the model's config.json
-	vocabulary int                // rows of the model's table of embeddings
-	evalTokens []*coordpb.Example // of Eval, as far as asked for
+	Layout      []t5.Parameter     // of the trained weights, in full fine-tuning
+	ModelConfig []byte             // the model's config.json
+	vocabulary  int                // rows of the model's table of embeddings
+	evalTokens  []*coordpb.Example // of Eval, as far as asked for
 
-	initial ids.Blob // what Initial is as a blob
+	InitialBlob ids.Blob // what Initial is as a blob
 
 	mu    sync.Mutex
 	plans map[ids.Step]*StepPlan // the last few asked for; under mu, with Planner
@@ -65,7 +65,7 @@ func (j *Job) Plan(t ids.Step) *StepPlan {
 }
 
 // LoadJob reads and checks everything that the settings name.
-func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
+func Load(s Settings, logger *slog.Logger) (*Job, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -80,12 +80,12 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	defer m.Close()
 	config, err := t5.ParseConfig(m.Config())
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
+		return nil, fmt.Errorf("model %s: %w", ModelName(s.Model), err)
 	}
 	if err := t5.Check(config, m); err != nil {
-		return nil, fmt.Errorf("model %s: %w", modelName(s.Model), err)
+		return nil, fmt.Errorf("model %s: %w", ModelName(s.Model), err)
 	}
-	job.config, job.vocabulary = m.Config(), config.VocabSize
+	job.ModelConfig, job.vocabulary = m.Config(), config.VocabSize
 	digest, err := m.Digest()
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 		return nil, err
 	}
 	if have, room := job.Tokenizer.VocabSize(), config.VocabSize; have > room {
-		return nil, fmt.Errorf("tokenizer has %d ids, model %s embeds %d: they do not belong together", have, modelName(s.Model), room)
+		return nil, fmt.Errorf("tokenizer has %d ids, model %s embeds %d: they do not belong together", have, ModelName(s.Model), room)
 	}
 	train, err := job.loadData(&s, logger)
 	if err != nil {
@@ -110,7 +110,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	job.Planner = &Planner{examples: train.examples, tok: job.Tokenizer, sampler: sampler, maxSource: s.MaxSourceLength, maxTarget: s.MaxTargetLength, prompt: s.PromptLength}
+	job.Planner = &Planner{Examples: train.examples, Tokenizer: job.Tokenizer, Sampler: sampler, MaxSource: s.MaxSourceLength, MaxTarget: s.MaxTargetLength, PromptLength: s.PromptLength}
 
 	total := s.Steps
 	if total == 0 {
@@ -135,7 +135,7 @@ func LoadJob(s Settings, logger *slog.Logger) (*Job, error) {
 		}
 		job.Spec.EvalEvery, job.Spec.EvalFirst = -1, false
 	}
-	if s.Bottleneck == 0 && !job.Spec.fineTunes() {
+	if s.Bottleneck == 0 && !job.Spec.FineTunes() {
 		job.Spec.Bottleneck = prompt.DefaultBottleneck(s.Method, config.DModel, s.PromptLength)
 	}
 	return job, job.initialize(s, m)
@@ -186,4 +186,12 @@ func (j *Job) EvalExamples(from, to int) []*coordpb.Example {
 		}
 	}
 	return j.evalTokens[from:to]
+}
+
+// ModelName is how messages to people name a model directory; "" is the embedded model.
+func ModelName(name string) string {
+	if name == "" {
+		return "embedded"
+	}
+	return name
 }

@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"crypto/rand"
@@ -88,8 +88,8 @@ func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
 	}
 	j.Spec.Parameters = len(params)
 	j.Initial = optim.NewState(params)
-	j.initial = ids.Blob{Digest: j.Initial.Digest(), Size: int64(j.Spec.stateSize())}
-	j.Spec.InitDigest = j.initial.Digest.String()
+	j.InitialBlob = ids.Blob{Digest: j.Initial.Digest(), Size: int64(j.Spec.StateSize())}
+	j.Spec.InitDigest = j.InitialBlob.Digest.String()
 	var nonce [4]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return fmt.Errorf("name the job: %w", err)
@@ -101,7 +101,7 @@ func (j *Job) initialize(s Settings, m *checkpoint.Model) error {
 
 // parameters are those that training starts from.
 func (j *Job) parameters(s Settings, m *checkpoint.Model) ([]float32, error) {
-	if j.Spec.fineTunes() {
+	if j.Spec.FineTunes() {
 		return j.allWeights(m)
 	}
 	conf := j.Spec.Prompt()
@@ -174,7 +174,7 @@ func (j *Job) startTokens(s Settings, from string) ([][]int32, error) {
 
 // labels are the targets of the job's tasks.
 func (j *Job) labels() ([]string, error) {
-	tasks, err := Tasks(j.Spec.Task)
+	tasks, err := ParseTasks(j.Spec.Task)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
-package coordinator
+package job
 
-import "testing"
+import (
+	"log/slog"
+	"testing"
+)
 
 // TestFewShotDrawsAreTheSameForAllMethods: at one seed and size every method trains on the same examples, in the same batches; another seed draws others.
 func TestFewShotDrawsAreTheSameForAllMethods(t *testing.T) {
@@ -15,7 +18,7 @@ func TestFewShotDrawsAreTheSameForAllMethods(t *testing.T) {
 			for _, method := range []string{"dpt", "pt", "respt"} {
 				s := testSettings()
 				s.Task, s.Method, s.Shots, s.Seed = task, method, draw.shots, draw.seed
-				job, err := LoadJob(s, quiet())
+				job, err := Load(s, slog.New(slog.DiscardHandler))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,4 +1,4 @@
-package coordinator
+package job
 
 import (
 	"crypto/sha256"
@@ -13,16 +13,16 @@ import (
 // Planner says what each step trains on. Step t's global batch and its micro-batches are a pure function of
 // (data, settings, seed, t): never of how many workers there are. It is used from one goroutine.
 type Planner struct {
-	examples  []dataset.Example
-	tok       tokenizer.Tokenizer
-	sampler   sampler
-	maxSource int
-	maxTarget int
-	prompt    int // rows that the prompt adds to each source
+	Examples     []dataset.Example
+	Tokenizer    tokenizer.Tokenizer
+	Sampler      Sampler
+	MaxSource    int
+	MaxTarget    int
+	PromptLength int // rows that the prompt adds to each source
 }
 
-// sampler says which examples each step sees: a dataset.Sampler, or the dataset.Mixture of several tasks.
-type sampler interface {
+// Sampler chooses the examples of each step: a dataset.Sampler, or the dataset.Mixture of several tasks.
+type Sampler interface {
 	StepsPerEpoch() int64
 	Step(t int64) (epoch int64, micro [][]int)
 }
@@ -39,7 +39,7 @@ type StepPlan struct {
 
 // Plan is the plan of step t, from 1.
 func (p *Planner) Plan(t ids.Step) *StepPlan {
-	epoch, groups := p.sampler.Step(int64(t) - 1)
+	epoch, groups := p.Sampler.Step(int64(t) - 1)
 	plan := &StepPlan{Step: t, Epoch: epoch + 1}
 	h := sha256.New()
 	var digested []byte // on its way into h
@@ -50,16 +50,16 @@ func (p *Planner) Plan(t ids.Step) *StepPlan {
 		cost := 0
 		word(len(group))
 		for _, at := range group {
-			e := p.examples[at]
+			e := p.Examples[at]
 			x := &coordpb.Example{
 				Id:     e.ID,
-				Source: tokenizer.EncodeTruncated(p.tok, e.Source, p.maxSource),
-				Target: tokenizer.EncodeTruncated(p.tok, e.Target, p.maxTarget),
+				Source: tokenizer.EncodeTruncated(p.Tokenizer, e.Source, p.MaxSource),
+				Target: tokenizer.EncodeTruncated(p.Tokenizer, e.Target, p.MaxTarget),
 			}
 			mb.Examples = append(mb.Examples, x)
 			rows := len(x.Source) + len(x.Target)
 			plan.Tokens += rows
-			cost += rows + p.prompt
+			cost += rows + p.PromptLength
 			word(len(x.Id))
 			digested = append(digested, x.Id...)
 			for _, ids := range [][]int32{x.Source, x.Target} {

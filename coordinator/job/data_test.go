@@ -1,6 +1,7 @@
-package coordinator
+package job
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -91,7 +92,7 @@ func TestMixtureRefuses(t *testing.T) {
 	} {
 		s := testSettings()
 		change(&s)
-		if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Load(s, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
@@ -102,7 +103,7 @@ func TestDefaultsCutNothing(t *testing.T) {
 	for _, template := range []dataset.Template{dataset.DPT, dataset.T5} {
 		s := DefaultSettings()
 		s.Task, s.Template = strings.Join(dataset.Tasks(), ","), string(template)
-		job, err := LoadJob(s, quiet())
+		job, err := Load(s, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +112,7 @@ func TestDefaultsCutNothing(t *testing.T) {
 				t.Errorf("template %s: %d tokens with </s>, want at most the %d of --%s: %s", template, n, limit, flag, text)
 			}
 		}
-		for _, examples := range [][]dataset.Example{job.Planner.examples, job.Eval} {
+		for _, examples := range [][]dataset.Example{job.Planner.Examples, job.Eval} {
 			for _, e := range examples {
 				fits(e.Source, "max-source-length", s.MaxSourceLength)
 				fits(e.Target, "max-target-length", s.MaxTargetLength)

@@ -1,21 +1,17 @@
-package coordinator
+package job
 
 import (
 	"bytes"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
-
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // tinyDir is the model with one file changed.
 func tinyDir(t *testing.T, file string, change func([]byte) []byte) string {
@@ -71,7 +67,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := testSettings()
 			c.change(&s)
-			_, err := LoadJob(s, quiet())
+			_, err := Load(s, slog.New(slog.DiscardHandler))
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -94,7 +90,7 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 	}
 	s := testSettings()
 	s.Data = data
-	job, err := LoadJob(s, quiet())
+	job, err := Load(s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +100,11 @@ func TestJobWithoutValidationSplitTrainsWithoutEvaluation(t *testing.T) {
 		}
 	}
 	s.Patience = 2
-	if _, err := LoadJob(s, quiet()); err == nil || !strings.Contains(err.Error(), "--patience: 2, want 0, as the data has no split to evaluate") {
+	if _, err := Load(s, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "--patience: 2, want 0, as the data has no split to evaluate") {
 		t.Errorf("patience without evaluations: %v", err)
 	}
 	s.EvalSplit = "train"
-	if job, err = LoadJob(s, quiet()); err != nil || !job.EvalDue(0) || !job.EvalDue(ids.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
+	if job, err = Load(s, slog.New(slog.DiscardHandler)); err != nil || !job.EvalDue(0) || !job.EvalDue(ids.Step(job.Spec.Steps)) || job.Spec.EvalExamples != 1 {
 		t.Errorf("--eval-split train: %v", err)
 	}
 }
@@ -141,68 +137,5 @@ func TestEvalDue(t *testing.T) {
 				t.Errorf("every %d: due at %v, want %v", c.every, due, c.due)
 			}
 		}
-	}
-}
-
-func TestMetricsFileFollowsTheLog(t *testing.T) {
-	job, err := LoadJob(testSettings(), quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var recs []fsm.StepRecord
-	for s := ids.Step(1); s <= 5; s++ {
-		recs = append(recs, fsm.StepRecord{Step: s, LossSum: float64(s), Tokens: 1, Seconds: 1, Workers: 1})
-	}
-	steps := func(dir string) string {
-		b, err := os.ReadFile(filepath.Join(dir, "metrics.jsonl"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var list []string
-		for _, line := range strings.Split(strings.TrimSuffix(string(b), "\n"), "\n") {
-			_, rest, _ := strings.Cut(line, `"step":`)
-			step, _, _ := strings.Cut(rest, ",")
-			list = append(list, step)
-		}
-		return strings.Join(list, " ")
-	}
-	line := func(step string) string { return `{"step":` + step + `,"loss":1}` + "\n" }
-	for name, c := range map[string]struct {
-		file      string
-		committed ids.Step
-		recent    []fsm.StepRecord
-		want      string
-	}{
-		"new":                                    {"", 0, nil, ""},
-		"as it should be":                        {line("1") + line("2"), 2, recs[:2], "1 2"},
-		"lines lost":                             {line("1"), 4, recs[:4], "1 2 3 4"},
-		"torn line":                              {line("1") + `{"step":2,"lo`, 3, recs[:3], "1 2 3"},
-		"not committed":                          {line("1") + line("2") + line("3"), 1, recs[:1], "1"},
-		"another job's":                          {line("1") + line("2"), 0, nil, ""},
-		"a gap of a replica that was far behind": {line("1") + line("4"), 5, recs, "1 4 5"},
-		"older lines gone":                       {"", 5, recs[2:], "3 4 5"},
-		"garbage in middle":                      {line("1") + "x\n" + line("3"), 3, recs[:3], "1 2 3"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "metrics.jsonl"), []byte(c.file), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			o, err := openOutputs(dir, job, nil, false, c.committed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer o.close()
-			for _, r := range c.recent {
-				if r.Step > o.last {
-					if err := o.step(r, job.Planner.Plan(r.Step)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			if got := steps(dir); got != c.want {
-				t.Errorf("steps %q, want %q", got, c.want)
-			}
-		})
 	}
 }

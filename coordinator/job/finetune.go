@@ -1,0 +1,53 @@
+package job
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/prompt"
+	"github.com/dptune/dpt/model/t5"
+)
+
+// FineTuning is the method that trains all weights instead of a prompt.
+const FineTuning = coordpb.FineTuning
+
+// FineTuningLR is its learning rate where the user gives none; a prompt's would destroy the weights in a step.
+const FineTuningLR = 1e-4
+
+const (
+	// statePerStep is how many bytes of trainer states a step of full fine-tuning may put into the log on average: a larger state is committed less often.
+	statePerStep = 2 << 20
+	// blobPerStep is the same of states that are blobs: each replica writes as much, and the worker that sends it is not computing meanwhile.
+	blobPerStep = 8 << 20
+)
+
+// Methods are what Settings.Method may be.
+func Methods() []string { return slices.Sorted(slices.Values(append(prompt.Methods(), FineTuning))) }
+
+// fineTunes says whether all weights are trained.
+func (s Spec) FineTunes() bool { return s.Method == FineTuning }
+
+// validateFineTuning checks what the method has no use for.
+func (s Settings) validateFineTuning() error {
+	for _, r := range []struct{ flag, found string }{{"init", s.Init}, {"init-text", s.InitText}, {"init-from", s.InitFrom}} {
+		if r.found != "" {
+			return &SettingError{Flag: r.flag, Found: r.found, Want: "none with --method ft, which starts from the model's own weights"}
+		}
+	}
+	if s.Bottleneck > 0 {
+		return &SettingError{Flag: "bottleneck", Found: fmt.Sprint(s.Bottleneck), Want: "none with --method ft"}
+	}
+	return nil
+}
+
+// allWeights are the parameters that full fine-tuning starts from: the model's.
+func (j *Job) allWeights(m *checkpoint.Model) ([]float32, error) {
+	config, err := t5.ParseConfig(m.Config())
+	if err != nil {
+		return nil, err
+	}
+	j.Layout = config.Parameters(t5.Tied(m))
+	return t5.ReadAll(config, m)
+}
