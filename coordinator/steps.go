@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/deal"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/ids"
 )
@@ -63,20 +64,26 @@ func (c *controller) apart() bool { return c.job.Spec.NeedsBlobs(c.cfg.Storage.i
 func (c *controller) sendPlan(t ids.Step) {
 	p := c.job.Plan(t)
 	n := len(c.gen.ranks)
-	d := dealing{costs: p.Costs, speeds: c.gen.speeds(), held: c.heldBy(t), twice: c.toAudit(t, len(p.Micro)), probe: c.probes()}
+	work := deal.Work{
+		Costs:    p.Costs,
+		Speeds:   c.gen.speeds(),
+		Held:     c.heldBy(t),
+		Audited:  c.toAudit(t, len(p.Micro)),
+		Measured: c.probes(),
+	}
 	disputed := -1
 	if c.dispute != nil && c.dispute.step == t {
 		disputed = c.dispute.micro
-		if d.twice == nil {
-			d.twice = map[int]bool{}
+		if work.Audited == nil {
+			work.Audited = map[int]bool{}
 		}
-		d.twice[disputed] = true // by two at once, if there are two to ask
-		d.barred = func(micro, r int) bool {
+		work.Audited[disputed] = true // by two at once, if there are two to ask
+		work.Barred = func(micro, r int) bool {
 			_, asked := c.dispute.claims[c.gen.ranks[r].id]
 			return micro == disputed && asked
 		}
 	}
-	shards, audits, err := d.deal()
+	shards, audits, err := work.Deal()
 	if err != nil && disputed >= 0 {
 		c.settle() // those who could decide have left
 		return
@@ -109,7 +116,7 @@ func (c *controller) sendPlan(t ids.Step) {
 				m.Compare = append(m.Compare, int32(i))
 				reports.digests[r][i] = true
 			}
-			if h, ok := d.held[i]; !ok || h != r {
+			if h, ok := work.Held[i]; !ok || h != r {
 				reports.cost[r] += p.Costs[i]
 			}
 		}
