@@ -13,14 +13,14 @@ func TestAuditedIsAPureShare(t *testing.T) {
 		n, differ := 0, 0
 		for step := ids.Step(1); step <= steps; step++ {
 			for i := range micros {
-				a := audited(42, step, i, share)
-				if a != audited(42, step, i, share) {
+				a := isAudited(42, step, i, share)
+				if a != isAudited(42, step, i, share) {
 					t.Fatal("not the same when asked again")
 				}
 				if a {
 					n++
 				}
-				if a != audited(43, step, i, share) {
+				if a != isAudited(43, step, i, share) {
 					differ++
 				}
 			}

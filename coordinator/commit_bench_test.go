@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/internal/replicatest"
+	"github.com/dptune/dpt/coordinator/replica"
 )
 
 // BenchmarkCommit times the commit of a step with T5-Large's trainer state (A, B and both moments of 11,240 numbers):
@@ -20,16 +22,16 @@ func BenchmarkCommit(b *testing.B) {
 	for _, replicas := range []int{1, 3} {
 		b.Run(fmt.Sprintf("replicas=%d", replicas), func(b *testing.B) {
 			lead := benchNodes(b, replicas, stateSize)
-			for _, e := range started(math.MaxInt32) {
-				if err := committed(lead.propose(e)); err != nil {
+			for _, e := range replicatest.Start(math.MaxInt32) {
+				if err := lead.Propose(e).Wait(); err != nil {
 					b.Fatal(err)
 				}
 			}
 			var took []time.Duration
 			for t := int64(1); b.Loop(); t++ {
-				e := steps(t, t, stateSize)[0]
+				e := replicatest.Steps(t, t, stateSize)[0]
 				began := time.Now()
-				if err := committed(lead.propose(e)); err != nil {
+				if err := lead.Propose(e).Wait(); err != nil {
 					b.Fatal(err)
 				}
 				took = append(took, time.Since(began))
@@ -68,7 +70,7 @@ func BenchmarkStepsWithCommit(b *testing.B) {
 		time.Sleep(gradient)
 		slept += time.Since(before)
 		for r, s := range f.sessions {
-			s.seen.Store(time.Now().UnixNano())
+			s.heardAt.Store(time.Now().UnixNano())
 			f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: f.report(plans[r])}}})
 		}
 		if f.c.failed != nil || f.c.deposed != nil || len(f.ended) > 0 {
@@ -84,19 +86,19 @@ func BenchmarkStepsWithCommit(b *testing.B) {
 }
 
 // benchNodes starts replicas and returns the one that leads.
-func benchNodes(b *testing.B, replicas, stateSize int) *node {
+func benchNodes(b *testing.B, replicas, stateSize int) *replica.Node {
 	b.Helper()
 	if replicas == 1 {
-		n, err := openNode(b.TempDir(), Storage{}, nil, stateSize, slog.New(slog.DiscardHandler))
+		n, err := replica.Open(b.TempDir(), replica.Storage{}, nil, stateSize, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = n.stop() })
-		for !<-n.leadership {
+		b.Cleanup(func() { _ = n.Stop() })
+		for !<-n.Leadership() {
 		}
 		return n
 	}
-	var peers []Peer
+	var peers []replica.Peer
 	var listeners []net.Listener
 	for i := range replicas {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -104,11 +106,11 @@ func benchNodes(b *testing.B, replicas, stateSize int) *node {
 			b.Fatal(err)
 		}
 		listeners = append(listeners, l)
-		peers = append(peers, Peer{ID: fmt.Sprint(i), Addr: l.Addr().String()})
+		peers = append(peers, replica.Peer{ID: fmt.Sprint(i), Addr: l.Addr().String()})
 	}
-	leads := make(chan *node, replicas)
+	leads := make(chan *replica.Node, replicas)
 	for i, p := range peers {
-		n, err := openNode(b.TempDir(), Storage{}, &Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, slog.New(slog.DiscardHandler))
+		n, err := replica.Open(b.TempDir(), replica.Storage{}, &replica.Replication{ID: p.ID, Peers: peers, Listener: listeners[i]}, stateSize, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -116,7 +118,7 @@ func benchNodes(b *testing.B, replicas, stateSize int) *node {
 		go func() {
 			for {
 				select {
-				case lead := <-n.leadership:
+				case lead := <-n.Leadership():
 					if lead {
 						leads <- n
 					}
@@ -125,7 +127,7 @@ func benchNodes(b *testing.B, replicas, stateSize int) *node {
 				}
 			}
 		}()
-		b.Cleanup(func() { _ = n.stop(); close(done) })
+		b.Cleanup(func() { _ = n.Stop(); close(done) })
 	}
 	return <-leads
 }

@@ -1,100 +1,15 @@
 package coordinator
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"log/slog"
 	"math"
 	"testing"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
-	"github.com/dptune/dpt/coordinator/job"
 )
-
-// FuzzParseSnapshot: whatever a snapshot's file holds, an error or what it says of itself.
-func FuzzParseSnapshot(f *testing.F) {
-	dir, err := openSnapshots(f.TempDir(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		f.Fatal(err)
-	}
-	sink, err := dir.Create(1, 7, 3, raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a:1"}}}, 2, nil)
-	if err != nil {
-		f.Fatal(err)
-	}
-	if _, err := sink.Write([]byte("the machine")); err != nil {
-		f.Fatal(err)
-	}
-	if err := sink.Close(); err != nil {
-		f.Fatal(err)
-	}
-	list, err := dir.List()
-	if err != nil || len(list) != 1 {
-		f.Fatalf("%d snapshots, %v, want one", len(list), err)
-	}
-	good, body, err := dir.read(list[0].ID)
-	if err != nil || good.Index != 7 || good.Term != 3 || string(body) != "the machine" {
-		f.Fatalf("got %+v with %q, %v", good, body, err)
-	}
-	seal := func(content []byte) []byte {
-		sum := sha256.Sum256(content)
-		return append(bytes.Clone(content), sum[:]...)
-	}
-	head := []byte(snapshotMagic)
-	f.Add(append(binary.LittleEndian.AppendUint32(bytes.Clone(head), 2), "{}machine"...))
-	f.Add(append(binary.LittleEndian.AppendUint32(bytes.Clone(head), 1<<31), "{}"...))
-	f.Add(append(binary.LittleEndian.AppendUint32(bytes.Clone(head), 13), `{"Index":1e9}`...))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, file := range [][]byte{data, seal(data)} { // as it is, and past the digest
-			meta, body, err := parseSnapshot(file)
-			if err != nil {
-				continue
-			}
-			if meta == nil || len(body) > len(file)-sha256.Size-len(snapshotMagic)-4 || !bytes.HasSuffix(file[:len(file)-sha256.Size], body) {
-				t.Errorf("%d bytes give %+v and %d bytes of the machine", len(file), meta, len(body))
-			}
-		}
-	})
-}
-
-// FuzzParseRequest: whatever a client submits, an error or settings that are in range and come back from their own encoding.
-func FuzzParseRequest(f *testing.F) {
-	s := job.DefaultSettings()
-	good, err := s.Request()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	s.Patience, s.Shots, s.Task, s.Mixture = 3, 16, "rte,cb", "equal"
-	if good, err = s.Request(); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add(bytes.Replace(good, []byte(`"LR":0.3`), []byte(`"LR":-1`), 1))
-	f.Add(append(bytes.Clone(good), "{}"...))
-	f.Add([]byte(`{"PromptLength":1e99}`))
-	f.Add([]byte(`{"Sudo":1}`))
-	f.Add([]byte(`null`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := job.ParseRequest(data)
-		if err != nil {
-			return
-		}
-		again, err := s.Request()
-		if err != nil {
-			t.Fatalf("%s is taken as %+v, which is out of range: %v", data, s, err)
-		}
-		if back, err := job.ParseRequest(again); err != nil || back != s {
-			t.Errorf("%s is taken as %+v and comes back as %+v, %v", data, s, back, err)
-		}
-	})
-}
 
 // FuzzWorkerMessage has one of three workers say anything in the middle of a step: never a panic, the other sessions stay, and so does
 // the job. Numbers of generation and step that are 1 stand for the present ones, so that what is hostile gets past the check for what is stale.
@@ -138,14 +53,14 @@ func FuzzWorkerMessage(f *testing.F) {
 		fleet := muster(t, job, n, workers)
 		defer fleet.disband()
 		// The rank that attaches the state has the most to say.
-		hostile := fleet.c.attaches(fleet.at)
+		hostile := fleet.c.attachingRank(fleet.at)
 		plans := make([]*coordpb.Plan, workers)
 		for r, s := range fleet.sessions {
 			plans[r] = (<-s.outbox).GetPlan()
 		}
 		fleet.present(m)
 		say := func(r int, m *coordpb.WorkerMessage) {
-			if s := fleet.sessions[r]; fleet.c.sessions[s.id] == s {
+			if s := fleet.sessions[r]; fleet.c.roster.has(s) {
 				fleet.c.react(event{session: s, message: m})
 			}
 		}
@@ -162,7 +77,7 @@ func FuzzWorkerMessage(f *testing.F) {
 			fleet.c.react(event{applied: <-fleet.applied})
 		}
 		for r, s := range fleet.sessions {
-			if r != hostile && fleet.c.sessions[s.id] != s {
+			if r != hostile && !fleet.c.roster.has(s) {
 				t.Errorf("the session of worker %d, which did nothing, ended after %v: %v", r, m, fleet.ended)
 			}
 		}

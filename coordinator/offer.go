@@ -2,46 +2,36 @@ package coordinator
 
 import (
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// The controller's part in large states: nothing is committed before a majority of the replicas has it on disk, so that whoever leads next can have it.
+// The leader's part in large states (package blobsync): no step is committed before a majority of the
+// replicas has its state on disk, so that whoever leads next can have it.
 
-// nameOf is a blob's digest for a message; nil of no blob.
-func nameOf(b ids.Blob) []byte {
-	if b.Size == 0 {
-		return nil
-	}
-	return b.Digest[:]
-}
+// statesAreBlobs reports whether the job's trainer states are too large for entries and messages.
+func (c *controller) statesAreBlobs() bool { return c.job.Spec.NeedsBlobs(c.cfg.Storage.inline()) }
 
-// blobOf is the blob of the state that a report is about.
-func (c *controller) blobOf(r *coordpb.Report) (b ids.Blob) {
+// reportedBlob is the blob of the state that a report is about.
+func (c *controller) reportedBlob(r *coordpb.Report) (b ids.Blob) {
 	copy(b.Digest[:], r.StateDigest)
 	b.Size = int64(c.job.Spec.StateSize())
 	return b
 }
 
-// stateHere says whether this replica can give workers the committed state.
-func (c *controller) stateHere() bool {
-	var blob ids.Blob
-	c.node.view(func(m *fsm.Machine) { blob = m.Blob() })
-	return c.states.has(blob)
-}
+// hasState reports whether this replica can give workers the committed state.
+func (c *controller) hasState() bool { return c.blobs.Has(c.node.Status().Blob) }
 
-// offer asks the replicas to take the state after a complete step, which is here; with no others, the step is proposed at once.
-func (c *controller) offer(e *fsmpb.StepCommitted) {
+// offerState asks the replicas to take the state after a complete step, which is here. With no other
+// replicas it proposes the step at once.
+func (c *controller) offerState(e *fsmpb.StepCommitted) {
 	e.StateSize = int64(c.job.Spec.StateSize())
-	if c.node.alone() {
-		c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
+	if c.node.Alone() {
+		c.propose(&applied{entry: stepCommitted(e)})
 		return
 	}
 	c.gen.offer = e
-	c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StateOffered{StateOffered: &fsmpb.StateOffered{
-		Generation: e.Generation, Step: e.Step, Digest: e.StateDigest, Size: e.StateSize,
-	}}}})
+	c.propose(&applied{entry: stateOffered(e)})
 }
 
 // settleOffer proposes the step whose state is offered, once a majority has it.
@@ -50,18 +40,17 @@ func (c *controller) settleOffer() {
 		return
 	}
 	e := c.gen.offer
-	var offer *fsm.Offer
-	c.node.view(func(m *fsm.Machine) { offer = m.Offered() })
+	offer := c.node.Status().Offer
 	if offer == nil || offer.Step != ids.Step(e.Step) || offer.Generation != c.gen.number {
 		return // it is on its way to the log
 	}
-	enough, err := c.states.heldByMajority(*offer)
+	enough, err := c.blobs.HeldByMajority(*offer)
 	if err != nil {
 		c.logger.Debug("offered state not settled", "step", e.Step, "reason", err)
 		return
 	}
 	if enough {
 		c.gen.offer = nil
-		c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_StepCommitted{StepCommitted: e}}})
+		c.propose(&applied{entry: stepCommitted(e)})
 	}
 }

@@ -26,8 +26,8 @@ func TestPaceFollowsAChangeAndNotAnOutlier(t *testing.T) {
 	if p.speed != 300 {
 		t.Errorf("after two fast steps the speed is %v, want 300", p.speed)
 	}
-	p.rough = true
-	if p.measure(50, time.Second); p.speed != 50 || p.rough {
+	p.provisional = true
+	if p.measure(50, time.Second); p.speed != 50 || p.provisional {
 		t.Errorf("after a measurement in place of a rough one the speed is %v, want 50", p.speed)
 	}
 	if p.measure(0, 0); !(p.speed > 0) {

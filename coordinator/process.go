@@ -4,53 +4,111 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/dptune/dpt/coordinator/blobsync"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/job"
-)
-
-const (
-	// connectionTimeout bounds the handshakes of a new connection.
-	connectionTimeout = 15 * time.Second
-	// finishGrace bounds the wait for workers to read that the job is over.
-	finishGrace = 3 * time.Second
-	// lingerTimeout bounds the wait of a finished replica for the others to finish too.
-	lingerTimeout = 10 * time.Second
-	// lingerPoll is how often it asks.
-	lingerPoll = 100 * time.Millisecond
-	// brokenGrace bounds the wait for the controller to stop after the replica's disk has failed.
-	brokenGrace = 3 * time.Second
-	// watchInterval is how often raft is looked at for having stopped by itself.
-	watchInterval = 500 * time.Millisecond
+	"github.com/dptune/dpt/coordinator/outputs"
+	"github.com/dptune/dpt/coordinator/replica"
 )
 
 var (
-	// errBroken says that this replica cannot be trusted to keep what it is told.
+	// errBroken means that this replica cannot be trusted to keep what it is told.
 	errBroken = errors.New("this replica cannot go on")
-	// errRemoved says that raft has taken this replica out.
+	// errRemoved means that raft has taken this replica out.
 	errRemoved = errors.New("this replica was removed from the coordinator; the others go on without it")
 )
 
 // process is one replica of the coordinator at work.
 type process struct {
 	cfg      *Config
-	job      *job.Job // nil where jobs come by the queue
-	node     *node
-	recorder *recorder // of job
-	library  *library  // of the queue's jobs
-	states   *states
-	front    *front
+	job      *job.Job          // nil where jobs come by the queue
+	cache    *job.Cache        // of the queue's jobs; nil where there is one job
+	recorder *outputs.Recorder // of job; nil where jobs come by the queue
+	node     *replica.Node
+	blobs    *blobsync.Sync
+	service  *service
 }
 
-// loadedJob is the job that this replica has loaded last; nil if it has loaded none.
+// open loads the job, if it is one, and opens this replica's data directory. It completes cfg.
+func open(cfg *Config) (*process, error) {
+	if cfg.DataDir == "" {
+		cfg.DataDir = filepath.Join(cfg.Out, "state")
+	}
+	if cfg.Credentials == nil {
+		cfg.Credentials = insecure.NewCredentials()
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = Silent{}
+	}
+	cfg.Progress = &serialReporter{to: cfg.Progress}
+	cfg.CommitEvery = max(1, cfg.CommitEvery)
+
+	p := &process{cfg: cfg}
+	stateSize := queuedStateSize
+	if cfg.Serve {
+		p.cache = &job.Cache{Logger: cfg.Logger}
+	} else {
+		var err error
+		if p.job, err = job.Load(cfg.Settings, cfg.Logger); err != nil {
+			return nil, err
+		}
+		stateSize = min(p.job.Spec.StateSize(), cfg.Storage.inline())
+	}
+	store, err := cfg.Storage.openBlobs(cfg.blobDir(), cfg.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
+	p.node, err = replica.Open(cfg.DataDir, cfg.Storage.Storage, cfg.Replication, stateSize, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	p.blobs = blobsync.New(blobsync.Options{
+		Node:       p.node,
+		Blobs:      store,
+		Dir:        cfg.blobDir(),
+		WorkerAddr: cfg.workerAddr(),
+		Serve:      cfg.Serve,
+		LoadedJob:  p.loadedJob,
+		Dial:       cfg.dialReplica,
+		Introduced: introduced,
+		Silence:    cfg.HeartbeatTimeout,
+		Logger:     cfg.Logger,
+	})
+	p.service = newService(p.node, p.blobs, cfg.Serve, cfg.Logger)
+	if !cfg.Serve {
+		p.recorder = outputs.NewRecorder(p.outputs(), p.job)
+	}
+	return p, nil
+}
+
+// outputs are the recorder's options.
+func (p *process) outputs() outputs.Options {
+	return outputs.Options{
+		Node:        p.node,
+		Blobs:       p.blobs,
+		Dir:         p.cfg.Out,
+		DataDir:     p.cfg.DataDir,
+		Serve:       p.cfg.Serve,
+		LogExamples: p.cfg.LogExamples,
+		Version:     p.cfg.Version,
+		Progress:    p.cfg.Progress,
+		Mark:        p.cfg.Mark,
+		Logger:      p.cfg.Logger,
+	}
+}
+
+// loadedJob returns the job that this replica has loaded last; nil if it has loaded none.
 func (p *process) loadedJob() *job.Job {
-	if p.library != nil {
-		return p.library.loaded()
+	if p.cache != nil {
+		return p.cache.Loaded()
 	}
 	return p.job
 }
@@ -67,42 +125,31 @@ func start(f func() error) *task {
 	return t
 }
 
-// term is one time of this replica's leading.
-type term struct {
-	*task
-	stop context.CancelCauseFunc
-}
-
-// run serves workers and the other replicas, records what is committed, and leads whenever raft says so.
+// run serves workers and the other replicas, records what is committed, and leads whenever raft says
+// so.
 func (p *process) run(ctx context.Context) error {
-	srv := grpc.NewServer(
-		grpc.Creds(p.cfg.Credentials), grpc.ConnectionTimeout(connectionTimeout),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.MaxConcurrentStreams(maxStreams), grpc.UnaryInterceptor(introduceUnary), grpc.StreamInterceptor(introduceStream),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: p.cfg.HeartbeatTimeout, Timeout: p.cfg.HeartbeatTimeout}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
-	coordpb.RegisterCoordinatorServer(srv, p.front)
-	coordpb.RegisterReplicasServer(srv, p.front)
-	coordpb.RegisterJobsServer(srv, p.front)
-	coordpb.RegisterBlobsServer(srv, p.front)
+	srv := p.newServer()
 	serving := start(func() error {
-		return srv.Serve(newGate(p.cfg.Listener, max(maxStrangers, 2*p.cfg.Nodes), p.cfg.Logger))
+		strangers := max(maxStrangers, 2*p.cfg.Nodes)
+		return srv.Serve(newAdmission(p.cfg.Listener, strangers, p.cfg.Logger))
 	})
 	recordCtx, stopRecorder := context.WithCancel(context.WithoutCancel(ctx))
-	record := p.recordQueue
-	if !p.cfg.Serve {
-		record = p.recorder.run
-	}
-	recording := start(func() error { return record(recordCtx) })
-	keepCtx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
-	keeping := start(func() error { return p.states.run(keepCtx) })
+	recording := start(func() error {
+		if p.cfg.Serve {
+			return outputs.RecordQueue(recordCtx, p.outputs(), p.cache)
+		}
+		return p.recorder.Run(recordCtx)
+	})
+	syncCtx, stopSync := context.WithCancel(context.WithoutCancel(ctx))
+	syncing := start(func() error { return p.blobs.Run(syncCtx) })
 
-	err := p.watch(ctx, serving, recording)
+	err := p.supervise(ctx, serving, recording)
+
+	// The recorder may still want blobs, and workers the word that the job is over.
 	stopRecorder()
 	<-recording.done
-	stopKeeper()
-	<-keeping.done
+	stopSync()
+	<-syncing.done
 	stopped := start(func() error { srv.GracefulStop(); return nil })
 	select {
 	case <-stopped.done:
@@ -114,96 +161,176 @@ func (p *process) run(ctx context.Context) error {
 	return err
 }
 
-// watch is the replica's main loop. It returns nil when the job is finished and this replica may go, and a *FailedError when the
-// job has failed and it may go.
-func (p *process) watch(ctx context.Context, serving, recording *task) (err error) {
-	var now *term                 // nil while this replica does not lead
-	var over <-chan struct{}      // the term's end, until it is seen
-	recorded := recording.done    // until it is seen
-	var patience <-chan time.Time // of a finished replica with the others
-	var told bool                 // the leader knows that this replica has finished
-	var failed *FailedError       // the job has, for good
-	defer func() { p.endTerm(now, ctx.Err() != nil, err) }()
-	ticker := time.NewTicker(watchInterval)
+// newServer is the gRPC server of the port for workers and clients.
+func (p *process) newServer() *grpc.Server {
+	srv := grpc.NewServer(
+		grpc.Creds(p.cfg.Credentials),
+		grpc.ConnectionTimeout(connectionTimeout),
+		grpc.MaxRecvMsgSize(coordpb.MaxMessage),
+		grpc.MaxSendMsgSize(coordpb.MaxMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.UnaryInterceptor(introduceUnary),
+		grpc.StreamInterceptor(introduceStream),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleTimeout,
+			Time:              p.cfg.HeartbeatTimeout,
+			Timeout:           p.cfg.HeartbeatTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             time.Second,
+			PermitWithoutStream: true,
+		}),
+	)
+	coordpb.RegisterCoordinatorServer(srv, p.service)
+	coordpb.RegisterReplicasServer(srv, p.service)
+	coordpb.RegisterJobsServer(srv, p.service)
+	coordpb.RegisterBlobsServer(srv, p.blobs)
+	return srv
+}
+
+// supervise is the replica's main loop. It returns nil when the job is finished and this replica may
+// go, and a *FailedError when the job has failed and it may go.
+func (p *process) supervise(ctx context.Context, serving, recording *task) (err error) {
+	var current *term            // nil while this replica does not lead
+	var termOver <-chan struct{} // the term's end, until it is seen
+	recorded := recording.done   // until it is seen
+	var failed *FailedError      // the job has failed for good; valid once recorded is seen
+	var reported bool            // the leader knows that this replica has finished
+	var linger <-chan time.Time  // when this finished replica stops waiting for the others
+	defer func() { p.endTerm(current, ctx.Err() != nil, err) }()
+	ticker := time.NewTicker(superviseInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case lead := <-p.node.leadership:
-			if now != nil {
-				now.stop(errDeposed)
-				if <-now.done; fatal(now.err) {
-					return now.err
+		case lead := <-p.node.Leadership():
+			if current != nil {
+				current.stop(replica.ErrDeposed)
+				if <-current.done; endsProcess(current.err) {
+					return current.err
 				}
-				now, over = nil, nil
+				current, termOver = nil, nil
 			}
-			if told = false; lead {
-				now = p.lead(ctx)
-				over = now.done
+			reported = false
+			if lead {
+				current = p.startTerm(ctx)
+				termOver = current.done
 			}
-		case <-over:
-			if over = nil; fatal(now.err) {
-				return now.err
+		case <-termOver:
+			if termOver = nil; endsProcess(current.err) {
+				return current.err
 			}
 		case <-recorded:
-			if recorded = nil; p.cfg.Serve || recording.err != nil && !errors.As(recording.err, &failed) {
+			recorded = nil
+			if p.cfg.Serve || recording.err != nil && !errors.As(recording.err, &failed) {
 				return recording.err
 			}
-			patience = time.After(lingerTimeout)
+			linger = time.After(lingerTimeout)
 			ticker.Reset(lingerPoll)
-		case err := <-p.node.broken:
+		case err := <-p.node.Broken():
 			return fmt.Errorf("%w: %w", errBroken, err)
 		case <-serving.done:
 			return fmt.Errorf("serve workers on %s: %w", p.cfg.Listener.Addr(), serving.err)
 		case <-ticker.C:
-			if p.node.raft.State() == raft.Shutdown {
+			if p.node.Stopped() {
 				return errRemoved
 			}
-			if recorded == nil && !told && p.node.raft.State() != raft.Leader {
-				told = p.tell(ctx)
+			if recorded == nil && !reported && !p.node.IsLeader() {
+				reported = p.reportFinished(ctx)
 			}
-		case <-patience:
-			p.cfg.Logger.Warn("the job is over; other replicas have not said that they have its outputs; started again, they get them from this one", "waited", lingerTimeout)
-			return verdict(failed)
+		case <-linger:
+			p.cfg.Logger.Warn("the job is over; other replicas have not said that they have its outputs; "+
+				"started again, they get them from this one", "waited", lingerTimeout)
+			return outcome(failed)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if recorded == nil && over == nil && (told || p.lastOne()) {
-			return verdict(failed)
+		if recorded == nil && termOver == nil && (reported || p.noReplicaWaits()) {
+			return outcome(failed)
 		}
 	}
 }
 
-// verdict is how a job that is over has ended.
-func verdict(failed *FailedError) error {
+// outcome is how a job that is over has ended: nil if it has not failed.
+func outcome(failed *FailedError) error {
 	if failed != nil {
 		return failed
 	}
 	return nil
 }
 
-// fatal says whether a term's end is the end of this process.
-func fatal(err error) bool { return err != nil && !errors.Is(err, errDeposed) }
+// endsProcess reports whether a term's end is the end of this process.
+func endsProcess(err error) bool { return err != nil && !errors.Is(err, replica.ErrDeposed) }
 
-// endTerm ends this replica's leading before it stops, and lets another replica lead at once.
-func (p *process) endTerm(t *term, stopped bool, err error) {
-	if t == nil {
-		return
+// noReplicaWaits reports whether no other replica needs this one, which has finished.
+func (p *process) noReplicaWaits() bool {
+	if p.node.Alone() {
+		return true
 	}
-	broken := errors.Is(err, errBroken)
-	if broken {
-		// raft may have lost the goroutine that the controller waits for; stopping it wakes both.
-		p.node.raft.Shutdown()
+	if !p.node.IsLeader() {
+		return false
 	}
-	t.stop(err)
-	var patience <-chan time.Time
-	if broken {
-		patience = time.After(brokenGrace)
+	others, err := p.service.unfinishedReplicas()
+	return err == nil && len(others) == 0
+}
+
+// reportFinished tells the leader that this replica has finished, and reports whether the leader knows.
+func (p *process) reportFinished(ctx context.Context) bool {
+	_, addr := p.node.Leader()
+	if addr == "" {
+		return false
 	}
-	select {
-	case <-t.done:
-	case <-patience:
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	conn, err := p.cfg.dialReplica(addr)
+	if err == nil {
+		defer conn.Close()
+		_, err = coordpb.NewReplicasClient(conn).Finished(ctx, &coordpb.ReplicaFinished{Id: p.node.ID()})
 	}
-	if !broken && (stopped || err != nil) {
-		p.node.handOver(p.cfg.Logger)
+	if err != nil {
+		p.cfg.Logger.Debug("leader not told that this replica has finished", "leader", addr, "reason", err)
+		return false
 	}
+	return true
+}
+
+// result is what Run returns after the replica has stopped.
+func (p *process) result(ctx context.Context, err error) (*Result, error) {
+	stopped := ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
+	if p.cfg.Serve {
+		if stopped {
+			err = nil
+		}
+		return &Result{Out: p.cfg.Out}, err
+	}
+	res := &Result{Out: p.cfg.Out, AlreadyDone: p.recorder.AlreadyOver()}
+	if len(p.job.EvalSplits) == 1 {
+		majority, merr := p.job.EvalSplits[0].Majority()
+		err = errors.Join(err, merr)
+		res.Majority = majority
+	}
+	s := p.node.Status()
+	p.node.View(func(m *fsm.Machine) {
+		res.Steps = m.Step()
+		res.Epochs = m.Epochs()
+		res.Evaluations = m.Evaluations()
+		res.StateDigest = m.StateDigest()
+		res.StoppedEarly = m.StoppedEarly()
+		res.PromptStep = m.Step()
+		if b := m.Best(); b != nil {
+			res.PromptStep = b.Step
+		}
+	})
+	var failed *FailedError
+	switch {
+	case err == nil:
+		return res, nil
+	case errors.As(err, &failed):
+		return nil, err
+	case stopped:
+		return nil, &StoppedError{Step: res.Steps, Total: s.TotalSteps, DataDir: p.cfg.DataDir, Cause: err}
+	case !s.Started:
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w (steps 1 to %d of %d are committed and kept in %s)",
+		err, res.Steps, s.TotalSteps, p.cfg.DataDir)
 }

@@ -1,60 +1,57 @@
 package coordinator
 
 import (
-	"strings"
-	"time"
-
 	"github.com/dptune/dpt/coordinator/fsm"
-	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// The controller's queue: jobs run one after another on the same workers, which keep what they have loaded.
+// The leader's part in the queue: jobs run one after another on the same workers, which keep what they
+// have loaded.
 
-// loaded is one of the queue's jobs, read from its files.
-type loaded struct {
+// loadedJob is one of the queue's jobs, read from its files.
+type loadedJob struct {
 	queued fsm.Queued
 	job    *job.Job
 	err    error
 }
 
-// current says whether the log still runs the controller's job.
-func (c *controller) current() (is bool) {
-	c.node.view(func(m *fsm.Machine) { is = m.JobID() == c.jobID && !m.Over() })
-	return is
+// runsLoggedJob reports whether the log still runs the job at hand.
+func (c *controller) runsLoggedJob() bool {
+	s := c.node.Status()
+	return s.JobID == c.jobID && !s.Over
 }
 
-// turn ends the controller's part in a job that is over, and looks for the next one.
-func (c *controller) turn() {
+// advanceQueue ends the run of a job that is over, and loads the next one.
+func (c *controller) advanceQueue() {
 	if c.failed != nil || c.deposed != nil {
 		return
 	}
 	if c.job != nil {
-		if c.current() {
+		if c.runsLoggedJob() {
 			return
 		}
-		c.leave()
+		c.endRun()
 	}
 	if c.loading || c.inFlight > 0 {
 		return
 	}
-	q, _ := c.next()
+	q, _ := c.nextJob()
 	if q.ID == "" {
 		return
 	}
 	c.loading = true
 	c.loads.Go(func() {
-		job, err := c.library.load(q)
+		j, err := c.cache.Load(q.ID, q.Name, q.Request)
 		select {
-		case c.events <- event{loaded: &loaded{queued: q, job: job, err: err}}:
+		case c.events <- event{loaded: &loadedJob{queued: q, job: j, err: err}}:
 		case <-c.ended:
 		}
 	})
 }
 
-// next is the job that the log runs, else the first that waits.
-func (c *controller) next() (q fsm.Queued, running bool) {
-	c.node.view(func(m *fsm.Machine) {
+// nextJob is the job that the log runs, else the first that waits.
+func (c *controller) nextJob() (q fsm.Queued, running bool) {
+	c.node.View(func(m *fsm.Machine) {
 		switch {
 		case m.Status() == fsm.Running:
 			q, running = m.Request(), true
@@ -66,62 +63,46 @@ func (c *controller) next() (q fsm.Queued, running bool) {
 }
 
 // onLoaded starts the job that was loaded, or goes on with it, if it is still its turn.
-func (c *controller) onLoaded(l *loaded) {
+func (c *controller) onLoaded(l *loadedJob) {
 	c.loading = false
-	q, running := c.next()
-	if q.ID != l.queued.ID {
-		return
-	}
-	if l.err != nil && running {
-		// Another replica may have its files.
-		c.fail("%w", l.err)
-		return
-	}
-	if l.err != nil {
+	q, running := c.nextJob()
+	switch {
+	case q.ID != l.queued.ID:
+	case l.err != nil && running:
+		c.fail("%w", l.err) // another replica may have its files
+	case l.err != nil:
 		reason := l.err.Error()
 		c.logger.Error("job cannot start", "job", q.Name, "reason", reason)
-		c.propose(&applied{entry: &fsmpb.Entry{Body: &fsmpb.Entry_JobCancelled{JobCancelled: &fsmpb.JobCancelled{JobId: q.ID, Reason: clip(reason)}}}})
-		return
-	}
-	if running {
-		c.begin(l.job)
-		return
-	}
-	e, err := jobStarted(l.job, c.cfg.Storage.inline())
-	if err != nil {
-		c.fail("job %s: %w", q.Name, err)
-		return
-	}
-	c.propose(&applied{entry: e, job: l.job})
-}
-
-// clip shortens a reason to what the log takes.
-func clip(reason string) string {
-	if len(reason) > fsm.MaxFailureLength {
-		return strings.ToValidUTF8(reason[:fsm.MaxFailureLength], "")
-	}
-	return reason
-}
-
-// begin takes up a job that the log runs, and tells the workers.
-func (c *controller) begin(job *job.Job) {
-	c.job, c.lastStep = job, time.Now()
-	c.resume()
-	c.logger.Info("job started", "job", job.ID, "task", job.Spec.Task, "method", job.Spec.Method, "steps", job.Spec.Steps)
-	for _, s := range c.sessions {
-		c.welcome(s)
+		c.propose(&applied{entry: jobCancelled(q.ID, reason)})
+	case running:
+		c.startRun(l.job)
+	default:
+		e, err := jobStarted(l.job, c.cfg.Storage.inline())
+		if err != nil {
+			c.fail("job %s: %w", q.Name, err)
+			return
+		}
+		c.propose(&applied{entry: e, job: l.job})
 	}
 }
 
-// leave forgets a job that is over; its workers wait for the next.
-func (c *controller) leave() {
-	c.job, c.jobID, c.gen, c.eval = nil, "", nil, nil
-	c.begun, c.forming, c.finishing, c.failing = false, false, false, false
-	c.barren, c.lastWhy, c.dispute = 0, nil, nil
-	clear(c.held)
-	c.roster = nil
-	for _, s := range c.sessions {
-		s.ready, s.numerics, s.pace = false, "", pace{}
+// startRun takes up a job that the log runs, and tells the workers.
+func (c *controller) startRun(j *job.Job) {
+	c.run = newRun(j, c.node)
+	c.logger.Info("job started",
+		"job", j.ID, "task", j.Spec.Task, "method", j.Spec.Method, "steps", j.Spec.Steps)
+	c.welcomeAll()
+}
+
+// endRun forgets a job that is over; its workers wait for the next.
+func (c *controller) endRun() {
+	c.run = newRun(nil, c.node)
+	c.roster.unready()
+	c.welcomeAll()
+}
+
+func (c *controller) welcomeAll() {
+	for _, s := range c.roster.sessions {
 		c.welcome(s)
 	}
 }

@@ -17,10 +17,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dptune/dpt/coordinator/blobs"
+	"github.com/dptune/dpt/coordinator/blobsync"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/dataset/tokenizer"
 	"github.com/dptune/dpt/model/optim"
@@ -91,51 +93,56 @@ func newFleet(t testing.TB, workers int) *fleet {
 }
 
 // fleetNode is a replica that is alone, leads, and has the job in its log.
-func fleetNode(t testing.TB, job *job.Job) *node {
+func fleetNode(t testing.TB, job *job.Job) *replica.Node {
 	t.Helper()
-	n, err := openNode(t.TempDir(), Storage{}, nil, 3*11240*4, slog.New(slog.DiscardHandler))
+	n, err := replica.Open(t.TempDir(), replica.Storage{}, nil, 3*11240*4, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := n.stop(); err != nil {
+		if err := n.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	for !<-n.leadership {
+	for !<-n.Leadership() {
 	}
 	startFleetJob(t, job, n)
 	return n
 }
 
-func startFleetJob(t testing.TB, j *job.Job, n *node) {
+func startFleetJob(t testing.TB, j *job.Job, n *replica.Node) {
 	t.Helper()
 	started, err := jobStarted(j, job.InlineState)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := committed(n.propose(started)); err != nil {
+	if err := n.Propose(started).Wait(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // muster is a new controller on a node, with a generation of as many new workers that have the plan of the next step.
-func muster(t testing.TB, j *job.Job, n *node, workers int) *fleet {
+func muster(t testing.TB, j *job.Job, n *replica.Node, workers int) *fleet {
 	t.Helper()
 	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: slog.New(slog.DiscardHandler), Progress: Silent{}}
 	store, err := blobs.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newStates(cfg, n, store, func() *job.Job { return j })
+	k := blobsync.New(blobsync.Options{
+		Node:      n,
+		Blobs:     store,
+		LoadedJob: func() *job.Job { return j },
+		Logger:    cfg.Logger,
+	})
 	f := &fleet{t: t, c: newController(cfg, j, n, k), applied: make(chan *applied, 16), done: make(chan struct{})}
-	f.c.workers = new(atomic.Int32)
+	f.c.readyWorkers = new(atomic.Int32)
 	go func() {
 		defer close(f.done)
-		for a := range f.c.waits {
+		for a := range f.c.proposals {
 			began := time.Now()
-			a.err = committed(a.future)
-			a.future = nil
+			a.err = a.proposal.Wait()
+			a.proposal = replica.Proposal{}
 			if a.entry.GetStepCommitted() != nil {
 				f.commits = append(f.commits, time.Since(began))
 			}
@@ -143,13 +150,13 @@ func muster(t testing.TB, j *job.Job, n *node, workers int) *fleet {
 		}
 	}()
 	t.Cleanup(f.disband)
-	n.view(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
+	n.View(func(m *fsm.Machine) { f.state, f.at = m.State(), m.Step()+1 })
 	f.digest = ids.Sum(f.state)
 	digest := j.ModelDigest[:]
 	for i := range workers {
 		s := &session{id: fmt.Sprintf("worker-%05d", i), addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250), host: fmt.Sprintf("host-%d", i), version: "v",
 			outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: func(err error) { f.ended = append(f.ended, fmt.Errorf("the session of worker %d: %w", i, err)) }}
-		s.seen.Store(time.Now().UnixNano())
+		s.heardAt.Store(time.Now().UnixNano())
 		f.sessions = append(f.sessions, s)
 		f.c.react(event{session: s, hello: &coordpb.Hello{WorkerId: s.id}})
 		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{JobId: f.c.jobID, ModelDigest: digest, Numerics: "n", Engine: "e"}}}})
@@ -168,7 +175,7 @@ func muster(t testing.TB, j *job.Job, n *node, workers int) *fleet {
 
 // disband ends the controller.
 func (f *fleet) disband() {
-	f.once.Do(func() { close(f.c.waits); <-f.done })
+	f.once.Do(func() { close(f.c.proposals); <-f.done })
 }
 
 // react takes in what the log has applied next.
@@ -195,7 +202,7 @@ func (f *fleet) step() (wire time.Duration) {
 		for _, mb := range p.Shard {
 			done = append(done, int(mb.Index))
 		}
-		s.seen.Store(time.Now().UnixNano())
+		s.heardAt.Store(time.Now().UnixNano())
 		f.c.react(event{session: s, message: &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: f.report(p)}}})
 	}
 	slices.Sort(done)
@@ -261,17 +268,17 @@ func TestFleetSteps(t *testing.T) {
 	for range steps {
 		f.step()
 	}
-	if got := f.c.committed(); got != steps {
+	if got := f.c.committedStep(); got != steps {
 		t.Errorf("%d steps are committed, want %d", got, steps)
 	}
 	for i, s := range f.sessions {
-		if rank := f.c.gen.rank(s); rank != i || f.c.ready()[i] != s {
+		if rank := f.c.gen.rank(s); rank != i || f.c.roster.ready[i] != s {
 			t.Errorf("worker %d has rank %d and is not at its place among the ready", i, rank)
 		}
 	}
 	gone := f.sessions[17]
 	f.c.react(event{session: gone, left: errors.New("it is gone")})
-	if f.c.gen != nil || slices.Contains(f.c.ready(), gone) || len(f.c.ready()) != workers-1 {
-		t.Errorf("%d workers are ready after one has left, and the generation is %v", len(f.c.ready()), f.c.gen)
+	if f.c.gen != nil || slices.Contains(f.c.roster.ready, gone) || len(f.c.roster.ready) != workers-1 {
+		t.Errorf("%d workers are ready after one has left, and the generation is %v", len(f.c.roster.ready), f.c.gen)
 	}
 }

@@ -14,46 +14,40 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/coordinator/internal/refusals"
 )
 
-const (
-	// outboxSize bounds the messages waiting for one worker. The leader sends at most a few per step and never
-	// waits for a worker, so a full outbox means that the worker has stopped reading.
-	outboxSize = 64
-	// helloTimeout bounds the wait for a new connection's first message.
-	helloTimeout = 10 * time.Second
-	// maxNameLength bounds every name a worker gives.
-	maxNameLength = 256
-)
+// outboxSize bounds the messages that wait for one worker. The leader sends at most a few per step and
+// never waits for a worker, so a full outbox means that the worker has stopped reading.
+const outboxSize = 64
 
-// session is one worker's connection. The fields below the line belong to the controller.
+// session is one worker's connection.
 type session struct {
 	id      string
-	addr    string // its ring address
+	addr    string // of its ring
 	host    string
 	version string
 	outbox  chan *coordpb.CoordinatorMessage
-	seen    atomic.Int64 // when it was last heard, Unix nanoseconds
+	heardAt atomic.Int64 // when it was last heard, Unix nanoseconds; set by the stream's reader
 	end     context.CancelCauseFunc
 	ended   <-chan struct{} // closed when the stream's context ends
 
-	// ---
-	ready  bool
-	gen    *generation // the last one that it was part of, as rank
-	rank   int
-	engine string
-	// numerics is what decides the bits of its gradients
-	numerics string
+	// The fields below belong to the controller's goroutine.
+	ready    bool
+	gen      *generation // the last one that it was part of, as rank
+	rank     int
+	engine   string // for messages to people
+	numerics string // what decides the bits of its gradients
 	pace
-	standing bool      // taken out of its generation, and has not said that it has left it
-	rest     time.Time // until when it stays out
-	lates    int       // how often it was late
-	steady   int       // steps since then
+	attendance
 }
 
 func (s *session) String() string {
 	return fmt.Sprintf("worker %s (%s, ring %s)", s.id, s.host, s.addr)
 }
+
+// lastHeard is when the worker was last heard.
+func (s *session) lastHeard() time.Time { return time.Unix(0, s.heardAt.Load()) }
 
 // close ends the session; the worker is told the code and the reason.
 func (s *session) close(code codes.Code, format string, args ...any) {
@@ -69,19 +63,64 @@ func (s *session) send(m *coordpb.CoordinatorMessage) {
 	}
 }
 
-// event is what the controller's loop takes in. Exactly one field is set beside session.
+// event is what the controller's loop takes in. One field is set beside session.
 type event struct {
 	session *session
-	hello   *coordpb.Hello
-	message *coordpb.WorkerMessage
-	left    error // the session is over
+	hello   *coordpb.Hello         // the session's first message
+	message *coordpb.WorkerMessage // any later one
+	left    error                  // the session is over
 	applied *applied
-	loaded  *loaded
-	holds   bool // a replica has said what it has
+	loaded  *loadedJob
+	holds   bool // a replica has reported which blobs it holds
 	tick    bool
 }
 
-// server is the controller's side of the streams: it turns them into events, and queued messages into sends.
+// handle dispatches an event.
+func (c *controller) handle(e event) {
+	switch {
+	case e.applied != nil:
+		c.inFlight--
+		c.onApplied(e.applied)
+	case e.hello != nil:
+		c.onHello(e.session)
+	case e.session != nil && !c.roster.has(e.session):
+		// A session that was refused or replaced has nothing more to say.
+	case e.message != nil:
+		c.onMessage(e.session, e.message)
+	case e.session != nil:
+		c.onLeft(e.session, e.left)
+	case e.loaded != nil:
+		c.onLoaded(e.loaded)
+	case e.tick:
+		c.onTick()
+	}
+}
+
+// onMessage dispatches a worker's message.
+func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
+	switch b := m.Body.(type) {
+	case *coordpb.WorkerMessage_Ready:
+		c.onReady(s, b.Ready)
+	case *coordpb.WorkerMessage_Report:
+		c.onReport(s, b.Report)
+	case *coordpb.WorkerMessage_Evaluation:
+		c.onEvaluation(s, b.Evaluation)
+	case *coordpb.WorkerMessage_Failure:
+		c.onFailure(s, b.Failure)
+	case *coordpb.WorkerMessage_Progress:
+		c.onProgress(s, b.Progress)
+	case *coordpb.WorkerMessage_Standby:
+		c.onStandby(s, b.Standby)
+	case *coordpb.WorkerMessage_Leave:
+		s.close(codes.OK, "")
+		c.drop(s, errors.New("it asked to leave"))
+	default:
+		s.close(codes.InvalidArgument, "unexpected message %T from %s", m.Body, s)
+	}
+}
+
+// server is the controller's side of the streams: it turns them into events, and queued messages into
+// sends.
 type server struct {
 	events  chan<- event
 	version string
@@ -89,8 +128,8 @@ type server struct {
 	logger  *slog.Logger
 	closed  <-chan struct{} // closed when the controller takes no more events
 
-	mu     sync.Mutex
-	turned turned // workers of another protocol
+	mu      sync.Mutex
+	refused refusals.Counter // workers that speak another protocol; under mu
 }
 
 // post hands an event to the controller, or reports that there is none any more.
@@ -114,9 +153,16 @@ func (s *server) serve(stream coordpb.Coordinator_SessionServer) error {
 		return err
 	}
 	introduced(ctx)
-	ses := &session{id: hello.WorkerId, addr: hello.RingAddr, host: hello.Host, version: hello.Version,
-		outbox: make(chan *coordpb.CoordinatorMessage, outboxSize), end: end, ended: ctx.Done()}
-	ses.seen.Store(time.Now().UnixNano())
+	ses := &session{
+		id:      hello.WorkerId,
+		addr:    hello.RingAddr,
+		host:    hello.Host,
+		version: hello.Version,
+		outbox:  make(chan *coordpb.CoordinatorMessage, outboxSize),
+		end:     end,
+		ended:   ctx.Done(),
+	}
+	ses.heardAt.Store(time.Now().UnixNano())
 	if err := s.post(ctx, event{session: ses, hello: hello}); err != nil {
 		return err
 	}
@@ -132,49 +178,61 @@ func (s *server) serve(stream coordpb.Coordinator_SessionServer) error {
 
 // hello reads and checks the first message.
 func (s *server) hello(ctx context.Context, stream coordpb.Coordinator_SessionServer) (*coordpb.Hello, error) {
-	type first struct {
+	type received struct {
 		m   *coordpb.WorkerMessage
 		err error
 	}
-	got := make(chan first, 1)
+	got := make(chan received, 1)
 	go func() {
 		m, err := stream.Recv()
-		got <- first{m, err}
+		got <- received{m, err}
 	}()
 	timer := time.NewTimer(helloTimeout)
 	defer timer.Stop()
-	var f first
+	var first received
 	select {
-	case f = <-got:
+	case first = <-got:
 	case <-timer.C:
 		return nil, status.Errorf(codes.DeadlineExceeded, "no hello within %v", helloTimeout)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if f.err != nil {
-		return nil, f.err
+	if first.err != nil {
+		return nil, first.err
 	}
-	h := f.m.GetHello()
+	h := first.m.GetHello()
 	if h == nil {
-		return nil, status.Errorf(codes.InvalidArgument, "first message is %T, want a hello", f.m.GetBody())
+		return nil, status.Errorf(codes.InvalidArgument, "first message is %T, want a hello", first.m.GetBody())
 	}
 	if h.Protocol != coordpb.ProtocolVersion {
-		err := status.Errorf(codes.FailedPrecondition, "worker %.*s (version %.*s) speaks protocol %d, this coordinator (version %s) speaks %d",
-			maxNameLength, h.WorkerId, maxNameLength, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
-		s.mu.Lock()
-		say := s.turned.away()
-		s.mu.Unlock()
-		if say > 0 {
-			s.logger.Warn("worker refused", "reason", status.Convert(err).Message(), "refused", say)
-		}
-		return nil, err
+		return nil, s.refuseProtocol(h)
 	}
-	for name, v := range map[string]string{"id": h.WorkerId, "ring address": h.RingAddr, "version": h.Version, "host": h.Host} {
-		if v == "" || len(v) > maxNameLength {
-			return nil, status.Errorf(codes.InvalidArgument, "worker's %s has %d bytes, want 1 to %d", name, len(v), maxNameLength)
+	for _, f := range []struct{ name, value string }{
+		{"id", h.WorkerId},
+		{"ring address", h.RingAddr},
+		{"version", h.Version},
+		{"host", h.Host},
+	} {
+		if f.value == "" || len(f.value) > coordpb.MaxNameLength {
+			return nil, status.Errorf(codes.InvalidArgument, "worker's %s has %d bytes, want 1 to %d",
+				f.name, len(f.value), coordpb.MaxNameLength)
 		}
 	}
 	return h, nil
+}
+
+// refuseProtocol refuses a worker that speaks another protocol, and logs it now and then.
+func (s *server) refuseProtocol(h *coordpb.Hello) error {
+	err := status.Errorf(codes.FailedPrecondition,
+		"worker %.*s (version %.*s) speaks protocol %d, this coordinator (version %s) speaks %d",
+		coordpb.MaxNameLength, h.WorkerId, coordpb.MaxNameLength, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
+	s.mu.Lock()
+	refused := s.refused.Add()
+	s.mu.Unlock()
+	if refused > 0 {
+		s.logger.Warn("worker refused", "reason", status.Convert(err).Message(), "refused", refused)
+	}
+	return err
 }
 
 // read turns the worker's messages into events until the stream or the session ends.
@@ -188,7 +246,7 @@ func (s *server) read(ctx context.Context, stream coordpb.Coordinator_SessionSer
 			ses.end(err)
 			return
 		}
-		ses.seen.Store(time.Now().UnixNano())
+		ses.heardAt.Store(time.Now().UnixNano())
 		if m.GetHeartbeat() != nil {
 			continue
 		}
@@ -198,34 +256,35 @@ func (s *server) read(ctx context.Context, stream coordpb.Coordinator_SessionSer
 	}
 }
 
-// write sends queued messages until the session ends, and returns why it did: nil when the session was finished.
+// write sends queued messages until the session ends, and returns why it did: nil when the session was
+// finished.
 func (s *server) write(ctx context.Context, stream coordpb.Coordinator_SessionServer, ses *session) error {
 	beat := time.NewTicker(s.beat)
 	defer beat.Stop()
 	for {
 		select {
 		case <-beat.C:
-			if err := stream.Send(&coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}); err != nil {
+			if err := stream.Send(heartbeatMessage()); err != nil {
 				return err
 			}
 		case m := <-ses.outbox:
-			if over, err := deliver(stream, m); over || err != nil {
+			if finished, err := deliver(stream, m); finished || err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.closed:
-			return s.last(stream, ses)
+			return s.drain(stream, ses)
 		}
 	}
 }
 
-// last delivers what the controller has left behind for the worker, and ends the session.
-func (s *server) last(stream coordpb.Coordinator_SessionServer, ses *session) error {
+// drain delivers what the controller has left behind for the worker, and ends the session.
+func (s *server) drain(stream coordpb.Coordinator_SessionServer, ses *session) error {
 	for {
 		select {
 		case m := <-ses.outbox:
-			if over, err := deliver(stream, m); over || err != nil {
+			if finished, err := deliver(stream, m); finished || err != nil {
 				return err
 			}
 		default:
@@ -234,7 +293,7 @@ func (s *server) last(stream coordpb.Coordinator_SessionServer, ses *session) er
 	}
 }
 
-// deliver sends a message and says whether it was the session's last.
-func deliver(stream coordpb.Coordinator_SessionServer, m *coordpb.CoordinatorMessage) (over bool, err error) {
+// deliver sends a message and reports whether it was the session's last.
+func deliver(stream coordpb.Coordinator_SessionServer, m *coordpb.CoordinatorMessage) (finished bool, err error) {
 	return m.GetFinish() != nil, stream.Send(m)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/worker"
@@ -204,7 +205,7 @@ func read(t *testing.T, parts ...string) []byte {
 }
 
 // undisturbed is the prompt and the history that one worker alone ends with.
-func undisturbed(t *testing.T, s job.Settings) (prompt []byte, job coordinator.JobFile) {
+func undisturbed(t *testing.T, s job.Settings) (prompt []byte, job outputs.JobFile) {
 	t.Helper()
 	c := startCoordinator(t, s, 1, t.TempDir(), "")
 	_, ended := c.startWorker("alone", nil)
@@ -215,7 +216,7 @@ func undisturbed(t *testing.T, s job.Settings) (prompt []byte, job coordinator.J
 	return read(t, c.out, "prompt.safetensors"), readJob(t, c.out)
 }
 
-func readJob(t *testing.T, out string) (f coordinator.JobFile) {
+func readJob(t *testing.T, out string) (f outputs.JobFile) {
 	t.Helper()
 	if err := json.Unmarshal(read(t, out, "job.json"), &f); err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func readJob(t *testing.T, out string) (f coordinator.JobFile) {
 	return f
 }
 
-func (c *cluster) mustEqual(prompt []byte, job coordinator.JobFile) {
+func (c *cluster) mustEqual(prompt []byte, job outputs.JobFile) {
 	c.t.Helper()
 	if !bytes.Equal(prompt, read(c.t, c.out, "prompt.safetensors")) {
 		c.t.Error("prompt.safetensors differs from the undisturbed run's")
@@ -235,7 +236,7 @@ func (c *cluster) mustEqual(prompt []byte, job coordinator.JobFile) {
 	lines := bytes.Split(bytes.TrimSpace(read(c.t, c.out, "metrics.jsonl")), []byte("\n"))
 	seen := map[string]int{}
 	for i, raw := range lines {
-		var l coordinator.StepLine
+		var l outputs.StepLine
 		if err := json.Unmarshal(raw, &l); err != nil || l.Step != int64(i+1) {
 			c.t.Fatalf("metrics line %d: step %d, %v", i+1, l.Step, err)
 		}

@@ -21,6 +21,8 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
+	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -53,7 +55,7 @@ func (w *wires) take(c net.Conn, from, to string) (net.Conn, error) {
 	return t, nil
 }
 
-func (w *wires) dialFrom(from string) coordinator.DialFunc {
+func (w *wires) dialFrom(from string) replica.DialFunc {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		w.mu.Lock()
 		to := w.names[addr]
@@ -119,7 +121,7 @@ type council struct {
 	raft     *wires // between replicas
 	work     *wires // from workers
 	dir      string
-	peers    []coordinator.Peer
+	peers    []replica.Peer
 	seats    map[string]*seat
 	wg       sync.WaitGroup
 
@@ -145,7 +147,7 @@ func newCouncil(t *testing.T, s job.Settings, ids ...string) *council {
 	c := &council{t: t, settings: s, raft: newWires(), work: newWires(), dir: t.TempDir(), seats: map[string]*seat{}}
 	for _, id := range ids {
 		c.reserve(id)
-		c.peers = append(c.peers, coordinator.Peer{ID: id, Addr: c.seats[id].raftAddr})
+		c.peers = append(c.peers, replica.Peer{ID: id, Addr: c.seats[id].raftAddr})
 	}
 	t.Cleanup(func() {
 		for _, s := range c.seats {
@@ -245,12 +247,12 @@ func (c *council) start(replicas ...string) {
 		s.stop, s.result, s.steps = stop, make(chan outcome, 1), make(chan ids.Step, 1<<16)
 		peers := c.peers
 		if s.join {
-			peers = []coordinator.Peer{{ID: id, Addr: s.raftAddr}}
+			peers = []replica.Peer{{ID: id, Addr: s.raftAddr}}
 		}
 		cfg := coordinator.Config{Settings: c.settings, Nodes: 2, MinNodes: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute,
 			LogExamples: true, Version: "test", Logger: slog.New(&leadTeller{testLogger(c.t, id, nil).Handler(), c, id}), Progress: watch{steps: s.steps},
 			Out: s.out, Listener: &tapped{listen(c.t, s.workerAddr), c.work, id},
-			Replication: &coordinator.Replication{ID: id, Peers: peers, Join: s.join, Listener: &tapped{listen(c.t, s.raftAddr), c.raft, id},
+			Replication: &replica.Replication{ID: id, Peers: peers, Join: s.join, Listener: &tapped{listen(c.t, s.raftAddr), c.raft, id},
 				Dial: c.raft.dialFrom(id), ElectionTimeout: 300 * time.Millisecond}}
 		if c.change != nil {
 			c.change(&cfg)
@@ -313,7 +315,7 @@ func (c *council) startWorkers(n int) {
 }
 
 // finish waits for the replicas and compares what each has with the undisturbed run.
-func (c *council) finish(prompt []byte, job coordinator.JobFile, ids ...string) {
+func (c *council) finish(prompt []byte, job outputs.JobFile, ids ...string) {
 	c.t.Helper()
 	for _, id := range ids {
 		if o := c.ended(id); o.err != nil {
@@ -334,11 +336,11 @@ func long() job.Settings {
 var longOnce struct {
 	sync.Once
 	prompt []byte
-	job    coordinator.JobFile
+	job    outputs.JobFile
 }
 
 // longUndisturbed is what the job of long ends with when one worker does it alone.
-func longUndisturbed(t *testing.T) ([]byte, coordinator.JobFile) {
+func longUndisturbed(t *testing.T) ([]byte, outputs.JobFile) {
 	t.Helper()
 	longOnce.Do(func() { longOnce.prompt, longOnce.job = undisturbed(t, long()) })
 	if longOnce.prompt == nil {

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/t5"
 )
@@ -52,7 +52,7 @@ func TestFineTuning(t *testing.T) {
 	}
 	var losses []float64
 	for line := range strings.Lines(string(read(t, one, "eval.jsonl"))) {
-		var e coordinator.EvalLine
+		var e outputs.EvalLine
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
 		}

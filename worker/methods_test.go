@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/prompt"
 )
@@ -101,7 +101,7 @@ func TestMixtureTrains(t *testing.T) {
 		}
 		lines := strings.Split(strings.TrimSpace(string(read(t, out, "eval.jsonl"))), "\n")
 		for _, line := range lines {
-			var e coordinator.EvalLine
+			var e outputs.EvalLine
 			var metrics map[string]float64
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
 				t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
 )
 
 // impatient is a job of ninety steps that is evaluated every second step, on data that says the opposite of what it trains on: its
@@ -50,7 +51,7 @@ func TestEarlyStop(t *testing.T) {
 		c := startCoordinator(t, whole, 1, t.TempDir(), "")
 		c.startWorker("a", nil)
 		c.finish()
-		var l coordinator.StepLine
+		var l outputs.StepLine
 		if err := json.Unmarshal(bytes.Split(read(t, c.out, "metrics.jsonl"), []byte("\n"))[job.Step-1], &l); err != nil {
 			t.Fatal(err)
 		}

@@ -18,10 +18,12 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/jobflags"
 	"github.com/dptune/dpt/cmd/internal/localworkers"
+	"github.com/dptune/dpt/cmd/internal/progress"
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/cmd/internal/workercmd"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/model"
 )
 
@@ -52,8 +54,8 @@ type options struct {
 
 func run(ctx context.Context, args []string, std cli.IO) error {
 	s := job.DefaultSettings()
-	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: 5 * time.Second, StepTimeout: 10 * time.Minute}
-	o := options{listen: "127.0.0.1:7070", election: coordinator.DefaultElectionTimeout}
+	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: coordinator.DefaultHeartbeatTimeout, StepTimeout: coordinator.DefaultStepTimeout}
+	o := options{listen: "127.0.0.1:7070", election: replica.DefaultElectionTimeout}
 	log := cli.DefaultLog()
 	cmd, job := newCommand(&s, &cfg, &o, &log)
 	if err := cmd.Parse(args); err != nil {
@@ -200,7 +202,7 @@ func checkLocal(secure *tlsconf.Conf, addr string) error {
 // bar all that goes to standard error, the local workers' words too, passes above it.
 func reporter(std *cli.IO, log cli.Log, serve bool) (coordinator.Reporter, *slog.Logger) {
 	if f, ok := std.Err.(*os.File); ok && !serve && !log.Quiet && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
-		bar := &coordinator.Bar{W: f}
+		bar := &progress.Bar{W: f}
 		std.Err = bar.Above()
 		return bar, log.Logger(std.Err)
 	}
@@ -208,5 +210,5 @@ func reporter(std *cli.IO, log cli.Log, serve bool) (coordinator.Reporter, *slog
 	if log.Quiet {
 		return coordinator.Silent{}, logger
 	}
-	return &coordinator.Lines{Logger: logger}, logger
+	return &progress.Lines{Logger: logger}, logger
 }

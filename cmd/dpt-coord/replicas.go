@@ -8,6 +8,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/coordinator"
+	"github.com/dptune/dpt/coordinator/replica"
 )
 
 // peerEntry wants one replica as ID=HOST:PORT.
@@ -32,7 +33,7 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 	if o.id == "" {
 		return cmd.Usagef("--peers without --id, want the id of this replica among them")
 	}
-	r := &coordinator.Replication{ID: o.id, Join: o.join, ElectionTimeout: o.election}
+	r := &replica.Replication{ID: o.id, Join: o.join, ElectionTimeout: o.election}
 	own, seen := "", map[string]bool{}
 	for _, v := range o.peers {
 		id, addr, _ := strings.Cut(v, "=")
@@ -46,7 +47,7 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 		if err := o.security.Check(cmd, tlsconf.Address{Flag: "peers", Addr: addr}); err != nil {
 			return err
 		}
-		r.Peers = append(r.Peers, coordinator.Peer{ID: id, Addr: addr})
+		r.Peers = append(r.Peers, replica.Peer{ID: id, Addr: addr})
 	}
 	if own == "" {
 		return cmd.Usagef("--id %s: want one of --peers %s", o.id, strings.Join(o.peers, ","))

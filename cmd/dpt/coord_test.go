@@ -13,6 +13,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/replica"
 )
 
 // startReplica runs a replica without workers and returns its addresses for workers and for replicas.
@@ -31,7 +32,7 @@ func startReplica(t *testing.T, id string, join bool) (work, raft string) {
 	s.Model, s.PromptLength, s.Bottleneck = tinyModel, 4, 2
 	cfg := coordinator.Config{Settings: s, Nodes: 1, MinNodes: 1, Listener: listeners[0], Out: t.TempDir(), HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute,
 		Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Replication: &coordinator.Replication{ID: id, Peers: []coordinator.Peer{{ID: id, Addr: raft}}, Join: join, Listener: listeners[1]}}
+		Replication: &replica.Replication{ID: id, Peers: []replica.Peer{{ID: id, Addr: raft}}, Join: join, Listener: listeners[1]}}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _, _ = coordinator.Run(ctx, cfg) }() // it ends by being stopped or removed

@@ -101,7 +101,8 @@ func (j *Job) loadData(s *Settings, logger *slog.Logger) (*training, error) {
 	return t, nil
 }
 
-// named puts the task before the ids of examples, which in a mixture of tasks do not tell them apart.
+// named puts the task before the ids of examples, which in a mixture of tasks do not tell them
+// apart.
 func named(examples []dataset.Example, task dataset.Task, tasks int) []dataset.Example {
 	if tasks == 1 {
 		return examples
@@ -157,8 +158,8 @@ func loadEval(fsys fs.FS, task dataset.Task, tmpl dataset.Template, s *Settings,
 	return split, nil
 }
 
-// Score gives the metrics of predictions for Eval, and their score. Of several tasks the names have the task in front, as in
-// "rte.accuracy", and the score is the mean of the tasks' scores.
+// Score gives the metrics of predictions for Eval, and their score. Of several tasks the names have
+// the task in front, as in "rte.accuracy", and the score is the mean of the tasks' scores.
 func (j *Job) Score(texts []string) (dataset.Metrics, float64, error) {
 	if len(j.EvalSplits) == 1 {
 		metrics, err := j.EvalSplits[0].Score(texts)

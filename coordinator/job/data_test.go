@@ -9,7 +9,8 @@ import (
 	"github.com/dptune/dpt/dataset"
 )
 
-// TestMixture: one job over two tasks sees the examples of both, evaluates both, and its score is the mean of theirs.
+// TestMixture: one job over two tasks sees the examples of both, evaluates both, and its score is
+// the mean of theirs.
 func TestMixture(t *testing.T) {
 	j := load(t, func(s *Settings) { s.Task, s.Shots, s.BatchSize = "cb, RTE", 10, 5 })
 	if j.Spec.Task != "cb,rte" || j.Spec.Mixture != "proportional" || j.Spec.MixtureLimit != 1<<18 || j.Spec.TrainExamples != 20 || j.Spec.StepsPerEpoch != 4 {
@@ -98,7 +99,8 @@ func TestMixtureRefuses(t *testing.T) {
 	}
 }
 
-// TestDefaultsCutNothing: the embedded data, byte by byte as the embedded model reads it, is within the default lengths.
+// TestDefaultsCutNothing: the embedded data, byte by byte as the embedded model reads it, is within
+// the default lengths.
 func TestDefaultsCutNothing(t *testing.T) {
 	for _, template := range []dataset.Template{dataset.DPT, dataset.T5} {
 		s := DefaultSettings()

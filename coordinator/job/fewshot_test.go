@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestFewShotDrawsAreTheSameForAllMethods: at one seed and size every method trains on the same examples, in the same batches; another seed draws others.
+// TestFewShotDrawsAreTheSameForAllMethods: at one seed and size every method trains on the same
+// examples, in the same batches; another seed draws others.
 func TestFewShotDrawsAreTheSameForAllMethods(t *testing.T) {
 	for _, task := range []string{"cb", "record"} {
 		seen := map[string]string{} // by train digest, what draws it

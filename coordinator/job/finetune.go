@@ -13,13 +13,16 @@ import (
 // FineTuning is the method that trains all weights instead of a prompt.
 const FineTuning = coordpb.FineTuning
 
-// FineTuningLR is its learning rate where the user gives none; a prompt's would destroy the weights in a step.
+// FineTuningLR is its learning rate where the user gives none; a prompt's would destroy the weights
+// in a step.
 const FineTuningLR = 1e-4
 
 const (
-	// statePerStep is how many bytes of trainer states a step of full fine-tuning may put into the log on average: a larger state is committed less often.
+	// statePerStep is how many bytes of trainer states a step of full fine-tuning may put into the
+	// log on average: a larger state is committed less often.
 	statePerStep = 2 << 20
-	// blobPerStep is the same of states that are blobs: each replica writes as much, and the worker that sends it is not computing meanwhile.
+	// blobPerStep is the same of states that are blobs: each replica writes as much, and the worker
+	// that sends it is not computing meanwhile.
 	blobPerStep = 8 << 20
 )
 

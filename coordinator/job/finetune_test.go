@@ -9,7 +9,8 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// TestFineTuningCommitsRarely: a large state is committed as often as its size allows, and its entry only names it.
+// TestFineTuningCommitsRarely: a large state is committed as often as its size allows, and its
+// entry only names it.
 func TestFineTuningCommitsRarely(t *testing.T) {
 	dir := t.TempDir()
 	write := func(vocab int) {
@@ -34,7 +35,8 @@ func TestFineTuningCommitsRarely(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 5.1 million weights are 61.8 MB of state: 8 steps pay for one beside the log, and 30 would for one in it.
+	// 5.1 million weights are 61.8 MB of state: 8 steps pay for one beside the log, and 30 would
+	// for one in it.
 	if got := job.Spec.CommitInterval(1, InlineState); got != 8 {
 		t.Errorf("commits every %d steps, want 8", got)
 	}

@@ -28,7 +28,8 @@ var InitFroms = []string{fromGaussian, fromUniform, fromVocabulary, fromLabels}
 
 const (
 	uniformRange = 0.5
-	// commonTokens is how many ids tokens are drawn from: a SentencePiece vocabulary lists its pieces by falling frequency.
+	// commonTokens is how many ids tokens are drawn from: a SentencePiece vocabulary lists its
+	// pieces by falling frequency.
 	commonTokens = 5000
 )
 
@@ -138,7 +139,8 @@ func (j *Job) firstParams(s Settings, conf prompt.Config, m *checkpoint.Model) (
 	return conf.Init(start)
 }
 
-// startTokens are the tokens behind each row that the prompt starts from: the row is the mean of their embeddings.
+// startTokens are the tokens behind each row that the prompt starts from: the row is the mean of
+// their embeddings.
 func (j *Job) startTokens(s Settings, from string) ([][]int32, error) {
 	rows := make([][]int32, 0, s.PromptLength)
 	switch from {

@@ -65,7 +65,8 @@ func TestMethodDefaults(t *testing.T) {
 	}
 }
 
-// TestStartFromVocabulary: every row is a token's embedding, no token twice, other seeds draw others.
+// TestStartFromVocabulary: every row is a token's embedding, no token twice, other seeds draw
+// others.
 func TestStartFromVocabulary(t *testing.T) {
 	row := table(t)
 	drawn := map[uint64][]int{}
@@ -123,7 +124,8 @@ func TestStartFromLabels(t *testing.T) {
 	if !slices.Equal(got[2*64:], sampled) {
 		t.Error("the other rows are not drawn from the vocabulary")
 	}
-	// Labels of several tokens are the mean of them: "choice1" and "choice2" differ in one of seven.
+	// Labels of several tokens are the mean of them: "choice1" and "choice2" differ in one of
+	// seven.
 	words := load(t, func(s *Settings) { s.Method, s.InitFrom, s.Task, s.Template = "pt", "labels", "copa", "t5" }).Initial.Params
 	for k := range 64 {
 		want := (float64(row('2' + 3)[k]) - float64(row('1' + 3)[k])) / 7
@@ -133,7 +135,8 @@ func TestStartFromLabels(t *testing.T) {
 	}
 }
 
-// TestStartFromFile: a method goes on from its own file with the same bits, and from another's by its embeddings.
+// TestStartFromFile: a method goes on from its own file with the same bits, and from another's by
+// its embeddings.
 func TestStartFromFile(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{}

@@ -19,8 +19,8 @@ import (
 	"github.com/dptune/dpt/model/tiny"
 )
 
-// Job is a job's settings resolved against its files: the data, the tokenizer, the initial state. The coordinator
-// holds the data set; workers get tokenized examples.
+// Job is a job's settings resolved against its files: the data, the tokenizer, the initial state.
+// The coordinator holds the data set; workers get tokenized examples.
 type Job struct {
 	ID          string // for the log, if it does not hold the job yet
 	Spec        Spec
@@ -43,7 +43,8 @@ type Job struct {
 	plans map[ids.Step]*StepPlan // the last few asked for; under mu, with Planner
 }
 
-// keptPlans bounds the plans kept: those under way, for a generation that has to deal them again and for the metrics.
+// keptPlans bounds the plans kept: those under way, for a generation that has to deal them again
+// and for the metrics.
 const keptPlans = 64
 
 // Plan is the plan of step t. It may be called from any goroutine; the plan must not be changed.

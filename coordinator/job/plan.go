@@ -10,8 +10,9 @@ import (
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
 
-// Planner says what each step trains on. Step t's global batch and its micro-batches are a pure function of
-// (data, settings, seed, t): never of how many workers there are. It is used from one goroutine.
+// Planner says what each step trains on. Step t's global batch and its micro-batches are a pure
+// function of (data, settings, seed, t): never of how many workers there are. It is used from one
+// goroutine.
 type Planner struct {
 	Examples     []dataset.Example
 	Tokenizer    tokenizer.Tokenizer
@@ -21,7 +22,8 @@ type Planner struct {
 	PromptLength int // rows that the prompt adds to each source
 }
 
-// Sampler chooses the examples of each step: a dataset.Sampler, or the dataset.Mixture of several tasks.
+// Sampler chooses the examples of each step: a dataset.Sampler, or the dataset.Mixture of several
+// tasks.
 type Sampler interface {
 	StepsPerEpoch() int64
 	Step(t int64) (epoch int64, micro [][]int)

@@ -18,7 +18,8 @@ func (s Settings) Request() ([]byte, error) {
 	return data, nil
 }
 
-// parseRequest reads what Request wrote. A field that this build does not know is an error: it might decide the result.
+// parseRequest reads what Request wrote. A field that this build does not know is an error: it
+// might decide the result.
 func ParseRequest(data []byte) (Settings, error) {
 	var s Settings
 	dec := json.NewDecoder(bytes.NewReader(data))

@@ -14,7 +14,8 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// Settings are what a user asks of a job. The zero value of a field that says so means "the default".
+// Settings are what a user asks of a job. The zero value of a field that says so means "the
+// default".
 type Settings struct {
 	Model     string // a directory as Transformers writes it; "" is the embedded tiny T5
 	Tokenizer string // a file or directory; "" is the model's own
@@ -105,8 +106,8 @@ func (e *SettingError) Error() string {
 	return fmt.Sprintf("--%s: %s, want %s", e.Flag, e.Found, e.Want)
 }
 
-// Spec is everything that decides a job's result, resolved: two jobs with equal specs end with equal bits on one
-// engine build and instruction set. It is what a restart must match.
+// Spec is everything that decides a job's result, resolved: two jobs with equal specs end with
+// equal bits on one engine build and instruction set. It is what a restart must match.
 type Spec struct {
 	Task            string  `json:"task"`
 	Template        string  `json:"template"`
@@ -177,8 +178,8 @@ func (s Spec) TrainSpec() *coordpb.TrainSpec {
 	}
 }
 
-// diffSpec names the settings in which the stored spec differs from the wanted one; "" when they agree. Where the
-// model lies does not matter, its digest does.
+// diffSpec names the settings in which the stored spec differs from the wanted one; "" when they
+// agree. Where the model lies does not matter, its digest does.
 func DiffSpec(stored []byte, want Spec) (string, error) {
 	var have Spec
 	dec := json.NewDecoder(bytes.NewReader(stored))

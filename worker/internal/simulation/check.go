@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/outputs"
 )
 
 // Reference is what an undisturbed run ends with.
@@ -137,7 +137,7 @@ func (w *world) judge(p *process) {
 
 // read reads and checks what a finished job has written.
 func (w *world) read(p *process) (*Reference, error) {
-	var job coordinator.JobFile
+	var job outputs.JobFile
 	data, err := os.ReadFile(filepath.Join(p.out, "job.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &job)
@@ -157,7 +157,7 @@ func (w *world) read(p *process) (*Reference, error) {
 	}
 	seen := map[string]int{}
 	for i, raw := range bytes.Split(bytes.TrimSpace(data), []byte("\n")) {
-		var l coordinator.StepLine
+		var l outputs.StepLine
 		if err := json.Unmarshal(raw, &l); err != nil {
 			return nil, fmt.Errorf("metrics.jsonl, line %d: %w", i+1, err)
 		}

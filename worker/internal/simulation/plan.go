@@ -8,6 +8,8 @@ import (
 
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/outputs"
+	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/worker"
 )
 
@@ -19,7 +21,7 @@ type Plan struct {
 	CommitEvery  int64
 	CommitWindow int
 	Evaluate     bool // whether the job has evaluations
-	Compact      coordinator.Compaction
+	Compact      replica.Compaction
 	Large        bool // every trainer state counts as too large for the log
 	Faults       []Fault
 }
@@ -101,7 +103,7 @@ func PlanOf(seed uint64) Plan {
 		}
 	}
 	if r.IntN(2) == 0 {
-		p.Compact = coordinator.Compaction{Threshold: 1 + r.Uint64N(6), Trailing: r.Uint64N(4), Interval: between(r, 20*time.Millisecond, 400*time.Millisecond)}
+		p.Compact = replica.Compaction{Threshold: 1 + r.Uint64N(6), Trailing: r.Uint64N(4), Interval: between(r, 20*time.Millisecond, 400*time.Millisecond)}
 	}
 	p.Large = draw(seed, "large").IntN(3) == 0
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
@@ -126,7 +128,7 @@ func (p *Plan) fault(r *rand.Rand) Fault {
 		} else {
 			f.Point = pick(r, coordinator.Marks())
 		}
-		if f.Point == coordinator.BeforePrompts || f.Point == coordinator.AfterPrompts {
+		if f.Point == outputs.BeforePrompts || f.Point == outputs.AfterPrompts {
 			f.Count = 1 // met once
 		}
 	case Slow:

@@ -15,7 +15,7 @@ var plantedNoAgreement bool
 //go:linkname plantedStaleReport github.com/dptune/dpt/coordinator.plantedStaleReport
 var plantedStaleReport bool
 
-//go:linkname plantedNoChecksum github.com/dptune/dpt/coordinator.plantedNoChecksum
+//go:linkname plantedNoChecksum github.com/dptune/dpt/coordinator/replica.plantedNoChecksum
 var plantedNoChecksum bool
 
 //go:linkname plantedUpdate github.com/dptune/dpt/worker.plantedUpdate

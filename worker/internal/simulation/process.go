@@ -16,6 +16,7 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/worker"
 )
@@ -156,15 +157,18 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 		Settings: w.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
 		CommitEvery: w.plan.CommitEvery, CommitWindow: w.plan.CommitWindow, HeartbeatTimeout: 2 * time.Second, StepTimeout: 15 * time.Second,
 		LogExamples: true, Version: "sim", Logger: p.logger(), Progress: &watch{p: p}, Mark: p.mark, Dial: p.dial,
-		Storage: coordinator.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Blobs: files{p.mount}, Compact: w.plan.Compact},
+		Storage: coordinator.Storage{
+			Storage: replica.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Compact: w.plan.Compact},
+			Blobs:   files{p.mount},
+		},
 	}
 	if w.plan.Large {
 		cfg.Storage.Inline = 1
 	}
 	if w.plan.Replicas > 1 {
-		cfg.Replication = &coordinator.Replication{ID: p.name, Listener: p.host.listen(raftPort), Dial: p.dial}
+		cfg.Replication = &replica.Replication{ID: p.name, Listener: p.host.listen(raftPort), Dial: p.dial}
 		for _, c := range w.plan.coordinators() {
-			cfg.Replication.Peers = append(cfg.Replication.Peers, coordinator.Peer{ID: c, Addr: addressOf(c, raftPort).String()})
+			cfg.Replication.Peers = append(cfg.Replication.Peers, replica.Peer{ID: c, Addr: addressOf(c, raftPort).String()})
 		}
 	}
 	return cfg, nil

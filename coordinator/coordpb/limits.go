@@ -1,0 +1,12 @@
+package coordpb
+
+// What both ends of a connection hold messages to.
+const (
+	// MaxMessage bounds one message, in bytes. A trainer state that might not fit goes in pieces.
+	MaxMessage = 64 << 20
+	// MaxNameLength bounds every name and address that a peer gives, in bytes.
+	MaxNameLength = 256
+	// PieceSize is how many bytes of a blob a message carries, and MaxPieceSize how many it may carry.
+	PieceSize    = 256 << 10
+	MaxPieceSize = 1 << 20
+)

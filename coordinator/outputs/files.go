@@ -1,0 +1,74 @@
+package outputs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/job"
+)
+
+// StepLine is a line of metrics.jsonl.
+type StepLine struct {
+	Step         int64    `json:"step"`
+	Epoch        int64    `json:"epoch"`
+	Loss         float64  `json:"loss"` // mean token loss of the global batch, before the update
+	LR           float64  `json:"lr"`
+	GradNorm     float64  `json:"grad_norm"` // before clipping
+	TokensPerSec float64  `json:"tokens_per_s"`
+	Seconds      float64  `json:"seconds"`
+	Generation   uint64   `json:"generation"`
+	Workers      int      `json:"workers"`
+	StateDigest  string   `json:"state_digest"`
+	Examples     []string `json:"examples,omitempty"`
+}
+
+// EvalLine is a line of eval.jsonl.
+type EvalLine struct {
+	Step     int64           `json:"step"`
+	Split    string          `json:"split"`
+	Examples int64           `json:"examples"`
+	Loss     float64         `json:"loss"` // mean token loss
+	Score    float64         `json:"score"`
+	Metrics  json.RawMessage `json:"metrics"`
+	Seconds  float64         `json:"seconds"`
+	// Probe is what the rank probe of method svd found: see prompt.Probe.
+	Probe json.RawMessage `json:"probe,omitempty"`
+	// Stale counts the evaluations since the best one, with early stopping.
+	Stale int `json:"without_improvement,omitempty"`
+}
+
+// JobFile is job.json.
+type JobFile struct {
+	JobID         string   `json:"job_id"`
+	Version       string   `json:"version"`
+	Settings      job.Spec `json:"settings"`
+	Status        string   `json:"status"` // running, finished, failed or cancelled
+	Finished      bool     `json:"finished"`
+	Failure       string   `json:"failure,omitempty"`       // why it has failed for good
+	StoppedEarly  string   `json:"stopped_early,omitempty"` // when and why it finished before its last step
+	Step          int64    `json:"step"`
+	StateDigest   string   `json:"state_digest"`
+	HistoryDigest string   `json:"history_digest"`
+	PromptStep    int64    `json:"prompt_step"` // of prompt.safetensors
+	BestScore     float64  `json:"best_score,omitempty"`
+}
+
+// isRecorded reports whether dir has the outputs of a job that is over.
+func isRecorded(dir, jobID string) (bool, error) {
+	path := filepath.Join(dir, "job.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("output directory: %w", err)
+	}
+	var f JobFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return f.JobID == jobID && f.Status != string(fsm.Running), nil
+}

@@ -1,0 +1,246 @@
+package replica_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/dptune/dpt/coordinator/fsm"
+	"github.com/dptune/dpt/coordinator/internal/replicatest"
+	"github.com/dptune/dpt/coordinator/replica"
+)
+
+// filled leaves a data directory with a job of ten steps in it.
+func filled(t *testing.T, snapshot bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	n := replicatest.OpenLeader(t, dir)
+	replicatest.Commit(t, n, append(replicatest.Start(100), replicatest.Steps(1, 10, 6000)...)...)
+	stop := n.Stop
+	if snapshot {
+		stop = n.Close
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestNodeGoesOnFromDisk(t *testing.T) {
+	for _, snapshot := range []bool{false, true} {
+		dir := filled(t, snapshot)
+		n := replicatest.OpenLeader(t, dir)
+		n.View(func(m *fsm.Machine) {
+			if m.Step() != 10 {
+				t.Errorf("after a restart (snapshot %v) the step is %d, want 10", snapshot, m.Step())
+			}
+		})
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A bit that flips anywhere in the log's file is found at the start, or does not matter.
+func TestFlippedBitInTheLog(t *testing.T) {
+	dir := filled(t, false)
+	path := filepath.Join(dir, "raft.db")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for at := 40; at < len(good); at += 1 + len(good)/61 {
+		bad := bytes.Clone(good)
+		bad[at] ^= 0x10
+		next := t.TempDir()
+		if err := os.WriteFile(filepath.Join(next, "raft.db"), bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := replica.Open(next, replica.Storage{}, nil, 0, slog.New(slog.DiscardHandler))
+		if err != nil {
+			if !strings.Contains(err.Error(), filepath.Join(next, "raft.db")) {
+				t.Errorf("byte %d flipped: error %v does not name the file", at, err)
+			}
+			refused++
+			continue
+		}
+		replicatest.AwaitLeadership(t, n)
+		n.View(func(m *fsm.Machine) {
+			if m.Step() != 10 || m.State()[0] != 'A'+10 {
+				t.Errorf("byte %d flipped: started with step %d, want 10 or an error", at, m.Step())
+			}
+		})
+		if err := n.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("no flipped byte was found")
+	}
+	t.Logf("%d of some 60 flipped bytes refused, the others were in free pages", refused)
+}
+
+func TestFlippedBitInAnEntryNamesIt(t *testing.T) {
+	dir := filled(t, false)
+	path := filepath.Join(dir, "raft.db")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, bytes.Repeat([]byte{'A' + 7}, 5000)) // in step 7's state
+	if at < 0 {
+		t.Fatal("step 7's state is not in the log's file")
+	}
+	data[at+4000] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = replica.Open(dir, replica.Storage{}, nil, 0, slog.New(slog.DiscardHandler))
+	if err == nil || !errors.Is(err, replica.ErrDamaged) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "entry 1") {
+		t.Errorf("error %v, want one that names the file and the entry", err)
+	}
+}
+
+func TestTruncatedLog(t *testing.T) {
+	dir := filled(t, false)
+	path := filepath.Join(dir, "raft.db")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{1, 4096, info.Size() / 2} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := replica.Open(dir, replica.Storage{}, nil, 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("log cut to %d bytes: error %v, want one that names the file", size, err)
+		}
+	}
+}
+
+func TestDamagedSnapshot(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"flipped":   func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+		"truncated": func(b []byte) []byte { return b[:len(b)/2] },
+		"metadata":  func(b []byte) []byte { return bytes.Replace(b, []byte(`"Index":`), []byte(`"Index":1`), 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			n := replicatest.OpenLeader(t, dir)
+			replicatest.Commit(t, n, append(replicatest.Start(1000), replicatest.Steps(1, 400, 10)...)...)
+			if err := n.Close(); err != nil { // its snapshot lets the log forget the first steps
+				t.Fatal(err)
+			}
+			files, err := filepath.Glob(filepath.Join(dir, "snapshots", "*"+replica.SnapshotExt))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("snapshots %v, %v", files, err)
+			}
+			for _, path := range files {
+				data, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, damage(data), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := replica.Open(dir, replica.Storage{}, nil, 0, slog.New(slog.DiscardHandler)); err == nil || !errors.Is(err, replica.ErrDamaged) || !strings.Contains(err.Error(), files[len(files)-1]) {
+				t.Errorf("error %v, want one that names %s", err, files[len(files)-1])
+			}
+		})
+	}
+}
+
+// An entry that all replicas hold and this one cannot read must stop it: to go on would be to hold
+// another state.
+func TestUnreadableCommittedEntryStopsTheReplica(t *testing.T) {
+	n := replicatest.OpenLeader(t, t.TempDir())
+	defer n.Stop()
+	replicatest.Commit(t, n, replicatest.Start(10)...)
+	if err := n.ApplyRaw([]byte("what a newer version might write")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-n.Broken():
+		if !strings.Contains(err.Error(), "cannot be applied here") {
+			t.Errorf("replica ends with %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the replica goes on")
+	}
+	if err := n.Propose(replicatest.Steps(1, 1, 4)[0]).Wait(); err == nil {
+		t.Error("a step was applied after an entry that could not be")
+	}
+	n.View(func(m *fsm.Machine) {
+		if m.Step() != 0 {
+			t.Errorf("step %d after an entry that could not be applied, want 0", m.Step())
+		}
+	})
+}
+
+// A write that fails is final: after a failed fsync nobody knows what is on disk.
+func TestFailedWriteStopsTheReplica(t *testing.T) {
+	n := replicatest.OpenLeader(t, t.TempDir())
+	defer n.Stop()
+	replicatest.Commit(t, n, replicatest.Start(10)...)
+	if err := n.CloseStore(); err != nil { // the disk goes
+		t.Fatal(err)
+	}
+	if err := n.Propose(replicatest.Steps(1, 1, 4)[0]).Wait(); err == nil {
+		t.Error("a step was committed without a disk")
+	}
+	select {
+	case err := <-n.Broken():
+		if !strings.Contains(err.Error(), n.LogPath()) || !strings.Contains(err.Error(), bbolterrors.ErrDatabaseNotOpen.Error()) {
+			t.Errorf("replica ends with %v, want an error that names %s", err, n.LogPath())
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the replica goes on")
+	}
+	if err := n.StoreLog(&raft.Log{Index: 99}); err == nil {
+		t.Error("a later write was taken")
+	}
+}
+
+// A stranger on the raft port is sent away and harms nobody.
+func TestStrangerOnTheRaftPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	n, err := replica.Open(t.TempDir(), replica.Storage{}, &replica.Replication{ID: "a", Peers: []replica.Peer{{ID: "a", Addr: addr}}, Listener: l}, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Stop()
+	replicatest.AwaitLeadership(t, n)
+	for name, says := range map[string]string{"web": "GET / HTTP/1.1\r\n\r\n", "newer": "dptraft\x09xxxx", "garbage": replica.Greeting + strings.Repeat("\xff", 4096)} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, says); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: answered %q, %v; want the connection closed", name, got, err)
+		}
+		c.Close()
+	}
+	replicatest.Commit(t, n, replicatest.Start(10)...)
+}
