@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// maxStrangers bounds the connections to the workers' port that nobody has introduced himself on:
-	// whose handshake is not done, that have not said hello, or asked nothing yet. Jobs of more workers
-	// have room for all of them at once, twice.
+	// maxStrangers bounds the connections to the workers' port that nobody has introduced himself
+	// on: whose handshake is not done, that have not said hello, or asked nothing yet. Jobs of more
+	// workers have room for all of them at once, twice.
 	maxStrangers = 256
 	// maxStreams bounds the calls under way on one connection. A worker needs one.
 	maxStreams = 16
@@ -25,8 +25,8 @@ const (
 )
 
 // admission is the workers' port. It refuses connections while too many strangers are connected, so
-// that whoever reaches the port and says nothing costs a bounded number of sockets and goroutines, and
-// leaves the workers that are there alone.
+// that whoever reaches the port and says nothing costs a bounded number of sockets and goroutines,
+// and leaves the workers that are there alone.
 type admission struct {
 	net.Listener
 	maxStrangers int
@@ -123,8 +123,8 @@ func introduced(ctx context.Context) {
 	}
 }
 
-// introduceUnary and introduceStream introduce the caller. A worker introduces itself by its hello, not
-// by its call.
+// introduceUnary and introduceStream introduce the caller. A worker introduces itself by its hello,
+// not by its call.
 func introduceUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	introduced(ctx)
 	return handle(ctx, request)

@@ -11,8 +11,8 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// isAudited reports whether a micro-batch of a step is computed twice. A share of all are; which ones
-// depends on seed, step and index alone.
+// isAudited reports whether a micro-batch of a step is computed twice. A share of all are; which
+// ones depends on seed, step and index alone.
 func isAudited(seed uint64, step ids.Step, micro int, share float64) bool {
 	var b [24]byte
 	binary.LittleEndian.PutUint64(b[:], seed)
@@ -36,8 +36,8 @@ func (c *controller) auditedMicroBatches(t ids.Step, n int) map[int]bool {
 	return list
 }
 
-// claim is what a worker claims that a micro-batch adds to a step: a contribution with this digest, or
-// that it cannot be computed.
+// claim is what a worker claims that a micro-batch adds to a step: a contribution with this digest,
+// or that it cannot be computed.
 type claim struct {
 	digest ids.Digest
 	fails  bool
@@ -50,10 +50,10 @@ func (c claim) String() string {
 	return "digest " + c.digest.Short()
 }
 
-// dispute is about one micro-batch for which workers claim different things, or one claims that it cannot
-// be computed. The step is done again, with the micro-batch in the hands of a worker that has not claimed
-// anything yet, until two agree: whoever claims otherwise computes wrongly. It is the leader's alone; the
-// next leader discovers it again.
+// dispute is about one micro-batch for which workers claim different things, or one claims that it
+// cannot be computed. The step is done again, with the micro-batch in the hands of a worker that
+// has not claimed anything yet, until two agree: whoever claims otherwise computes wrongly. It is
+// the leader's alone; the next leader discovers it again.
 type dispute struct {
 	step   ids.Step
 	micro  int
@@ -106,8 +106,8 @@ func (d *dispute) isAbout(step ids.Step, micro int) bool {
 	return d != nil && d.step == step && d.micro == micro
 }
 
-// without leaves out workers that claim that a disputed micro-batch cannot be computed: they would break
-// every ring they are in. d may be nil.
+// without leaves out workers that claim that a disputed micro-batch cannot be computed: they would
+// break every ring they are in. d may be nil.
 func (d *dispute) without(list []*session) []*session {
 	if d == nil {
 		return list
@@ -115,8 +115,8 @@ func (d *dispute) without(list []*session) []*session {
 	return slices.DeleteFunc(slices.Clone(list), func(s *session) bool { return d.claims[s.id].fails })
 }
 
-// openDispute returns the dispute about a micro-batch, a new one if none is open. While another is open
-// it returns nil: one is settled at a time, and the rest is found again.
+// openDispute returns the dispute about a micro-batch, a new one if none is open. While another is
+// open it returns nil: one is settled at a time, and the rest is found again.
 func (c *controller) openDispute(step ids.Step, micro int) *dispute {
 	if c.dispute != nil && c.dispute.step <= c.committedStep() {
 		c.dispute = nil // of a step that was settled without it
@@ -132,8 +132,8 @@ func (c *controller) openDispute(step ids.Step, micro int) *dispute {
 }
 
 // contributionsAgree checks that all contributions to a complete step that more than one worker has
-// computed agree, before it is proposed. If not, or if the step settles a dispute against one of its
-// ranks, the step is abandoned.
+// computed agree, before it is proposed. If not, or if the step settles a dispute against one of
+// its ranks, the step is abandoned.
 func (c *controller) contributionsAgree(t ids.Step, reports *stepReports) bool {
 	digests, ok := c.reportedDigests(t, reports)
 	if !ok {
@@ -174,8 +174,8 @@ type rankDigest struct {
 	digest ids.Digest
 }
 
-// reportedDigests are the digests of contributions to a step, by micro-batch, in the order of the ranks.
-// A rank that does not report the ones that it was asked for is expelled.
+// reportedDigests are the digests of contributions to a step, by micro-batch, in the order of the
+// ranks. A rank that does not report the ones that it was asked for is expelled.
 func (c *controller) reportedDigests(t ids.Step, reports *stepReports) (list map[int][]rankDigest, ok bool) {
 	list = map[int][]rankDigest{}
 	for rank, r := range reports.reports {
@@ -200,8 +200,8 @@ func (c *controller) reportedDigests(t ids.Step, reports *stepReports) (list map
 	return list, true
 }
 
-// claimFailure takes a worker's word that a micro-batch cannot be computed. Another worker is asked before
-// the job is given up: a broken machine makes numbers that are none, too.
+// claimFailure takes a worker's word that a micro-batch cannot be computed. Another worker is asked
+// before the job is given up: a broken machine makes numbers that are none, too.
 func (c *controller) claimFailure(s *session, f *coordpb.Failure) {
 	step, micro := ids.Step(f.Step), int(f.MicroBatch)-1
 	status := c.node.Status()
@@ -226,8 +226,8 @@ func (c *controller) claimFailure(s *session, f *coordpb.Failure) {
 	c.settleDispute()
 }
 
-// settleDispute closes the dispute if the claims allow it, and otherwise has the step done again. It
-// reports whether the present generation may go on, and with it the step.
+// settleDispute closes the dispute if the claims allow it, and otherwise has the step done again.
+// It reports whether the present generation may go on, and with it the step.
 func (c *controller) settleDispute() (goOn bool) {
 	d := c.dispute
 	right, decided := d.verdict()

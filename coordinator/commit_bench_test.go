@@ -14,9 +14,9 @@ import (
 	"github.com/dptune/dpt/coordinator/replica"
 )
 
-// BenchmarkCommit times the commit of a step with T5-Large's trainer state (A, B and both moments of 11,240 numbers):
-// proposal to applied, on replicas in one process that talk over loopback and share a disk. It is what --commit-window
-// hides.
+// BenchmarkCommit times the commit of a step with T5-Large's trainer state (A, B and both moments
+// of 11,240 numbers): proposal to applied, on replicas in one process that talk over loopback and
+// share a disk. It is what --commit-window hides.
 func BenchmarkCommit(b *testing.B) {
 	const stateSize = 3*11240*4 + 64
 	for _, replicas := range []int{1, 3} {
@@ -43,9 +43,11 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkStepsWithCommit is what committing every step costs training: three replicas on one disk, four workers whose gradients take 300 ms
-// of the clock and no processor, T5-Large's trainer state, --commit-window 1. overhead-% is the time in which no gradient is computed, planning,
-// reports and waiting for commits, of a step's; p50-ms and p99-ms are a commit's latency, from proposal to applied.
+// BenchmarkStepsWithCommit is what committing every step costs training: three replicas on one
+// disk, four workers whose gradients take 300 ms of the clock and no processor, T5-Large's trainer
+// state, --commit-window 1. overhead-% is the time in which no gradient is computed, planning,
+// reports and waiting for commits, of a step's; p50-ms and p99-ms are a commit's latency, from
+// proposal to applied.
 func BenchmarkStepsWithCommit(b *testing.B) {
 	const gradient = 300 * time.Millisecond
 	job := fleetJob(b, 4)

@@ -23,8 +23,8 @@ import (
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.
 type Config struct {
 	Settings job.Settings
-	// Serve runs the jobs that come by the queue, one after another until ctx ends, instead of one of
-	// Settings. Out then has a directory for each, of its name.
+	// Serve runs the jobs that come by the queue, one after another until ctx ends, instead of one
+	// of Settings. Out then has a directory for each, of its name.
 	Serve bool
 	// Nodes is how many workers to wait for before training starts.
 	Nodes int
@@ -58,20 +58,21 @@ type Config struct {
 	Logger   *slog.Logger
 	Progress Reporter
 
-	// A simulation of a whole cluster puts these in place of the real thing. Zero is the real thing.
+	// A simulation of a whole cluster puts these in place of the real thing. Zero is the real
+	// thing.
 	Storage Storage            // files in DataDir
 	Dial    replica.DialFunc   // TCP, to the leader's port for workers
 	Mark    func(point string) // called at the points that Marks names
 }
 
-// Storage is what a replica keeps: the raft log with its votes and the snapshots, and the large trainer
-// states. The zero value means bolt and files in the data directory.
+// Storage is what a replica keeps: the raft log with its votes and the snapshots, and the large
+// trainer states. The zero value means bolt and files in the data directory.
 type Storage struct {
 	replica.Storage
 	// Blobs is the disk of the large trainer states.
 	Blobs blobs.Disk
-	// Inline is the size of the largest trainer state that entries and messages carry, in bytes; 0 is
-	// job.InlineState.
+	// Inline is the size of the largest trainer state that entries and messages carry, in bytes; 0
+	// is job.InlineState.
 	Inline int
 }
 
@@ -119,8 +120,8 @@ type Result struct {
 	Steps       ids.Step
 	Epochs      []fsm.EpochStat
 	Evaluations []fsm.Evaluation
-	// Majority holds the metrics of the best constant answer on the evaluation split; nil for several
-	// tasks and for ReCoRD.
+	// Majority holds the metrics of the best constant answer on the evaluation split; nil for
+	// several tasks and for ReCoRD.
 	Majority dataset.Metrics
 	// PromptStep is the step of prompt.safetensors.
 	PromptStep  ids.Step
@@ -146,12 +147,13 @@ func (e *StoppedError) Error() string {
 
 func (e *StoppedError) Unwrap() error { return e.Cause }
 
-// FailedError means that the job has failed for good, because of its data, and that the log says so.
+// FailedError means that the job has failed for good, because of its data, and that the log says
+// so.
 type FailedError = outputs.FailedError
 
-// Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed for
-// good (a *FailedError), this replica cannot go on or, where it leads, the job cannot. It closes the
-// listeners.
+// Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed
+// for good (a *FailedError), this replica cannot go on or, where it leads, the job cannot. It
+// closes the listeners.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	defer cfg.Listener.Close()
 	if r := cfg.Replication; r != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/dptune/dpt/coordinator/replica"
 )
 
-// controller is the leader's loop: it forms generations, sends plans, collects reports, commits. All its
-// state belongs to the goroutine that runs loop; sessions, the raft waiter and the clock reach it
-// through events.
+// controller is the leader's loop: it forms generations, sends plans, collects reports, commits.
+// All its state belongs to the goroutine that runs loop; sessions, the raft waiter and the clock
+// reach it through events.
 type controller struct {
 	cfg          *Config
 	node         *replica.Node
@@ -106,9 +106,9 @@ func newController(cfg *Config, j *job.Job, n *replica.Node, blobs *blobsync.Syn
 	}
 }
 
-// loop runs the job to its end. It returns nil when the job is finished or has failed for good, ctx's
-// error when it was stopped, a replica.ErrDeposed when another replica is to go on, and otherwise why
-// the job cannot go on.
+// loop runs the job to its end. It returns nil when the job is finished or has failed for good,
+// ctx's error when it was stopped, a replica.ErrDeposed when another replica is to go on, and
+// otherwise why the job cannot go on.
 func (c *controller) loop(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	waiter := make(chan struct{})
@@ -225,8 +225,8 @@ func (c *controller) onApplied(a *applied) {
 		return
 	}
 	if a.err != nil {
-		// Another replica leads, or this one's disk has failed: the job goes on elsewhere or later, and the
-		// workers with it.
+		// Another replica leads, or this one's disk has failed: the job goes on elsewhere or later,
+		// and the workers with it.
 		c.deposed = a.err
 		return
 	}

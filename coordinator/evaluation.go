@@ -22,9 +22,9 @@ const (
 	evalAhead = 2
 )
 
-// evaluation is the evaluation of one committed state, under way. Chunks are dealt as workers come free; a
-// chunk's outputs do not depend on who computes it, so an ended generation loses only the chunks that it
-// had not returned.
+// evaluation is the evaluation of one committed state, under way. Chunks are dealt as workers come
+// free; a chunk's outputs do not depend on who computes it, so an ended generation loses only the
+// chunks that it had not returned.
 type evaluation struct {
 	step    ids.Step
 	started time.Time
@@ -105,8 +105,8 @@ func (c *controller) evaluate(step ids.Step) {
 	}
 }
 
-// dealLateChunks gives chunks that take far longer than others did to workers that have nothing to do. The
-// first answer counts; they are all the same.
+// dealLateChunks gives chunks that take far longer than others did to workers that have nothing to
+// do. The first answer counts; they are all the same.
 func (c *controller) dealLateChunks(room map[*session]int) {
 	e := c.eval
 	if e.returned == 0 {
@@ -220,8 +220,8 @@ func (c *controller) proposeEvaluation(e *evaluation) {
 	c.propose(&applied{entry: evaluationCommitted(entry)})
 }
 
-// probe looks at the rank of the committed state, which is the evaluated one: no step is under way past
-// it.
+// probe looks at the rank of the committed state, which is the evaluated one: no step is under way
+// past it.
 func (c *controller) probe() ([]byte, error) {
 	s := c.node.Status()
 	params, err := c.blobs.Params(s.State, s.Blob, c.job.Spec.Parameters)

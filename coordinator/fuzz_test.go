@@ -11,8 +11,9 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// FuzzWorkerMessage has one of three workers say anything in the middle of a step: never a panic, the other sessions stay, and so does
-// the job. Numbers of generation and step that are 1 stand for the present ones, so that what is hostile gets past the check for what is stale.
+// FuzzWorkerMessage has one of three workers say anything in the middle of a step: never a panic,
+// the other sessions stay, and so does the job. Numbers of generation and step that are 1 stand for
+// the present ones, so that what is hostile gets past the check for what is stale.
 func FuzzWorkerMessage(f *testing.F) {
 	digest := make([]byte, 32)
 	nan := math.NaN()

@@ -32,9 +32,9 @@ func (c *controller) isCurrent(number uint64) bool {
 	return c.gen != nil && uint64(c.gen.number) == number
 }
 
-// formGeneration proposes a new generation of all available workers when there are enough. Nothing may
-// be on its way to the log: a step that was proposed belongs to the old generation and is committed or
-// rejected first.
+// formGeneration proposes a new generation of all available workers when there are enough. Nothing
+// may be on its way to the log: a step that was proposed belongs to the old generation and is
+// committed or rejected first.
 func (c *controller) formGeneration() {
 	need := c.cfg.Nodes
 	if c.begun {
@@ -83,8 +83,8 @@ func (c *controller) onGeneration(e *fsmpb.GenerationStarted, members []*session
 	c.progress.Generation(c.gen.number, len(members), resume)
 }
 
-// endGeneration abandons the steps in flight. Committed steps stay; the next generation resumes after
-// them.
+// endGeneration abandons the steps in flight. Committed steps stay; the next generation resumes
+// after them.
 func (c *controller) endGeneration(why error) {
 	c.logger.Warn("generation ended", "generation", c.gen.number, "reason", why)
 	c.gen = nil

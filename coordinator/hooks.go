@@ -4,8 +4,8 @@ import "github.com/dptune/dpt/coordinator/outputs"
 
 // Hooks for the simulation of a whole cluster.
 
-// The points at which Config.Mark is called: a crash there separates two effects that belong together.
-// Package outputs has some more.
+// The points at which Config.Mark is called: a crash there separates two effects that belong
+// together. Package outputs has some more.
 const (
 	// BeforePropose: no other replica has heard of the entry.
 	BeforePropose = "coordinator: before propose"
@@ -48,8 +48,8 @@ func (c *Config) markHalf(point string, i, n int) {
 	}
 }
 
-// Bugs of the protocol that the simulation's tests plant, to see that they are found. Nothing else sets
-// them.
+// Bugs of the protocol that the simulation's tests plant, to see that they are found. Nothing else
+// sets them.
 var (
 	plantedNoAgreement bool // the first report counts, whatever digests the others have
 	plantedStaleReport bool // a report of an ended generation counts for the present one

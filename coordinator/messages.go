@@ -38,8 +38,8 @@ func welcomeMessage(cfg *Config, jobID string, j *job.Job) *coordpb.CoordinatorM
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: m}}
 }
 
-// startGenerationMessages tell each member of a generation about it, in the order of their ranks. They
-// hold the trainer state after step resume, or the digest and size of the blob that it is.
+// startGenerationMessages tell each member of a generation about it, in the order of their ranks.
+// They hold the trainer state after step resume, or the digest and size of the blob that it is.
 func startGenerationMessages(number ids.Generation, ranks []*session, resume ids.Step,
 	state []byte, blob ids.Blob) []*coordpb.CoordinatorMessage {
 	members := make([]*coordpb.Member, len(ranks))
@@ -83,7 +83,8 @@ func finishMessage(steps ids.Step) *coordpb.CoordinatorMessage {
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: m}}
 }
 
-// jobStarted is the log entry that starts the job. It holds an initial state of up to inline bytes, and the name of a larger one.
+// jobStarted is the log entry that starts the job. It holds an initial state of up to inline bytes,
+// and the name of a larger one.
 func jobStarted(j *job.Job, inline int) (*fsmpb.Entry, error) {
 	e := &fsmpb.JobStarted{JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience)}
 	if j.Spec.NeedsBlobs(inline) {

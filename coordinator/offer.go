@@ -6,8 +6,8 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// The leader's part in large states (package blobsync): no step is committed before a majority of the
-// replicas has its state on disk, so that whoever leads next can have it.
+// The leader's part in large states (package blobsync): no step is committed before a majority of
+// the replicas has its state on disk, so that whoever leads next can have it.
 
 // statesAreBlobs reports whether the job's trainer states are too large for entries and messages.
 func (c *controller) statesAreBlobs() bool { return c.job.Spec.NeedsBlobs(c.cfg.Storage.inline()) }
@@ -22,8 +22,8 @@ func (c *controller) reportedBlob(r *coordpb.Report) (b ids.Blob) {
 // hasState reports whether this replica can give workers the committed state.
 func (c *controller) hasState() bool { return c.blobs.Has(c.node.Status().Blob) }
 
-// offerState asks the replicas to take the state after a complete step, which is here. With no other
-// replicas it proposes the step at once.
+// offerState asks the replicas to take the state after a complete step, which is here. With no
+// other replicas it proposes the step at once.
 func (c *controller) offerState(e *fsmpb.StepCommitted) {
 	e.StateSize = int64(c.job.Spec.StateSize())
 	if c.node.Alone() {

@@ -125,8 +125,8 @@ func start(f func() error) *task {
 	return t
 }
 
-// run serves workers and the other replicas, records what is committed, and leads whenever raft says
-// so.
+// run serves workers and the other replicas, records what is committed, and leads whenever raft
+// says so.
 func (p *process) run(ctx context.Context) error {
 	srv := p.newServer()
 	serving := start(func() error {
@@ -188,8 +188,8 @@ func (p *process) newServer() *grpc.Server {
 	return srv
 }
 
-// supervise is the replica's main loop. It returns nil when the job is finished and this replica may
-// go, and a *FailedError when the job has failed and it may go.
+// supervise is the replica's main loop. It returns nil when the job is finished and this replica
+// may go, and a *FailedError when the job has failed and it may go.
 func (p *process) supervise(ctx context.Context, serving, recording *task) (err error) {
 	var current *term            // nil while this replica does not lead
 	var termOver <-chan struct{} // the term's end, until it is seen
@@ -273,7 +273,8 @@ func (p *process) noReplicaWaits() bool {
 	return err == nil && len(others) == 0
 }
 
-// reportFinished tells the leader that this replica has finished, and reports whether the leader knows.
+// reportFinished tells the leader that this replica has finished, and reports whether the leader
+// knows.
 func (p *process) reportFinished(ctx context.Context) bool {
 	_, addr := p.node.Leader()
 	if addr == "" {

@@ -5,8 +5,8 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// The leader's part in the queue: jobs run one after another on the same workers, which keep what they
-// have loaded.
+// The leader's part in the queue: jobs run one after another on the same workers, which keep what
+// they have loaded.
 
 // loadedJob is one of the queue's jobs, read from its files.
 type loadedJob struct {

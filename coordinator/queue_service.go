@@ -20,8 +20,8 @@ import (
 // jobName is what a job's name must be: it names a directory too.
 var jobName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$`)
 
-// refuseUnlessLeader refuses what only the leader can do, and with queue what only a coordinator that
-// serves a queue can do.
+// refuseUnlessLeader refuses what only the leader can do, and with queue what only a coordinator
+// that serves a queue can do.
 func (f *service) refuseUnlessLeader(queue bool) error {
 	switch {
 	case !f.node.IsLeader():

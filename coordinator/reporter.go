@@ -10,8 +10,8 @@ import (
 )
 
 // Reporter is told how the job goes. Calls come one at a time and must not block. Generation,
-// Evaluating and Evaluated come only while this replica leads; calls that belong to the leader may come
-// between any others.
+// Evaluating and Evaluated come only while this replica leads; calls that belong to the leader may
+// come between any others.
 type Reporter interface {
 	outputs.Reporter
 	Generation(g ids.Generation, workers int, after ids.Step)

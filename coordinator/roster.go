@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// roster holds the workers' sessions: all of them, and those that are ready to take part. It belongs to
-// the controller's goroutine.
+// roster holds the workers' sessions: all of them, and those that are ready to take part. It
+// belongs to the controller's goroutine.
 type roster struct {
 	sessions map[string]*session // by worker id
 	ready    []*session          // by id; the same list as long as nobody comes or goes
@@ -19,8 +19,8 @@ func newRoster() *roster { return &roster{sessions: map[string]*session{}} }
 // has reports whether a session is the one that its worker has now.
 func (r *roster) has(s *session) bool { return r.sessions[s.id] == s }
 
-// conflict returns the older session of the same process, whose stream is dead, or why the new session
-// cannot be admitted: every worker needs an id and a ring address of its own.
+// conflict returns the older session of the same process, whose stream is dead, or why the new
+// session cannot be admitted: every worker needs an id and a ring address of its own.
 func (r *roster) conflict(s *session) (same *session, err error) {
 	if o := r.sessions[s.id]; o != nil {
 		if o.host == s.host && o.addr == s.addr {
@@ -72,8 +72,8 @@ func (r *roster) place(id string) (at int, found bool) {
 	return slices.BinarySearchFunc(r.ready, id, func(o *session, id string) int { return strings.Compare(o.id, id) })
 }
 
-// available are the ready workers that can take part now: those that neither stand down nor rest. Where
-// they are fewer than least, those that rest can take part too.
+// available are the ready workers that can take part now: those that neither stand down nor rest.
+// Where they are fewer than least, those that rest can take part too.
 func (r *roster) available(now time.Time, least int) (list []*session) {
 	var standing, resting int
 	for _, s := range r.ready {

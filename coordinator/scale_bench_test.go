@@ -28,13 +28,16 @@ import (
 	"github.com/dptune/dpt/model/optim"
 )
 
-// BenchmarkWorkers is what a step costs the leader with so many workers, a micro-batch of one example of about 100 tokens for each, and
-// T5-Large's trainer state: planning, dealing, a plan for each, their reports, comparing digests, and the commit to a log on disk. Everything is
-// the controller's own code but the network: the sessions' messages are taken from and put where their streams would.
+// BenchmarkWorkers is what a step costs the leader with so many workers, a micro-batch of one
+// example of about 100 tokens for each, and T5-Large's trainer state: planning, dealing, a plan for
+// each, their reports, comparing digests, and the commit to a log on disk. Everything is the
+// controller's own code but the network: the sessions' messages are taken from and put where their
+// streams would.
 //
-// cpu-ms is the processors' time a step, the log's part and the garbage collector's among it; wire-ms that of encoding the plans, which
-// the sessions' goroutines do beside it; heap-MB is what is in use after
-// the last step, with everything that the workers' sessions hold here but gRPC's buffers.
+// cpu-ms is the processors' time a step, the log's part and the garbage collector's among it;
+// wire-ms that of encoding the plans, which the sessions' goroutines do beside it; heap-MB is what
+// is in use after the last step, with everything that the workers' sessions hold here but gRPC's
+// buffers.
 func BenchmarkWorkers(b *testing.B) {
 	for _, workers := range []int{125, 250, 500, 1000, 2000} {
 		b.Run(fmt.Sprint(workers), func(b *testing.B) { benchWorkers(b, workers) })
@@ -121,7 +124,8 @@ func startFleetJob(t testing.TB, j *job.Job, n *replica.Node) {
 	}
 }
 
-// muster is a new controller on a node, with a generation of as many new workers that have the plan of the next step.
+// muster is a new controller on a node, with a generation of as many new workers that have the plan
+// of the next step.
 func muster(t testing.TB, j *job.Job, n *replica.Node, workers int) *fleet {
 	t.Helper()
 	cfg := &Config{Nodes: workers, MinNodes: workers, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: time.Hour, StepTimeout: time.Hour, Version: "v", Logger: slog.New(slog.DiscardHandler), Progress: Silent{}}
@@ -187,7 +191,8 @@ func (f *fleet) react() {
 	}
 }
 
-// step has every worker take its plan and report it done, and waits for the commit. It returns the time that went into encoding plans.
+// step has every worker take its plan and report it done, and waits for the commit. It returns the
+// time that went into encoding plans.
 func (f *fleet) step() (wire time.Duration) {
 	f.t.Helper()
 	var done []int
@@ -234,7 +239,8 @@ func (f *fleet) report(p *coordpb.Plan) *coordpb.Report {
 	return r
 }
 
-// fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody waits for.
+// fleetJob is a job with a micro-batch of one example for every worker, and more steps than anybody
+// waits for.
 func fleetJob(t testing.TB, workers int) *job.Job {
 	t.Helper()
 	tok, err := tokenizer.Open(tinyModel)
@@ -261,7 +267,8 @@ func fleetJob(t testing.TB, workers int) *job.Job {
 	return j
 }
 
-// TestFleetSteps keeps the benchmark's fleet honest: every worker gets its share, each step is committed, and workers that go leave nothing behind.
+// TestFleetSteps keeps the benchmark's fleet honest: every worker gets its share, each step is
+// committed, and workers that go leave nothing behind.
 func TestFleetSteps(t *testing.T) {
 	const workers, steps = 40, 3
 	f := newFleet(t, workers)

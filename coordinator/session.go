@@ -17,8 +17,8 @@ import (
 	"github.com/dptune/dpt/coordinator/internal/refusals"
 )
 
-// outboxSize bounds the messages that wait for one worker. The leader sends at most a few per step and
-// never waits for a worker, so a full outbox means that the worker has stopped reading.
+// outboxSize bounds the messages that wait for one worker. The leader sends at most a few per step
+// and never waits for a worker, so a full outbox means that the worker has stopped reading.
 const outboxSize = 64
 
 // session is one worker's connection.
@@ -119,8 +119,8 @@ func (c *controller) onMessage(s *session, m *coordpb.WorkerMessage) {
 	}
 }
 
-// server is the controller's side of the streams: it turns them into events, and queued messages into
-// sends.
+// server is the controller's side of the streams: it turns them into events, and queued messages
+// into sends.
 type server struct {
 	events  chan<- event
 	version string
@@ -256,8 +256,8 @@ func (s *server) read(ctx context.Context, stream coordpb.Coordinator_SessionSer
 	}
 }
 
-// write sends queued messages until the session ends, and returns why it did: nil when the session was
-// finished.
+// write sends queued messages until the session ends, and returns why it did: nil when the session
+// was finished.
 func (s *server) write(ctx context.Context, stream coordpb.Coordinator_SessionServer, ses *session) error {
 	beat := time.NewTicker(s.beat)
 	defer beat.Stop()

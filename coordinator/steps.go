@@ -48,10 +48,10 @@ func newStepReports(p *job.StepPlan, ranks int) *stepReports {
 	}
 }
 
-// plan sends the plans of the steps that may be under way: those up to the next commit, and CommitWindow
-// more. A worker that finishes a step finds the next plan waiting, so the commit hides behind the next
-// gradient. No plan goes past a step whose evaluation is due, and none past a commit if a worker waits
-// to join.
+// plan sends the plans of the steps that may be under way: those up to the next commit, and
+// CommitWindow more. A worker that finishes a step finds the next plan waiting, so the commit hides
+// behind the next gradient. No plan goes past a step whose evaluation is due, and none past a
+// commit if a worker waits to join.
 func (c *controller) plan(committed, total ids.Step) {
 	next := committed + 1
 	for !c.isCommitStep(next) {
@@ -81,8 +81,8 @@ func (c *controller) isCommitStep(t ids.Step) bool {
 	return int64(t)%c.commitInterval() == 0 || int64(t) >= c.job.Spec.Steps || c.job.EvalDue(t)
 }
 
-// attachingRank is the rank that attaches the state to its report of step t, in turn; -1 if the step
-// does not commit.
+// attachingRank is the rank that attaches the state to its report of step t, in turn; -1 if the
+// step does not commit.
 func (c *controller) attachingRank(t ids.Step) int {
 	if !c.isCommitStep(t) {
 		return -1
@@ -156,7 +156,8 @@ func (c *controller) sendPlan(t ids.Step) {
 	c.gen.steps[t] = reports
 }
 
-// workOf is what there is to deal of a step, and the micro-batch of it that is disputed; -1 if none is.
+// workOf is what there is to deal of a step, and the micro-batch of it that is disputed; -1 if none
+// is.
 func (c *controller) workOf(t ids.Step, p *job.StepPlan) (work deal.Work, disputed int) {
 	work = deal.Work{
 		Costs:    p.Costs,
@@ -201,8 +202,8 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 	c.fileReport(ids.Step(r.Step), reports, rank, r)
 }
 
-// checkReport refuses what no worker that computes can report, whatever the data: the log would not take
-// it, nor a line of metrics hold it.
+// checkReport refuses what no worker that computes can report, whatever the data: the log would not
+// take it, nor a line of metrics hold it.
 func checkReport(r *coordpb.Report) error {
 	if r.Tokens < 1 {
 		return fmt.Errorf("%d tokens, want at least 1", r.Tokens)
@@ -233,7 +234,8 @@ func (c *controller) onFailure(s *session, f *coordpb.Failure) {
 	}
 	rank := c.gen.rank(s)
 	if reports := c.gen.steps[ids.Step(f.Step)]; f.Fatal && reports != nil && reports.reports[rank] == nil {
-		// It could not apply the step. If the others cannot either, the job ends; else it is this machine.
+		// It could not apply the step. If the others cannot either, the job ends; else it is this
+		// machine.
 		reports.applyErrors[rank] = f.Error
 		c.fileReport(ids.Step(f.Step), reports, rank, &coordpb.Report{})
 		return
@@ -251,9 +253,9 @@ func (c *controller) fileReport(t ids.Step, reports *stepReports, rank int, r *c
 	}
 }
 
-// completeStep proposes a step that every rank has reported, with the steps before it that wait for it,
-// or puts it with them. Ranks report in order and a step needs all of them, so steps become complete in
-// order too.
+// completeStep proposes a step that every rank has reported, with the steps before it that wait for
+// it, or puts it with them. Ranks report in order and a step needs all of them, so steps become
+// complete in order too.
 func (c *controller) completeStep(t ids.Step, reports *stepReports) {
 	if !c.statesAgree(t, reports) || !c.contributionsAgree(t, reports) {
 		return
@@ -293,8 +295,8 @@ func (c *controller) completeStep(t ids.Step, reports *stepReports) {
 	c.propose(&applied{entry: stepCommitted(e)})
 }
 
-// checkState checks that the state that a worker was to attach or to store is here, and is the one that
-// it reports; else it expels the worker.
+// checkState checks that the state that a worker was to attach or to store is here, and is the one
+// that it reports; else it expels the worker.
 func (c *controller) checkState(t ids.Step, s *session, r *coordpb.Report) bool {
 	if c.statesAreBlobs() {
 		if c.blobs.Has(c.reportedBlob(r)) {
@@ -312,9 +314,9 @@ func (c *controller) checkState(t ids.Step, s *session, r *coordpb.Report) bool 
 	return false
 }
 
-// statesAgree checks that every rank holds the same state after step t. A minority that differs computes
-// wrongly: it is expelled and named. Without a majority nobody can say who is right, and the job stops
-// rather than guess.
+// statesAgree checks that every rank holds the same state after step t. A minority that differs
+// computes wrongly: it is expelled and named. Without a majority nobody can say who is right, and
+// the job stops rather than guess.
 func (c *controller) statesAgree(t ids.Step, reports *stepReports) bool {
 	votes := map[string]int{}
 	for rank := range reports.reports {

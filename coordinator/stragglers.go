@@ -11,10 +11,11 @@ import (
 // How fast workers are, and what becomes of one that keeps the others waiting: a straggler.
 
 const (
-	// speedWeight is the weight of the newest measurement in a worker's moving average of its speed.
+	// speedWeight is the weight of the newest measurement in a worker's moving average of its
+	// speed.
 	speedWeight = 0.3
-	// speedJump is the factor by which two measurements in a row must differ from the average, to the same
-	// side, for the average to jump.
+	// speedJump is the factor by which two measurements in a row must differ from the average, to
+	// the same side, for the average to jump.
 	speedJump = 1.25
 	// minSpeed stands in for the speed of a worker whose clock saw no time pass.
 	minSpeed = 1e-3
@@ -98,13 +99,13 @@ func (g *generation) oldestStep() (t ids.Step, reports *stepReports) {
 	return t, reports
 }
 
-// relieveStragglers ends a generation in which all wait for ranks that take far longer than they should.
-// The others go on at once with what they have computed, and share what is missing; the stragglers come
-// back when they answer.
+// relieveStragglers ends a generation in which all wait for ranks that take far longer than they
+// should. The others go on at once with what they have computed, and share what is missing; the
+// stragglers come back when they answer.
 //
-// A new generation without them is the one exact way there is: the ring is fixed, so a rank that does not
-// take part stops the step whoever computes its share, and the sums are the same integers however they
-// are dealt.
+// A new generation without them is the one exact way there is: the ring is fixed, so a rank that
+// does not take part stops the step whoever computes its share, and the sums are the same integers
+// however they are dealt.
 func (c *controller) relieveStragglers(now time.Time) {
 	g := c.gen
 	if g == nil || len(g.ranks) < 2 || len(g.steps) == 0 {
@@ -129,15 +130,15 @@ func (c *controller) relieveStragglers(now time.Time) {
 	c.regroupNow()
 }
 
-// lateRanks are the ranks that keep the others waiting in a step, and why each is late. waiting counts
-// the ranks that have done their part. busy reports that a rank still computes, and may.
+// lateRanks are the ranks that keep the others waiting in a step, and why each is late. waiting
+// counts the ranks that have done their part. busy reports that a rank still computes, and may.
 func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Time) (late map[int]error, waiting int, busy bool) {
 	speeds := c.gen.speeds()
 	silence := time.Duration(silentBeats * float64(c.cfg.heartbeatInterval()))
 	late = map[int]error{}
 	for r, s := range c.gen.ranks {
-		// A rank's time starts when it had the plan, was free, and was neither starved of the leader's
-		// attention nor busy with moving a large state.
+		// A rank's time starts when it had the plan, was free, and was neither starved of the
+		// leader's attention nor busy with moving a large state.
 		since := reports.sent
 		for _, at := range []time.Time{c.gen.free[r], c.stalled, c.blobs.LastMoved(s.id)} {
 			if at.After(since) {
@@ -244,7 +245,8 @@ func (c *controller) ranksToMeasure() map[int]bool {
 	return list
 }
 
-// onProgress notes what a rank has computed: it need not be computed again if the step is done again.
+// onProgress notes what a rank has computed: it need not be computed again if the step is done
+// again.
 func (c *controller) onProgress(s *session, p *coordpb.Progress) {
 	if !c.isCurrent(p.Generation) {
 		return

@@ -77,8 +77,8 @@ func (p *process) ensureJob(ctx context.Context) (over bool, err error) {
 	}
 }
 
-// endTerm ends this replica's leading before it stops, and lets another replica lead at once. t may be
-// nil.
+// endTerm ends this replica's leading before it stops, and lets another replica lead at once. t may
+// be nil.
 func (p *process) endTerm(t *term, stopped bool, err error) {
 	if t == nil {
 		return

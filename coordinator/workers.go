@@ -38,7 +38,8 @@ func (c *controller) welcome(s *session) {
 	s.send(welcomeMessage(c.cfg, c.jobID, c.job))
 }
 
-// onReady enlists a worker that holds the job's model and computes the job's bits, and refuses another.
+// onReady enlists a worker that holds the job's model and computes the job's bits, and refuses
+// another.
 func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	if c.job == nil || r.JobId != c.jobID {
 		return // it answers the welcome to a job that is over
@@ -83,8 +84,8 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 	}
 }
 
-// numerics is what every worker must compute with, and who computes with it: the job once a generation
-// has run, before that the first worker that was ready.
+// numerics is what every worker must compute with, and who computes with it: the job once a
+// generation has run, before that the first worker that was ready.
 func (c *controller) numerics() (want, whose string) {
 	if want = c.node.Status().Numerics; want != "" {
 		return want, "the job"
@@ -142,8 +143,8 @@ func (c *controller) available() []*session {
 	return list
 }
 
-// dismissWorkers tells every worker how this replica's leading ended: the job finished, it failed, or
-// the worker may look for the next leader.
+// dismissWorkers tells every worker how this replica's leading ended: the job finished, it failed,
+// or the worker may look for the next leader.
 func (c *controller) dismissWorkers(err error) {
 	status := c.node.Status()
 	for _, s := range c.roster.sessions {

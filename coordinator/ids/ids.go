@@ -1,6 +1,7 @@
-// Package ids holds the types by which all processes of a job name the same thing: a step, a generation of workers, a digest, and
-// a trainer state by its digest. It imports nothing of the project, so that workers and blob stores can name what the log holds
-// without importing the replicated machine.
+// Package ids holds the types by which all processes of a job name the same thing: a step, a
+// generation of workers, a digest, and a trainer state by its digest. It imports nothing of the
+// project, so that workers and blob stores can name what the log holds without importing the
+// replicated machine.
 package ids
 
 import (
@@ -9,7 +10,8 @@ import (
 	"fmt"
 )
 
-// Step counts committed optimizer steps. Step s is the s-th update; the state "after step 0" is the initial one.
+// Step counts committed optimizer steps. Step s is the s-th update; the state "after step 0" is the
+// initial one.
 type Step int64
 
 // Generation numbers a fixed ring of workers. It only grows.
@@ -46,7 +48,8 @@ func ParseDigest(text string) (Digest, error) {
 	return DigestOf(b)
 }
 
-// Blob names a trainer state that is too large for an entry: replicas keep it as a file, and the log holds its name.
+// Blob names a trainer state that is too large for an entry: replicas keep it as a file, and the
+// log holds its name.
 type Blob struct {
 	Digest Digest
 	Size   int64 // in bytes; 0 is no blob
