@@ -130,7 +130,8 @@ func introduceUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, h
 	return handle(ctx, request)
 }
 
-func introduceStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+func introduceStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+	handle grpc.StreamHandler) error {
 	if !info.IsClientStream {
 		introduced(stream.Context())
 	}

@@ -141,8 +141,8 @@ type StoppedError struct {
 }
 
 func (e *StoppedError) Error() string {
-	return fmt.Sprintf("stopped after committed step %d of %d; the same command with data directory %s goes on from there",
-		e.Step, e.Total, e.DataDir)
+	return fmt.Sprintf("stopped after committed step %d of %d; "+
+		"the same command with data directory %s goes on from there", e.Step, e.Total, e.DataDir)
 }
 
 func (e *StoppedError) Unwrap() error { return e.Cause }

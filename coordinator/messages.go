@@ -86,7 +86,13 @@ func finishMessage(steps ids.Step) *coordpb.CoordinatorMessage {
 // jobStarted is the log entry that starts the job. It holds an initial state of up to inline bytes,
 // and the name of a larger one.
 func jobStarted(j *job.Job, inline int) (*fsmpb.Entry, error) {
-	e := &fsmpb.JobStarted{JobId: j.ID, Spec: j.Spec.Canonical(), TotalSteps: j.Spec.Steps, StepsPerEpoch: j.Spec.StepsPerEpoch, Patience: int64(j.Spec.Patience)}
+	e := &fsmpb.JobStarted{
+		JobId:         j.ID,
+		Spec:          j.Spec.Canonical(),
+		TotalSteps:    j.Spec.Steps,
+		StepsPerEpoch: j.Spec.StepsPerEpoch,
+		Patience:      int64(j.Spec.Patience),
+	}
 	if j.Spec.NeedsBlobs(inline) {
 		e.StateSize, e.StateDigest = j.InitialBlob.Size, j.InitialBlob.Digest[:]
 	} else {

@@ -85,7 +85,8 @@ func (f *service) resubmitted(have *coordpb.Job, name string, request []byte) (*
 		}
 	})
 	if !same {
-		return nil, status.Errorf(codes.AlreadyExists, "job %s is %s with other settings, want another name", name, have.Status)
+		return nil, status.Errorf(codes.AlreadyExists, "job %s is %s with other settings, want another name",
+			name, have.Status)
 	}
 	return have, nil
 }

@@ -110,9 +110,10 @@ func (f *service) redirect() error {
 // Add implements coordpb.ReplicasServer.
 func (f *service) Add(ctx context.Context, m *coordpb.AddReplica) (*coordpb.ReplicaList, error) {
 	r := m.GetReplica()
-	if r.GetId() == "" || r.GetAddr() == "" || len(r.Id) > coordpb.MaxNameLength || len(r.Addr) > coordpb.MaxNameLength {
-		return nil, status.Errorf(codes.InvalidArgument, "replica %q at %q, want a name and an address of at most %d bytes",
-			r.GetId(), r.GetAddr(), coordpb.MaxNameLength)
+	const most = coordpb.MaxNameLength
+	if r.GetId() == "" || r.GetAddr() == "" || len(r.Id) > most || len(r.Addr) > most {
+		return nil, status.Errorf(codes.InvalidArgument,
+			"replica %q at %q, want a name and an address of at most %d bytes", r.GetId(), r.GetAddr(), most)
 	}
 	return f.changeMembers(func(members []replica.Member) (change func() error, err error) {
 		for _, o := range members {

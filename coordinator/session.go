@@ -225,7 +225,8 @@ func (s *server) hello(ctx context.Context, stream coordpb.Coordinator_SessionSe
 func (s *server) refuseProtocol(h *coordpb.Hello) error {
 	err := status.Errorf(codes.FailedPrecondition,
 		"worker %.*s (version %.*s) speaks protocol %d, this coordinator (version %s) speaks %d",
-		coordpb.MaxNameLength, h.WorkerId, coordpb.MaxNameLength, h.Version, h.Protocol, s.version, coordpb.ProtocolVersion)
+		coordpb.MaxNameLength, h.WorkerId, coordpb.MaxNameLength, h.Version, h.Protocol,
+		s.version, coordpb.ProtocolVersion)
 	s.mu.Lock()
 	refused := s.refused.Add()
 	s.mu.Unlock()

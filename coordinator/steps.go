@@ -189,7 +189,8 @@ func (c *controller) onReport(s *session, r *coordpb.Report) {
 	rank := c.gen.rank(s)
 	reports := c.gen.steps[ids.Step(r.Step)]
 	if rank < 0 || reports == nil || reports.reports[rank] != nil {
-		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for", s, r.Step, r.Generation)
+		s.close(codes.InvalidArgument, "%s reports step %d of generation %d, which it was not asked for",
+			s, r.Step, r.Generation)
 		return
 	}
 	if err := checkReport(r); err != nil {
@@ -350,10 +351,12 @@ func (c *controller) expelMinority(t ids.Step, reports *stepReports, digest stri
 		case digest:
 		case cannotApply:
 			c.expel(s, "%s cannot apply step %d (%s), %d of %d workers can: "+
-				"this machine computes differently from the others", s, t, reports.applyErrors[rank], n, len(reports.reports))
+				"this machine computes differently from the others",
+				s, t, reports.applyErrors[rank], n, len(reports.reports))
 		default:
 			c.expel(s, "after step %d %s holds a state with digest %x, %d of %d workers hold %x: "+
-				"this machine computes differently from the others", t, s, r.StateDigest, n, len(reports.reports), digest)
+				"this machine computes differently from the others",
+				t, s, r.StateDigest, n, len(reports.reports), digest)
 		}
 	}
 }

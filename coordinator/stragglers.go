@@ -132,7 +132,8 @@ func (c *controller) relieveStragglers(now time.Time) {
 
 // lateRanks are the ranks that keep the others waiting in a step, and why each is late. waiting
 // counts the ranks that have done their part. busy reports that a rank still computes, and may.
-func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Time) (late map[int]error, waiting int, busy bool) {
+func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Time) (
+	late map[int]error, waiting int, busy bool) {
 	speeds := c.gen.speeds()
 	silence := time.Duration(silentBeats * float64(c.cfg.heartbeatInterval()))
 	late = map[int]error{}
@@ -158,7 +159,8 @@ func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Tim
 			waiting++
 		case took > allowed:
 			late[r] = fmt.Errorf("%d of %d micro-batches of step %d after %v, want all within %v",
-				reports.done[r], len(reports.dealt[r]), step, took.Round(time.Millisecond), expected.Round(time.Millisecond))
+				reports.done[r], len(reports.dealt[r]), step,
+				took.Round(time.Millisecond), expected.Round(time.Millisecond))
 		case unheard > silence && took > stragglerGrace:
 			late[r] = hung
 		default:
@@ -169,7 +171,8 @@ func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Tim
 }
 
 // allowance is how long a rank may compute its part of a step, and how long that should take.
-func (c *controller) allowance(s *session, reports *stepReports, rank int, speed float64) (allowed, expected time.Duration) {
+func (c *controller) allowance(s *session, reports *stepReports, rank int, speed float64) (
+	allowed, expected time.Duration) {
 	expected = time.Duration(float64(time.Second) * float64(reports.cost[rank]) / speed)
 	factor := time.Duration(stragglerFactor)
 	if s.speed == 0 {
