@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -150,26 +149,3 @@ func (e *StoppedError) Unwrap() error { return e.Cause }
 // FailedError means that the job has failed for good, because of its data, and that the log says
 // so.
 type FailedError = outputs.FailedError
-
-// Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed
-// for good (a *FailedError), this replica cannot go on or, where it leads, the job cannot. It
-// closes the listeners.
-func Run(ctx context.Context, cfg Config) (*Result, error) {
-	defer cfg.Listener.Close()
-	if r := cfg.Replication; r != nil {
-		defer r.Listener.Close()
-	}
-	if cfg.MinNodes < 1 || cfg.Nodes < cfg.MinNodes {
-		return nil, fmt.Errorf("%d workers to start and at least %d to go on, want 1 <= min-nodes <= nodes",
-			cfg.Nodes, cfg.MinNodes)
-	}
-	p, err := open(&cfg)
-	if err != nil {
-		return nil, err
-	}
-	err = p.run(ctx)
-	if cerr := p.node.Close(); cerr != nil && err == nil {
-		err = fmt.Errorf("close the raft log in %s: %w", cfg.DataDir, cerr)
-	}
-	return p.result(ctx, err)
-}
