@@ -196,51 +196,62 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A store that is opened again sets aside what is damaged, and a reader notices damage that comes later.
+// A reader notices damage, and a store that is opened again sets the damaged blob aside and says what it found.
 func TestDamage(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
 	good, bad := []byte("good"), []byte("to be damaged")
-	for _, data := range [][]byte{good, bad} {
-		if err := put(s, blobOf(data), data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d := ids.Sum(bad)
-	for name, c := range map[string]struct {
-		data []byte
-		want string
+	flipped, torn := bytes.Replace(bad, []byte("m"), []byte("n"), 1), bad[:5]
+	for _, c := range []struct {
+		name   string
+		data   []byte // what the file holds in place of bad
+		read   string // part of the error of reading it
+		logged string // part of what the store that is opened again logs
 	}{
-		"flipped": {bytes.Replace(bad, []byte("m"), []byte("n"), 1), "has digest"},
-		"torn":    {bad[:5], "has 5 bytes, want 13"},
+		{"flipped", flipped, "has digest", "of 13 bytes has digest " + ids.Sum(flipped).Short()},
+		{"torn", torn, "has 5 bytes, want 13", "of 5 bytes has digest " + ids.Sum(torn).Short()},
 	} {
-		if err := os.WriteFile(filepath.Join(dir, d.String()), c.data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := get(s, d); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir) {
-			t.Errorf("%s: read with %v, want an error that names the file and %q", name, err, c.want)
-		}
-	}
-	for _, name := range []string{d.String() + ".3.tmp", "stray"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var log bytes.Buffer
-	again, err := Open(dir, slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again.Has(d) || !again.Has(ids.Sum(good)) || !strings.Contains(log.String(), ids.Sum(bad[:5]).Short()) || !strings.Contains(log.String(), "stray") {
-		t.Errorf("opened again the store has the damaged blob: %v; the good one: %v; it says:\n%s", again.Has(d), again.Has(ids.Sum(good)), &log)
-	}
-	if _, err := os.Stat(filepath.Join(dir, d.String()+".3.tmp")); !errors.Is(err, os.ErrNotExist) {
-		t.Error("what was being written when a process died is still there")
-	}
-	if err := put(again, blobOf(bad), bad); err != nil || !again.Has(d) {
-		t.Errorf("the damaged blob cannot be had anew: %v", err)
-	}
-	if err := again.Discard(d); err != nil || again.Has(d) {
-		t.Errorf("discarded: %v", err)
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir)
+			for _, data := range [][]byte{good, bad} {
+				if err := put(s, blobOf(data), data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := ids.Sum(bad)
+			partial := d.String() + ".3.tmp"
+			for name, data := range map[string][]byte{d.String(): c.data, partial: {'x'}, "stray": {'x'}} {
+				if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := get(s, d)
+			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.read) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("read with %v, want an error that names the file and %q", err, c.read)
+			}
+
+			var log bytes.Buffer
+			again, err := Open(dir, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again.Has(d) || !again.Has(ids.Sum(good)) {
+				t.Errorf("opened again the store has the damaged blob: %v, the good one: %v; want the good one alone",
+					again.Has(d), again.Has(ids.Sum(good)))
+			}
+			for _, want := range []string{c.logged, "stray"} {
+				if !strings.Contains(log.String(), want) {
+					t.Errorf("opened again the store does not log %q:\n%s", want, &log)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(dir, partial)); !errors.Is(err, os.ErrNotExist) {
+				t.Error("the partial file of a process that died is still there")
+			}
+			if err := put(again, blobOf(bad), bad); err != nil || !again.Has(d) {
+				t.Errorf("the damaged blob cannot be stored again: %v", err)
+			}
+			if err := again.Discard(d); err != nil || again.Has(d) {
+				t.Errorf("discarded: %v", err)
+			}
+		})
 	}
 }
