@@ -109,13 +109,16 @@ func TestServe(t *testing.T) {
 	}
 	job := small("")
 	job = job[:len(job)-2] // without --out
-	for name, steps := range map[string]string{"short": "3", "long": "1000000"} {
-		if text, err := dpt(append([]string{"submit", "--name", name, "--steps", steps}, job...)...); err != nil {
-			t.Fatalf("submit %s: %v: %s", name, err, text)
+	// The first job runs, or is about to, when it is cancelled; the other two wait behind it until then.
+	for _, j := range []struct{ name, steps string }{{"long", "1000000"}, {"unwanted", "1000000"}, {"short", "3"}} {
+		if text, err := dpt(append([]string{"submit", "--name", j.name, "--steps", j.steps}, job...)...); err != nil {
+			t.Fatalf("submit %s: %v: %s", j.name, err, text)
 		}
 	}
-	if text, err := dpt("cancel", "long"); err != nil || text != "long is cancelled\n" {
-		t.Errorf("cancel: %v: %s", err, text)
+	for _, name := range []string{"unwanted", "long"} {
+		if text, err := dpt("cancel", name); err != nil || text != name+" is cancelled\n" {
+			t.Errorf("cancel %s: %v: %s", name, err, text)
+		}
 	}
 	var status string
 	for finished := regexp.MustCompile(`(?m)^short +finished +3/3 `); !finished.MatchString(status); time.Sleep(50 * time.Millisecond) {
@@ -124,7 +127,7 @@ func TestServe(t *testing.T) {
 			t.Fatalf("status: %v: %s", err, status)
 		}
 	}
-	if !regexp.MustCompile(`(?m)^long +cancelled `).MatchString(status) || !strings.Contains(status, "1 workers are ready") && !strings.Contains(status, "0 workers are ready") {
+	if len(regexp.MustCompile(`(?m)^(long|unwanted) +cancelled `).FindAllString(status, -1)) != 2 || !strings.Contains(status, "1 workers are ready") && !strings.Contains(status, "0 workers are ready") {
 		t.Errorf("status:\n%s", status)
 	}
 	if text, err := dpt("status", "--json", "short"); err != nil || !strings.Contains(text, `"status":"finished"`) || strings.Count(text, "\n") != 1 {

@@ -76,25 +76,32 @@ func TestCertificateThatEndedIsReplacedWithoutARestart(t *testing.T) {
 
 func TestBrokenFilesLeaveTheOldCertificate(t *testing.T) {
 	ca, other := newCA(t, "ca"), newCA(t, "other")
-	c := newClock()
+	clock := newClock()
 	var log record
-	f := files(t, newLeaf(t, ca, "a", start), ca)
-	conf := open(t, f, c, &log)
-	breaks := map[string]func(){
-		"nothing of PEM":      func() { write(t, f.Cert, []byte("half a fi")) },
-		"is not the key of":   func() { write(t, f.Cert, newLeaf(t, ca, "b", start).CertPEM) },
-		"no such file":        func() { remove(t, f.Key) },
-		"is not signed by":    func() { f.put(t, newLeaf(t, other, "c", start), ca) },
-		"is not valid before": func() { f.put(t, newLeaf(t, ca, "early", start.Add(time.Hour)), ca) },
-	}
-	for want, breakIt := range breaks {
+	good := newLeaf(t, ca, "a", start)
+	f := files(t, good, ca)
+	conf := open(t, f, clock, &log)
+	for _, c := range []struct {
+		want    string
+		breakIt func()
+	}{
+		{"nothing of PEM", func() { write(t, f.Cert, []byte("half a fi")) }},
+		{"is not the key of", func() { write(t, f.Cert, newLeaf(t, ca, "b", start).CertPEM) }},
+		{"no such file", func() { remove(t, f.Key) }},
+		{"is not signed by", func() { f.put(t, newLeaf(t, other, "c", start), ca) }},
+		{"is not valid before", func() { f.put(t, newLeaf(t, ca, "early", start.Add(time.Hour)), ca) }},
+	} {
+		f.put(t, good, ca) // so that nothing is wrong but what this case breaks
+		mustMeet(t, conf, conf, "a", "a")
 		log.lines.Reset()
-		breakIt()
+		c.breakIt()
 		for range 3 {
 			mustMeet(t, conf, conf, "a", "a")
 		}
-		if got := log.String(); strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, want) || !strings.Contains(got, "the certificate from before stays in use") {
-			t.Errorf("want one error with %q, got: %s", want, got)
+		got := log.String()
+		if strings.Count(got, "level=ERROR") != 1 || !strings.Contains(got, c.want) ||
+			!strings.Contains(got, "the certificate from before stays in use") {
+			t.Errorf("want one error with %q, got: %s", c.want, got)
 		}
 	}
 	log.lines.Reset()
@@ -104,7 +111,7 @@ func TestBrokenFilesLeaveTheOldCertificate(t *testing.T) {
 	// A certificate that was put there before its time is taken up when that comes.
 	f.put(t, newLeaf(t, ca, "early", start.Add(time.Hour)), ca)
 	mustMeet(t, conf, conf, "d", "d")
-	c.advance(time.Hour)
+	clock.advance(time.Hour)
 	mustMeet(t, conf, conf, "early", "early")
 }
 
