@@ -6,9 +6,10 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// Early stopping is a pure function of the committed evaluations: the leader only puts into the log what every replica sees, and any leader sees the same.
+// Early stopping is a pure function of the committed evaluations. The leader only puts into the log
+// what every replica computes for itself, and every leader computes the same.
 
-// Stale counts the evaluations since the best one, as Best compares; 0 of none.
+// Stale counts the evaluations after the best one, in the order of Best; 0 if there are none.
 func Stale(evaluations []Evaluation) int {
 	var best *Best
 	stale := 0
@@ -20,24 +21,28 @@ func Stale(evaluations []Evaluation) int {
 	return stale
 }
 
-// Patience is the number of evaluations in a row without an improvement after which the job ends; 0: it does all its steps.
-func (m *Machine) Patience() int { return int(m.job.GetPatience()) }
+// patience is the number of evaluations in a row without an improvement that end the job; 0 never
+// does.
+func (m *Machine) patience() int { return int(m.job.GetPatience()) }
 
-// Exhausted says whether the job's patience has run out: no step follows, and the job is to finish.
+// Exhausted reports whether the job's patience is exhausted: no step follows, and the job must
+// finish.
 func (m *Machine) Exhausted() bool {
-	return m.Patience() > 0 && Stale(m.evaluations) >= m.Patience()
+	return m.patience() > 0 && Stale(m.evaluations) >= m.patience()
 }
 
+// patienceText describes the evaluations since the best one, for rejections.
 func (m *Machine) patienceText() string {
-	return fmt.Sprintf("%d evaluations in a row without an improvement with a patience of %d", Stale(m.evaluations), m.Patience())
+	return fmt.Sprintf("%d evaluations in a row without an improvement with a patience of %d",
+		Stale(m.evaluations), m.patience())
 }
 
-// StoppedEarly says when and why the job has finished before its last step; "" if it has not.
+// StoppedEarly describes when and why the job finished before its last step; "" if it did not.
 func (m *Machine) StoppedEarly() string {
 	return stoppedEarly(m.Status(), m.step, m.TotalSteps(), m.evaluations)
 }
 
-// StoppedEarly says when and why the job finished before its last step; "" if it did not.
+// StoppedEarly describes when and why the job finished before its last step; "" if it did not.
 func (e *Ended) StoppedEarly() string {
 	return stoppedEarly(e.Status, e.Step, e.TotalSteps, e.Evaluations)
 }
@@ -46,5 +51,6 @@ func stoppedEarly(status Status, step, total ids.Step, evaluations []Evaluation)
 	if status != Finished || step == total {
 		return ""
 	}
-	return fmt.Sprintf("stopped early at step %d of %d: %d evaluations in a row without an improvement", step, total, Stale(evaluations))
+	return fmt.Sprintf("stopped early at step %d of %d: %d evaluations in a row without an improvement",
+		step, total, Stale(evaluations))
 }

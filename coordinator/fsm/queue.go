@@ -9,29 +9,30 @@ import (
 )
 
 const (
-	// MaxQueued bounds the jobs that wait.
-	MaxQueued = 4096
-	// MaxNameLength bounds a job's name, in bytes.
-	MaxNameLength = 256
+	// maxQueued bounds the number of jobs that wait.
+	maxQueued = 4096
+	// maxNameLength bounds a job's name and its id, in bytes.
+	maxNameLength = 256
 	// maxRequest bounds a job's settings, in bytes.
 	maxRequest = 64 << 10
-	// keptArchives is how many of the jobs that ended last are kept whole, for replicas that still have to write their outputs.
+	// keptArchives is the number of ended jobs, the last ones, whose archives are kept. A replica
+	// that lags behind writes a job's outputs from its archive.
 	keptArchives = 4
-	// keptEnded is how many ended jobs are remembered at all.
+	// keptEnded is the number of ended jobs that are kept at all.
 	keptEnded = 4096
 )
 
-// Queued is a job that waits, or what a job that ran was when it waited.
+// Queued is a job as it was submitted to the queue.
 type Queued struct {
 	ID      string
-	Name    string
-	Request []byte // its settings, as JSON
+	Name    string // chosen by the user
+	Request []byte // the settings that the user asked for, as JSON
 }
 
-// Status is how a job stands.
+// Status is the state of a job in the queue.
 type Status string
 
-// The ways in which a job stands.
+// The statuses of a job. The last three are final.
 const (
 	Waiting   Status = "queued"
 	Running   Status = "running"
@@ -44,36 +45,38 @@ const (
 type Ended struct {
 	Queued
 	Status      Status
-	Reason      string // of a failure
-	Step        ids.Step
+	Reason      string   // of a failure; "" for other jobs
+	Step        ids.Step // committed steps
 	TotalSteps  ids.Step
-	Spec        []byte // resolved settings; empty of a job that never ran
-	StateDigest ids.Digest
-	Seconds     float64
+	Spec        []byte     // resolved settings as canonical JSON; empty if the job never ran
+	StateDigest ids.Digest // of the trainer state after Step
+	Seconds     float64    // that the committed steps and evaluations took
 	Evaluations []Evaluation
 
-	archive *Machine
+	archive *Machine // see Archive
 }
 
-// Archive is the machine as it was when the job ended, for reading; nil of a job that never ran, and of all but the last few.
+// Archive is the machine as it was when the job ended, for reading only. It is nil if the job never
+// ran, and for all jobs but the last few.
 func (e *Ended) Archive() *Machine { return e.archive }
 
-// Request is the job as it was queued; the zero value if it did not come by the queue.
+// Request is the job as it was queued; the zero value if it did not come from the queue.
 func (m *Machine) Request() Queued { return m.request }
 
-// Queue lists the jobs that wait, the next first.
+// Queue lists the jobs that wait, the next one first.
 func (m *Machine) Queue() []Queued { return m.queue }
 
-// Ended lists the jobs that are over and came by the queue, oldest first.
+// Ended lists the jobs of the queue that have ended, oldest first.
 func (m *Machine) Ended() []*Ended { return m.ended }
 
-// Seconds is the time that the job's committed steps and evaluations took, as the leaders saw it.
+// Seconds is the time that the job's committed steps and evaluations took, as the leaders measured
+// it.
 func (m *Machine) Seconds() float64 { return m.seconds }
 
-// Over says whether the job has ended, in any way. The next one may start then.
+// Over reports whether the job has ended in any way, so that the next one may start.
 func (m *Machine) Over() bool { return m.finished || m.cancelled || m.failure != nil }
 
-// Status is how the job stands; "" before any.
+// Status is the job's status; "" before any job.
 func (m *Machine) Status() Status {
 	switch {
 	case m.job == nil:
@@ -88,32 +91,37 @@ func (m *Machine) Status() Status {
 	return Running
 }
 
-// named says whether any job that the log remembers has the id or the name.
-func (m *Machine) named(id, name string) bool {
-	is := func(q Queued) bool { return q.ID == id || q.Name == name }
-	return is(m.request) || slices.ContainsFunc(m.queue, is) || slices.ContainsFunc(m.ended, func(e *Ended) bool { return is(e.Queued) })
+// isNameTaken reports whether a job that the machine remembers has the id or the name.
+func (m *Machine) isNameTaken(id, name string) bool {
+	taken := func(q Queued) bool { return q.ID == id || q.Name == name }
+	takenByEnded := func(e *Ended) bool { return taken(e.Queued) }
+	return taken(m.request) || slices.ContainsFunc(m.queue, taken) || slices.ContainsFunc(m.ended, takenByEnded)
 }
 
-func (m *Machine) enqueue(e *fsmpb.JobQueued) error {
+// enqueueJob adds a job to the end of the queue.
+func (m *Machine) enqueueJob(e *fsmpb.JobQueued) error {
 	switch {
-	case e.JobId == "" || len(e.JobId) > MaxNameLength || e.Name == "" || len(e.Name) > MaxNameLength:
-		return reject("job %q of id %q, want names of 1 to %d bytes", e.Name, e.JobId, MaxNameLength)
+	case e.JobId == "" || len(e.JobId) > maxNameLength || e.Name == "" || len(e.Name) > maxNameLength:
+		return reject("job %q of id %q, want names of 1 to %d bytes", e.Name, e.JobId, maxNameLength)
 	case len(e.Request) == 0 || len(e.Request) > maxRequest:
 		return reject("job %q with settings of %d bytes, want 1 to %d", e.Name, len(e.Request), maxRequest)
 	case m.job != nil && m.request.ID == "":
 		return reject("job %q: this log holds one job of its own and takes no others", e.Name)
-	case m.named(e.JobId, e.Name):
+	case m.isNameTaken(e.JobId, e.Name):
 		return reject("job %q of id %s: there is one of that name or id, want another", e.Name, e.JobId)
-	case len(m.queue) == MaxQueued:
-		return reject("job %q: %d jobs wait, which is the most", e.Name, MaxQueued)
+	case len(m.queue) == maxQueued:
+		return reject("job %q: %d jobs wait, which is the most", e.Name, maxQueued)
 	}
 	m.queue = append(m.queue[:len(m.queue):len(m.queue)], Queued{ID: e.JobId, Name: e.Name, Request: e.Request})
 	return nil
 }
 
-func (m *Machine) cancel(e *fsmpb.JobCancelled) error {
+// cancelJob ends a job that waits, or the one that runs. A job that waits and cannot start has
+// failed: the entry then gives the reason.
+func (m *Machine) cancelJob(e *fsmpb.JobCancelled) error {
 	if len(e.Reason) > MaxFailureLength {
-		return reject("cancel job %s with a reason of %d bytes, want at most %d", e.JobId, len(e.Reason), MaxFailureLength)
+		return reject("cancel job %s with a reason of %d bytes, want at most %d",
+			e.JobId, len(e.Reason), MaxFailureLength)
 	}
 	if i := slices.IndexFunc(m.queue, func(q Queued) bool { return q.ID == e.JobId }); i >= 0 {
 		q := m.queue[i]
@@ -122,7 +130,7 @@ func (m *Machine) cancel(e *fsmpb.JobCancelled) error {
 		if e.Reason != "" {
 			ended.Status = Failed
 		}
-		m.remember(ended)
+		m.addEnded(ended)
 		return nil
 	}
 	switch {
@@ -132,28 +140,39 @@ func (m *Machine) cancel(e *fsmpb.JobCancelled) error {
 		return reject("cancel job %s: it is %s", e.JobId, m.Status())
 	}
 	m.cancelled = true
-	m.end()
+	m.archiveJob()
 	return nil
 }
 
-// end puts the job, which is over, among those that are.
-func (m *Machine) end() {
+// archiveJob adds the job, which has just ended, to the ended jobs of the queue.
+func (m *Machine) archiveJob() {
 	m.offer = nil
 	if m.request.ID == "" {
-		return
+		return // it did not come from the queue
 	}
-	e := &Ended{Queued: m.request, Status: m.Status(), Step: m.step, TotalSteps: m.TotalSteps(), Spec: m.Spec(), StateDigest: m.stateDigest,
-		Seconds: m.seconds, Evaluations: m.evaluations}
+	e := &Ended{
+		Queued:      m.request,
+		Status:      m.Status(),
+		Step:        m.step,
+		TotalSteps:  m.TotalSteps(),
+		Spec:        m.Spec(),
+		StateDigest: m.stateDigest,
+		Seconds:     m.seconds,
+		Evaluations: m.evaluations,
+	}
 	if m.failure != nil {
 		e.Reason = m.failure.Reason
 	}
 	archive := *m
 	archive.queue, archive.ended, archive.replicas = nil, nil, nil
 	e.archive = &archive
-	m.remember(e)
+	m.addEnded(e)
 }
 
-func (m *Machine) remember(e *Ended) {
+// addEnded adds an ended job. It drops the oldest one beyond keptEnded, and the archive of the
+// oldest one that has one beyond keptArchives. It does not change a list that a caller of Ended
+// holds.
+func (m *Machine) addEnded(e *Ended) {
 	m.ended = append(m.ended[max(0, len(m.ended)+1-keptEnded):len(m.ended):len(m.ended)], e)
 	kept := 0
 	for i := len(m.ended) - 1; i >= 0; i-- {
@@ -161,7 +180,7 @@ func (m *Machine) remember(e *Ended) {
 			continue
 		}
 		if kept++; kept > keptArchives {
-			bare := *m.ended[i] // a caller may hold the list
+			bare := *m.ended[i]
 			bare.archive = nil
 			m.ended = slices.Clone(m.ended)
 			m.ended[i] = &bare
@@ -170,19 +189,29 @@ func (m *Machine) remember(e *Ended) {
 	}
 }
 
-// next makes the machine ready for the job that is first in the queue; the generations' numbers go on.
-func (m *Machine) next(jobID string) error {
+// dequeueJob resets the machine for the job that is first in the queue. The numbers of the
+// generations go on, and so do the ring, the replicas and the ended jobs. Without a queue it
+// accepts the only job.
+func (m *Machine) dequeueJob(jobID string) error {
 	switch {
 	case m.job != nil && !m.Over():
 		return reject("job %s is already started", m.job.JobId)
 	case len(m.queue) == 0 && m.job == nil:
-		return nil // the only one, which the replicas were started with
+		return nil // the only job, with which the replicas were started
 	case len(m.queue) == 0:
 		return reject("job %s after job %s, which is %s; none waits", jobID, m.job.JobId, m.Status())
 	case m.queue[0].ID != jobID:
 		return reject("job %s starts, job %s is next", jobID, m.queue[0].ID)
 	}
-	*m = Machine{generation: m.generation, first: m.generation, members: m.members, replicas: m.replicas, ended: m.ended, request: m.queue[0], queue: m.queue[1:]}
+	*m = Machine{
+		request:         m.queue[0],
+		generation:      m.generation,
+		members:         m.members,
+		firstGeneration: m.generation,
+		replicas:        m.replicas,
+		queue:           m.queue[1:],
+		ended:           m.ended,
+	}
 	return nil
 }
 
@@ -198,8 +227,16 @@ func queuedOf(e *fsmpb.JobQueued) Queued {
 }
 
 func (e *Ended) proto() (*fsmpb.JobEnded, error) {
-	p := &fsmpb.JobEnded{Job: e.Queued.proto(), Status: string(e.Status), Reason: e.Reason, Step: int64(e.Step), TotalSteps: int64(e.TotalSteps), Spec: e.Spec,
-		StateDigest: e.StateDigest[:], Seconds: e.Seconds}
+	p := &fsmpb.JobEnded{
+		Job:         e.Queued.proto(),
+		Status:      string(e.Status),
+		Reason:      e.Reason,
+		Step:        int64(e.Step),
+		TotalSteps:  int64(e.TotalSteps),
+		Spec:        e.Spec,
+		StateDigest: e.StateDigest[:],
+		Seconds:     e.Seconds,
+	}
 	if e.archive != nil {
 		var err error
 		if p.Archive, err = e.archive.Snapshot(); err != nil {
@@ -213,9 +250,18 @@ func (e *Ended) proto() (*fsmpb.JobEnded, error) {
 }
 
 func endedOf(p *fsmpb.JobEnded) (*Ended, error) {
-	e := &Ended{Queued: queuedOf(p.Job), Status: Status(p.Status), Reason: p.Reason, Step: ids.Step(p.Step), TotalSteps: ids.Step(p.TotalSteps), Spec: p.Spec, Seconds: p.Seconds}
+	e := &Ended{
+		Queued:     queuedOf(p.Job),
+		Status:     Status(p.Status),
+		Reason:     p.Reason,
+		Step:       ids.Step(p.Step),
+		TotalSteps: ids.Step(p.TotalSteps),
+		Spec:       p.Spec,
+		Seconds:    p.Seconds,
+	}
 	if e.ID == "" || e.Status != Finished && e.Status != Failed && e.Status != Cancelled {
-		return nil, fmt.Errorf("ended job %q with status %q, want a name and finished, failed or cancelled", e.ID, e.Status)
+		return nil, fmt.Errorf("ended job %q with status %q, want an id and finished, failed or cancelled",
+			e.ID, e.Status)
 	}
 	var err error
 	if e.StateDigest, err = ids.DigestOf(p.StateDigest); err != nil {

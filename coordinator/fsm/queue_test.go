@@ -1,8 +1,6 @@
 package fsm
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,97 +9,65 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm/fsmpb"
 )
 
-func queued(name string) *fsmpb.Entry {
-	return &fsmpb.Entry{Body: &fsmpb.Entry_JobQueued{JobQueued: &fsmpb.JobQueued{JobId: "id-" + name, Name: name, Request: []byte(`{}`)}}}
-}
-
-func cancelled(name, reason string) *fsmpb.Entry {
-	return &fsmpb.Entry{Body: &fsmpb.Entry_JobCancelled{JobCancelled: &fsmpb.JobCancelled{JobId: "id-" + name, Reason: reason}}}
-}
-
-func started(name string) *fsmpb.Entry {
-	e := job(1, 1)
-	e.GetJobStarted().JobId = "id-" + name
-	return e
-}
-
-// waiting lists the names of the jobs that wait, ended those of the others with how they ended.
-func waiting(m *Machine) (names []string) {
+// waitingNames lists the names of the jobs that wait.
+func waitingNames(m *Machine) (names []string) {
 	for _, q := range m.Queue() {
 		names = append(names, q.Name)
 	}
 	return names
 }
 
-func over(m *Machine) (names []string) {
+// endedNames lists the names and statuses of the jobs that have ended.
+func endedNames(m *Machine) (names []string) {
 	for _, e := range m.Ended() {
 		names = append(names, e.Name+" "+string(e.Status))
 	}
 	return names
 }
 
-// restored is m after a snapshot, which must be the same.
-func restored(t *testing.T, m *Machine) *Machine {
-	t.Helper()
-	n := New()
-	data := snap(t, m)
-	if err := n.Restore(data); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(data, snap(t, n)) {
-		t.Fatal("a restored machine gives another snapshot")
-	}
-	return n
-}
-
 func TestQueue(t *testing.T) {
 	m := New()
 	mustApply(t, m, queued("a"), queued("b"), queued("c"), queued("d"), queued("e"))
-	rejected := func(what string, e *fsmpb.Entry) {
-		t.Helper()
-		before := snap(t, m)
-		if err := apply(t, m, e); !errors.Is(err, ErrRejected) {
-			t.Errorf("%s: %v, want it rejected", what, err)
-		}
-		if !bytes.Equal(before, snap(t, m)) {
-			t.Errorf("%s: the rejected entry changed the machine", what)
-		}
-	}
-	rejected("a name that is taken", queued("c"))
-	rejected("not the first", started("b"))
-	rejected("a job that nobody queued", started("x"))
-	mustApply(t, m, started("a"))
-	rejected("a second job beside the first", started("b"))
-	rejected("the running job's name", queued("a"))
+	mustReject(t, m, "a name that is taken", queued("c"), "there is one of that name")
+	mustReject(t, m, "not the first", started("b", 1), "job id-a is next")
+	mustReject(t, m, "a job that nobody queued", started("x", 1), "job id-a is next")
+	mustApply(t, m, started("a", 1))
+	mustReject(t, m, "a second job beside the first", started("b", 1), "already started")
+	mustReject(t, m, "the running job's name", queued("a"), "there is one of that name")
 	mustApply(t, m, generation(1, 0, "w"), step(1, 1))
 	if q := m.Request(); q.Name != "a" || m.Status() != Running || m.Over() {
 		t.Errorf("job %+v is %s", q, m.Status())
 	}
 	mustApply(t, m, finish())
-	rejected("a step after the end", step(1, 2))
-	rejected("cancel a finished job", cancelled("a", ""))
+	mustReject(t, m, "a step after the end", step(1, 2), "the job is finished")
+	mustReject(t, m, "cancel a finished job", cancelled("a", ""), "it is finished")
 	digest := m.StateDigest()
-	mustApply(t, m, cancelled("c", ""), started("b"))
+
+	// The next job starts from nothing, but its generations go on from the last one's.
+	mustApply(t, m, cancelled("c", ""), started("b", 1))
 	if m.Step() != 0 || m.Numerics() != "" || len(m.Epochs()) != 0 || m.Over() {
 		t.Errorf("job b starts at step %d with %d epochs, over: %v", m.Step(), len(m.Epochs()), m.Over())
 	}
-	rejected("a generation's number of before", generation(1, 0, "w"))
+	mustReject(t, m, "the number of an earlier generation", generation(1, 0, "w"), "generation 1 after generation 1")
 	mustApply(t, m, generation(2, 0, "w"), cancelled("b", ""))
-	rejected("a step of a cancelled job", step(2, 1))
-	rejected("why a job that has run cannot start", cancelled("b", "no such file"))
-	mustApply(t, m, cancelled("d", "no such file"), started("e"))
+	mustReject(t, m, "a step of a cancelled job", step(2, 1), "the job is cancelled")
+	mustReject(t, m, "why a job that has run cannot start", cancelled("b", "no such file"), "no job of this id")
+	mustApply(t, m, cancelled("d", "no such file"), started("e", 1))
 	for _, n := range []*Machine{m, restored(t, m)} {
 		if n.FirstGeneration() != 2 {
 			t.Errorf("job e's generations begin after %d, want 2", n.FirstGeneration())
 		}
-		if got, want := over(n), []string{"a finished", "c cancelled", "b cancelled", "d failed"}; !slices.Equal(got, want) {
-			t.Errorf("over: %q, want %q", got, want)
+		want := []string{"a finished", "c cancelled", "b cancelled", "d failed"}
+		if got := endedNames(n); !slices.Equal(got, want) {
+			t.Errorf("ended: %q, want %q", got, want)
 		}
-		if got := waiting(n); len(got) != 0 {
+		if got := waitingNames(n); len(got) != 0 {
 			t.Errorf("waiting: %q, want none", got)
 		}
 		a := n.Ended()[0]
-		if a.StateDigest != digest || a.Step != 1 || a.Archive() == nil || a.Archive().StateDigest() != digest || !a.Archive().Finished() {
+		archive := a.Archive()
+		if a.StateDigest != digest || a.Step != 1 ||
+			archive == nil || archive.StateDigest() != digest || !archive.Finished() {
 			t.Errorf("job a is remembered as %+v", a)
 		}
 		if d := n.Ended()[3]; d.Reason != "no such file" || d.Archive() != nil {
@@ -113,21 +79,22 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-func TestQueueRemembersAFewWhole(t *testing.T) {
+func TestArchivesAreKeptOfTheLastJobs(t *testing.T) {
 	m := New()
 	const jobs = keptArchives + 3
 	for i := range jobs {
 		name := fmt.Sprint("job", i)
-		timed := edit(step(uint64(i+1), 1), (*fsmpb.Entry).GetStepCommitted, func(e *fsmpb.StepCommitted) { e.Seconds = 2 })
-		mustApply(t, m, queued(name), started(name), generation(uint64(i+1), 0, "w"), timed, finish())
+		timed := step(uint64(i+1), 1)
+		timed.GetStepCommitted().Seconds = 2
+		mustApply(t, m, queued(name), started(name, 1), generation(uint64(i+1), 0, "w"), timed, finish())
 	}
 	for _, n := range []*Machine{m, restored(t, m)} {
 		if len(n.Ended()) != jobs {
 			t.Fatalf("%d jobs remembered, want %d", len(n.Ended()), jobs)
 		}
 		for i, e := range n.Ended() {
-			if whole := e.Archive() != nil; whole != (i >= jobs-keptArchives) {
-				t.Errorf("job %d of %d is whole: %v", i, jobs, whole)
+			if archived := e.Archive() != nil; archived != (i >= jobs-keptArchives) {
+				t.Errorf("job %d of %d has an archive: %v", i, jobs, archived)
 			}
 			if e.Step != 1 || e.Seconds != 2 {
 				t.Errorf("job %d remembered with %d steps in %v s", i, e.Step, e.Seconds)
@@ -138,24 +105,38 @@ func TestQueueRemembersAFewWhole(t *testing.T) {
 
 func TestQueueBounds(t *testing.T) {
 	m := New()
-	for name, e := range map[string]*fsmpb.JobQueued{
-		"no id": {Name: "a", Request: []byte("{}")}, "no name": {JobId: "a", Request: []byte("{}")}, "no settings": {JobId: "a", Name: "a"},
-		"a long name":   {JobId: "a", Name: strings.Repeat("x", MaxNameLength+1), Request: []byte("{}")},
-		"long settings": {JobId: "a", Name: "a", Request: make([]byte, maxRequest+1)},
+	for _, c := range []struct {
+		name string
+		job  *fsmpb.JobQueued
+		want string // part of the rejection
+	}{
+		{"no id", &fsmpb.JobQueued{Name: "a", Request: []byte("{}")}, "want names of 1 to 256 bytes"},
+		{"no name", &fsmpb.JobQueued{JobId: "a", Request: []byte("{}")}, "want names of 1 to 256 bytes"},
+		{"no settings", &fsmpb.JobQueued{JobId: "a", Name: "a"}, "settings of 0 bytes"},
+		{"a long name", &fsmpb.JobQueued{JobId: "a", Name: strings.Repeat("x", maxNameLength+1), Request: []byte("{}")},
+			"want names of 1 to 256 bytes"},
+		{"long settings", &fsmpb.JobQueued{JobId: "a", Name: "a", Request: make([]byte, maxRequest+1)},
+			"settings of 65537 bytes"},
 	} {
-		if err := apply(t, m, &fsmpb.Entry{Body: &fsmpb.Entry_JobQueued{JobQueued: e}}); !errors.Is(err, ErrRejected) {
-			t.Errorf("%s: %v, want it rejected", name, err)
+		mustReject(t, m, c.name, &fsmpb.Entry{Body: &fsmpb.Entry_JobQueued{JobQueued: c.job}}, c.want)
+	}
+
+	// One job is queued by an entry, all others come by a snapshot, which is much faster.
+	almostFull := edited(t, m, func(s *fsmpb.Snapshot) {
+		for i := range maxQueued - 1 {
+			s.Queue = append(s.Queue, queued(fmt.Sprint(i)).GetJobQueued())
 		}
+	})
+	if err := m.Restore(almostFull); err != nil {
+		t.Fatal(err)
 	}
-	for i := range MaxQueued {
-		mustApply(t, m, queued(fmt.Sprint(i)))
+	mustApply(t, m, queued("last"))
+	if got := len(m.Queue()); got != maxQueued {
+		t.Fatalf("%d jobs wait, want %d", got, maxQueued)
 	}
-	if err := apply(t, m, queued("more")); !errors.Is(err, ErrRejected) {
-		t.Errorf("one job too many: %v, want it rejected", err)
-	}
-	own := New()
-	mustApply(t, own, job(1, 1))
-	if err := apply(t, own, queued("a")); !errors.Is(err, ErrRejected) {
-		t.Errorf("a queue behind a job of the replicas' own: %v, want it rejected", err)
-	}
+	mustReject(t, m, "one job too many", queued("more"), "4096 jobs wait")
+
+	alone := New()
+	mustApply(t, alone, job(1, 1))
+	mustReject(t, alone, "a queue behind a job that did not come from one", queued("a"), "one job of its own")
 }

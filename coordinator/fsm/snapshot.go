@@ -14,8 +14,8 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// chain extends the history digest by one committed step.
-func chain(history ids.Digest, step ids.Step, batch, state ids.Digest) ids.Digest {
+// chainHistory extends the history digest by one committed step.
+func chainHistory(history ids.Digest, step ids.Step, batch, state ids.Digest) ids.Digest {
 	h := sha256.New()
 	h.Write(history[:])
 	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(step)))
@@ -27,20 +27,38 @@ func chain(history ids.Digest, step ids.Step, batch, state ids.Digest) ids.Diges
 // Snapshot encodes the whole machine. The same state gives the same bytes.
 func (m *Machine) Snapshot() ([]byte, error) {
 	s := &fsmpb.Snapshot{
-		Version: snapshotVersion, Job: m.job, Generation: uint64(m.generation), Step: int64(m.step), State: m.state,
-		StateDigest: m.stateDigest[:], HistoryDigest: m.history[:], Finished: m.finished, Numerics: m.numerics, StateSize: m.stateSize,
+		Version:         snapshotVersion,
+		Job:             m.job,
+		Request:         m.request.proto(),
+		Generation:      uint64(m.generation),
+		FirstGeneration: uint64(m.firstGeneration),
+		Numerics:        m.numerics,
+		Step:            int64(m.step),
+		State:           m.state,
+		StateDigest:     m.stateDigest[:],
+		StateSize:       m.stateSize,
+		HistoryDigest:   m.history[:],
+		Seconds:         m.seconds,
+		Finished:        m.finished,
+		Cancelled:       m.cancelled,
 	}
 	for _, p := range m.members {
 		s.Members = append(s.Members, &fsmpb.Member{Id: p.ID, Addr: p.Addr})
 	}
 	if m.best != nil {
-		s.HasBest, s.BestStep, s.BestScore, s.BestLoss, s.BestState = true, int64(m.best.Step), m.best.Score, m.best.Loss, m.best.State
+		s.HasBest, s.BestStep, s.BestState = true, int64(m.best.Step), m.best.State
+		s.BestScore, s.BestLoss = m.best.Score, m.best.Loss
 		if b := m.best.Blob; b.Size > 0 {
 			s.BestDigest, s.BestSize = b.Digest[:], b.Size
 		}
 	}
 	if o := m.offer; o != nil {
-		s.Offered = &fsmpb.StateOffered{Generation: uint64(o.Generation), Step: int64(o.Step), Digest: o.Digest[:], Size: o.Size}
+		s.Offered = &fsmpb.StateOffered{
+			Generation: uint64(o.Generation),
+			Step:       int64(o.Step),
+			Digest:     o.Digest[:],
+			Size:       o.Size,
+		}
 	}
 	for _, e := range m.evaluations {
 		s.Evaluations = append(s.Evaluations, e.Proto())
@@ -57,8 +75,6 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	if m.failure != nil {
 		s.Failed = &fsmpb.JobFailed{Step: int64(m.failure.Step), Error: m.failure.Reason}
 	}
-	s.FirstGeneration = uint64(m.first)
-	s.Request, s.Cancelled, s.Seconds = m.request.proto(), m.cancelled, m.seconds
 	for _, q := range m.queue {
 		s.Queue = append(s.Queue, q.proto())
 	}
@@ -76,7 +92,8 @@ func (m *Machine) Snapshot() ([]byte, error) {
 	return seal(data), nil
 }
 
-// Restore replaces the machine by a snapshot. On an error the machine is as it was.
+// Restore replaces the machine by a snapshot. If the snapshot is damaged, of another version or
+// inconsistent, Restore returns an error and leaves the machine as it was.
 func (m *Machine) Restore(data []byte) error {
 	s := new(fsmpb.Snapshot)
 	if err := unseal(data, s); err != nil {
@@ -85,7 +102,17 @@ func (m *Machine) Restore(data []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("snapshot has version %d, this build reads %d", s.Version, snapshotVersion)
 	}
-	n := &Machine{job: s.Job, numerics: s.Numerics, generation: ids.Generation(s.Generation), step: ids.Step(s.Step), state: s.State, finished: s.Finished}
+	n := &Machine{
+		job:             s.Job,
+		generation:      ids.Generation(s.Generation),
+		firstGeneration: ids.Generation(s.FirstGeneration),
+		numerics:        s.Numerics,
+		step:            ids.Step(s.Step),
+		state:           s.State,
+		seconds:         s.Seconds,
+		finished:        s.Finished,
+		cancelled:       s.Cancelled,
+	}
 	if n.job != nil {
 		d, err := checkState(s.State, s.StateDigest, s.StateSize)
 		if err != nil {
@@ -126,8 +153,8 @@ func (m *Machine) Restore(data []byte) error {
 	for _, e := range s.Epochs {
 		n.epochs = append(n.epochs, EpochStat{LossSum: e.LossSum, Tokens: e.Tokens})
 	}
-	for _, r := range s.Recent[max(0, len(s.Recent)-RecentSteps):] {
-		n.keep(RecordOf(r))
+	for _, r := range s.Recent[max(0, len(s.Recent)-recentSteps):] {
+		n.addRecord(recordOf(r))
 	}
 	for _, c := range s.Coordinators {
 		if err := n.joinCoordinator(c); err != nil {
@@ -139,8 +166,9 @@ func (m *Machine) Restore(data []byte) error {
 			return fmt.Errorf("snapshot at step %d: %w", s.Step, err)
 		}
 	}
-	n.first = ids.Generation(s.FirstGeneration)
-	n.request, n.cancelled, n.seconds = queuedOf(s.Request), s.Cancelled, s.Seconds
+	// Only after failJob, which archives a job that has a request: the ended jobs below hold it
+	// already.
+	n.request = queuedOf(s.Request)
 	for _, q := range s.Queue {
 		n.queue = append(n.queue, queuedOf(q))
 	}
@@ -155,25 +183,60 @@ func (m *Machine) Restore(data []byte) error {
 	return nil
 }
 
-// Proto is the evaluation as a log entry's body.
+// Proto is the evaluation as the body of a log entry.
 func (e Evaluation) Proto() *fsmpb.EvaluationCommitted {
-	return &fsmpb.EvaluationCommitted{Step: int64(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score,
-		Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
+	return &fsmpb.EvaluationCommitted{
+		Step:     int64(e.Step),
+		Split:    e.Split,
+		Loss:     e.Loss,
+		Metrics:  e.Metrics,
+		Score:    e.Score,
+		Examples: e.Examples,
+		Seconds:  e.Seconds,
+		Probe:    e.Probe,
+	}
 }
 
 func evaluationOf(e *fsmpb.EvaluationCommitted) Evaluation {
-	return Evaluation{Step: ids.Step(e.Step), Split: e.Split, Loss: e.Loss, Metrics: e.Metrics, Score: e.Score, Examples: e.Examples, Seconds: e.Seconds, Probe: e.Probe}
+	return Evaluation{
+		Step:     ids.Step(e.Step),
+		Split:    e.Split,
+		Loss:     e.Loss,
+		Metrics:  e.Metrics,
+		Score:    e.Score,
+		Examples: e.Examples,
+		Seconds:  e.Seconds,
+		Probe:    e.Probe,
+	}
 }
 
 func (r StepRecord) proto() *fsmpb.StepCommitted {
-	return &fsmpb.StepCommitted{Generation: uint64(r.Generation), Step: int64(r.Step), BatchDigest: r.BatchDigest[:], StateDigest: r.StateDigest[:],
-		LossSum: r.LossSum, Tokens: r.Tokens, LearningRate: r.LearningRate, GradNorm: r.GradNorm, Seconds: r.Seconds, Workers: int32(r.Workers)}
+	return &fsmpb.StepCommitted{
+		Generation:   uint64(r.Generation),
+		Step:         int64(r.Step),
+		BatchDigest:  r.BatchDigest[:],
+		StateDigest:  r.StateDigest[:],
+		LossSum:      r.LossSum,
+		Tokens:       r.Tokens,
+		LearningRate: r.LearningRate,
+		GradNorm:     r.GradNorm,
+		Seconds:      r.Seconds,
+		Workers:      int32(r.Workers),
+	}
 }
 
-// RecordOf reads a committed step's record, leaving its state behind.
-func RecordOf(e *fsmpb.StepCommitted) StepRecord {
-	r := StepRecord{Generation: ids.Generation(e.Generation), Step: ids.Step(e.Step), LossSum: e.LossSum, Tokens: e.Tokens,
-		LearningRate: e.LearningRate, GradNorm: e.GradNorm, Seconds: e.Seconds, Workers: int(e.Workers)}
+// recordOf is a committed step's record: its entry without the state.
+func recordOf(e *fsmpb.StepCommitted) StepRecord {
+	r := StepRecord{
+		Generation:   ids.Generation(e.Generation),
+		Step:         ids.Step(e.Step),
+		LossSum:      e.LossSum,
+		Tokens:       e.Tokens,
+		LearningRate: e.LearningRate,
+		GradNorm:     e.GradNorm,
+		Seconds:      e.Seconds,
+		Workers:      int(e.Workers),
+	}
 	copy(r.BatchDigest[:], e.BatchDigest)
 	copy(r.StateDigest[:], e.StateDigest)
 	return r

@@ -2,17 +2,18 @@ package fsm
 
 import "github.com/dptune/dpt/coordinator/ids"
 
-// Offer is a blob that the leader asks the replicas to take before it proposes the step that leads to it.
+// Offer is a blob that the leader asks the replicas to fetch before it proposes the step that leads
+// to it.
 type Offer struct {
-	Generation ids.Generation
-	Step       ids.Step
+	Generation ids.Generation // that computed the state
+	Step       ids.Step       // the state is the one after this step
 	ids.Blob
 }
 
 // Member is one worker of a generation; its index in the list is its rank.
 type Member struct {
 	ID   string
-	Addr string
+	Addr string // host:port at which it accepts ring streams
 }
 
 // Evaluation is a committed evaluation.
@@ -21,22 +22,23 @@ type Evaluation struct {
 	Split    string
 	Loss     float64 // mean token loss
 	Metrics  []byte  // JSON object, in percent
-	Score    float64 // what "best" compares, greater is better
+	Score    float64 // what Best compares first; greater is better
 	Examples int64
-	Seconds  float64
-	Probe    []byte // JSON object of what the rank probe sees; empty for other methods
+	Seconds  float64 // wall time, as the leader measured it
+	Probe    []byte  // JSON object with the counts of the rank probe; empty for other methods than svd
 }
 
 // Failure is why a job cannot go on: something in its data that fails on every machine.
 type Failure struct {
-	Step   ids.Step
+	Step   ids.Step // that cannot be computed, or the evaluated one
 	Reason string
 }
 
-// EpochStat sums the training loss of one epoch: each example counted once, under the state it met.
+// EpochStat sums the training loss of one epoch. Each example counts once, under the parameters of
+// the step that trained on it.
 type EpochStat struct {
-	LossSum float64
-	Tokens  int64
+	LossSum float64 // over Tokens
+	Tokens  int64   // target tokens
 }
 
 // Mean is the epoch's mean token loss.
@@ -47,22 +49,23 @@ func (e EpochStat) Mean() float64 {
 	return e.LossSum / float64(e.Tokens)
 }
 
-// Best is the state with the highest evaluation score so far, and among equal scores the lowest loss: a metric over few
-// examples often stands still while the loss falls.
+// Best is the state with the highest evaluation score so far, and among equal scores the one with
+// the lowest loss: a metric over few examples often stays equal while the loss falls.
 type Best struct {
 	Step  ids.Step
 	Score float64
 	Loss  float64
-	State []byte // nil where Blob names it
-	Blob  ids.Blob
+	State []byte   // nil if Blob names it
+	Blob  ids.Blob // of size 0 if State holds it
 }
 
-// BeatenBy says whether e is better; anything is better than nil.
+// BeatenBy reports whether e is better than b; every evaluation is better than nil.
 func (b *Best) BeatenBy(e Evaluation) bool {
 	return b == nil || e.Score > b.Score || e.Score == b.Score && e.Loss < b.Loss
 }
 
-// StepRecord is what a committed step leaves for the metrics, without the state.
+// StepRecord is what the metrics hold of a committed step. Its fields are those of
+// fsmpb.StepCommitted.
 type StepRecord struct {
 	Generation   ids.Generation
 	Step         ids.Step

@@ -1,7 +1,7 @@
 // Package ids holds the types by which all processes of a job name the same thing: a step, a
 // generation of workers, a digest, and a trainer state by its digest. It imports nothing of the
 // project, so that workers and blob stores can name what the log holds without importing the
-// replicated machine.
+// replicated state machine.
 package ids
 
 import (
@@ -23,13 +23,13 @@ type Digest [sha256.Size]byte
 // Sum is the digest of data.
 func Sum(data []byte) Digest { return sha256.Sum256(data) }
 
-// String is the digest in hexadecimal.
+// String is the digest as 64 lower-case hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
 // Short is the first 12 hexadecimal digits, for messages to people.
 func (d Digest) Short() string { return hex.EncodeToString(d[:6]) }
 
-// DigestOf checks that b has a digest's length.
+// DigestOf is the digest whose bytes are b; an error unless there are 32 of them.
 func DigestOf(b []byte) (Digest, error) {
 	var d Digest
 	if len(b) != len(d) {
@@ -39,16 +39,16 @@ func DigestOf(b []byte) (Digest, error) {
 	return d, nil
 }
 
-// ParseDigest reads what String writes.
+// ParseDigest reads what String writes, and nothing else: upper-case digits are an error.
 func ParseDigest(text string) (Digest, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil || text != hex.EncodeToString(b) {
-		return Digest{}, fmt.Errorf("digest %q, want %d hexadecimal digits", text, 2*sha256.Size)
+		return Digest{}, fmt.Errorf("digest %q, want %d lower-case hexadecimal digits", text, 2*sha256.Size)
 	}
 	return DigestOf(b)
 }
 
-// Blob names a trainer state that is too large for an entry: replicas keep it as a file, and the
+// Blob names a trainer state that is too large for a log entry: replicas keep it as a file, and the
 // log holds its name.
 type Blob struct {
 	Digest Digest
