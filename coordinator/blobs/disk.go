@@ -10,34 +10,39 @@ import (
 	"syscall"
 )
 
-// Disk is where a store keeps its files, in one flat directory. Its methods may be called from any goroutine.
+// Disk is where a store keeps its files, in one flat directory. The store calls its methods from
+// any goroutine.
 type Disk interface {
-	// List names the files that are there.
+	// List names the files in the directory, in any order; none if the directory does not exist.
 	List() ([]string, error)
-	// Create makes a file, which is not there yet, for writing.
+	// Create creates a file for writing. It is an error if the file exists.
 	Create(name string) (File, error)
-	// Open opens a file for reading; an error is fs.ErrNotExist where there is none. Whoever reads a file that is removed reads on.
+	// Open opens a file for reading. The error wraps fs.ErrNotExist if there is no such file. A
+	// reader of a file that is removed meanwhile still reads all of it.
 	Open(name string) (io.ReadCloser, error)
-	// Rename gives a file another name, in place of what has it. It survives a crash once it has returned.
+	// Rename renames a file and replaces what has the new name. Once it returns, the new name
+	// survives a crash.
 	Rename(from, to string) error
+	// Remove removes a file. The error wraps fs.ErrNotExist if there is no such file.
 	Remove(name string) error
 }
 
 // File is a file being written.
 type File interface {
 	io.WriteCloser
-	// Sync returns when what was written would survive a crash.
+	// Sync returns once all bytes written so far survive a crash.
 	Sync() error
 }
 
-// directory is a Disk in the file system. It makes its directory with the first file.
+// directory is a Disk in the file system. It creates its directory with the first file.
 type directory struct {
 	path string
-	mu   sync.Mutex
-	made bool
+
+	mu      sync.Mutex
+	created bool // by create; guarded by mu
 }
 
-func (d *directory) in(name string) string { return filepath.Join(d.path, name) }
+func (d *directory) pathOf(name string) string { return filepath.Join(d.path, name) }
 
 func (d *directory) List() (names []string, err error) {
 	entries, err := os.ReadDir(d.path)
@@ -51,17 +56,17 @@ func (d *directory) List() (names []string, err error) {
 }
 
 func (d *directory) Create(name string) (File, error) {
-	if err := d.make(); err != nil {
+	if err := d.create(); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(d.in(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	return os.OpenFile(d.pathOf(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
-// make makes the directory, durably.
-func (d *directory) make() error {
+// create creates the directory so that it survives a crash.
+func (d *directory) create() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.made {
+	if d.created {
 		return nil
 	}
 	if err := os.MkdirAll(d.path, 0o755); err != nil {
@@ -70,22 +75,22 @@ func (d *directory) make() error {
 	if err := syncDir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
-	d.made = true
+	d.created = true
 	return nil
 }
 
-func (d *directory) Open(name string) (io.ReadCloser, error) { return os.Open(d.in(name)) }
+func (d *directory) Open(name string) (io.ReadCloser, error) { return os.Open(d.pathOf(name)) }
 
 func (d *directory) Rename(from, to string) error {
-	if err := os.Rename(d.in(from), d.in(to)); err != nil {
+	if err := os.Rename(d.pathOf(from), d.pathOf(to)); err != nil {
 		return err
 	}
 	return syncDir(d.path)
 }
 
-func (d *directory) Remove(name string) error { return os.Remove(d.in(name)) }
+func (d *directory) Remove(name string) error { return os.Remove(d.pathOf(name)) }
 
-// syncDir makes a rename in dir durable, as far as the system can.
+// syncDir makes renames in dir durable, as far as the system can.
 func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

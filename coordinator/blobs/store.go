@@ -1,31 +1,37 @@
-// Package blobs keeps what is too large for a log entry or a message as files named by their digests. It knows nothing of what they hold.
+// Package blobs keeps what is too large for a log entry or a message as files named by their
+// digests. It knows nothing of what they hold.
 //
-// A blob is there whole or not at all: it is written aside, its length and digest are checked, and it is made durable before it gets its name.
-// What is read is checked again, to its end.
+// A store has a blob whole or not at all: a Writer writes it under another name, checks its length
+// and digest, and makes it durable before it gets its name. A Reader checks it again.
 package blobs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// ErrDamaged says that a file does not hold what its name says.
+// ErrDamaged means that the content of a blob's file does not have the digest that the file is
+// named by.
 var ErrDamaged = errors.New("damaged")
 
-// ErrMissing says that a blob is not here.
+// ErrMissing means that a blob is not in the store.
 var ErrMissing = errors.New("no such blob")
 
+// The suffixes of file names that are no blob's.
 const (
-	aside   = ".tmp"     // the name of what is being written ends so
-	damaged = ".damaged" // and of what was found damaged
+	partialSuffix = ".tmp"     // of a blob that is being written
+	damagedSuffix = ".damaged" // of a blob that was found damaged
 )
 
 // Store is a directory of blobs. Its methods may be called from any goroutine.
@@ -33,18 +39,18 @@ type Store struct {
 	disk Disk
 	dir  string // for messages
 
-	mu    sync.Mutex
-	sizes map[ids.Digest]int64
-	next  int // number of the next file that is written aside
+	mu          sync.Mutex           // guards what follows
+	sizes       map[ids.Digest]int64 // of the blobs in the store, in bytes; Commit adds, Discard and Keep remove
+	nextPartial int                  // numbers the files of Create, so that two writers of a blob have two
 }
 
-// Open opens the store in dir, which need not exist: the first blob makes it.
+// Open opens the store in dir, which need not exist: the first blob creates it.
 func Open(dir string, logger *slog.Logger) (*Store, error) {
 	return OpenOn(&directory{path: dir}, dir, logger)
 }
 
-// OpenOn opens the store on a disk, which messages call dir. It reads every file that is there and sets aside, with a line in the log, those that
-// do not hold what their names say; what was being written when an earlier process died goes.
+// OpenOn opens the store on a disk, which messages call dir. It reads every blob, and renames and
+// logs those that are damaged. It removes what an earlier process was writing when it died.
 func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 	s := &Store{disk: disk, dir: dir, sizes: map[ids.Digest]int64{}}
 	names, err := disk.List()
@@ -52,7 +58,7 @@ func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, aside) || strings.HasSuffix(name, damaged) {
+		if strings.HasSuffix(name, partialSuffix) || strings.HasSuffix(name, damagedSuffix) {
 			if err := disk.Remove(name); err != nil {
 				return nil, fmt.Errorf("blobs: %w", err)
 			}
@@ -60,14 +66,14 @@ func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 		}
 		d, err := ids.ParseDigest(name)
 		if err != nil {
-			logger.Warn("file among the blobs is none", "file", filepath.Join(dir, name))
+			logger.Warn("file among the blobs is no blob", "file", filepath.Join(dir, name))
 			continue
 		}
 		size, err := s.check(d)
 		switch {
 		case errors.Is(err, ErrDamaged):
 			logger.Error("blob left aside", "reason", err)
-			if err := disk.Rename(name, name+damaged); err != nil {
+			if err := disk.Rename(name, name+damagedSuffix); err != nil {
 				return nil, fmt.Errorf("blobs: %w", err)
 			}
 		case err != nil:
@@ -79,7 +85,8 @@ func OpenOn(disk Disk, dir string, logger *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-// check reads a blob's file to its end.
+// check reads a blob's file to its end and returns its size; the error wraps ErrDamaged if it is
+// damaged.
 func (s *Store) check(d ids.Digest) (size int64, err error) {
 	r, err := s.open(d, -1)
 	if err != nil {
@@ -89,7 +96,7 @@ func (s *Store) check(d ids.Digest) (size int64, err error) {
 	return size, errors.Join(err, r.Close())
 }
 
-// Has says whether the blob is here, whole and durable.
+// Has reports whether the store has the blob, whole and durable.
 func (s *Store) Has(d ids.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,38 +104,40 @@ func (s *Store) Has(d ids.Digest) bool {
 	return ok
 }
 
-// Any says whether there are blobs here.
+// Any reports whether the store has any blob.
 func (s *Store) Any() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sizes) > 0
 }
 
-// Discard sets a blob aside that was found damaged, so that it can be had anew.
+// Discard renames a blob that was found damaged, so that it can be fetched and stored again.
 func (s *Store) Discard(d ids.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sizes, d)
-	if err := s.disk.Rename(d.String(), d.String()+damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.Rename(d.String(), d.String()+damagedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("blobs: %w", err)
 	}
 	return nil
 }
 
-// Keep removes all blobs but those for which wanted is true.
+// Keep removes all blobs but those that are wanted. It goes on after an error and returns all of
+// them.
 func (s *Store) Keep(wanted func(ids.Digest) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var failed error
-	for d := range s.sizes {
+	var errs []error
+	byDigest := func(a, b ids.Digest) int { return bytes.Compare(a[:], b[:]) } // so that the errors have an order
+	for _, d := range slices.SortedFunc(maps.Keys(s.sizes), byDigest) {
 		if wanted(d) {
 			continue
 		}
 		if err := s.disk.Remove(d.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("remove an old blob: %w", err))
+			errs = append(errs, fmt.Errorf("remove an old blob: %w", err))
 			continue
 		}
 		delete(s.sizes, d)
 	}
-	return failed
+	return errors.Join(errs...)
 }

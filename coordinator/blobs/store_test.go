@@ -71,9 +71,9 @@ func TestBlobsStay(t *testing.T) {
 	for _, data := range [][]byte{[]byte("one"), bytes.Repeat([]byte("two"), 100), {7}} {
 		b := blobOf(data)
 		if s.Has(b.Digest) {
-			t.Errorf("%q is there before it was written", data)
+			t.Errorf("the store has %q before it was written", data)
 		}
-		for range 2 { // a second time does no harm
+		for range 2 { // to store it again does no harm
 			if err := put(s, b, data); err != nil {
 				t.Fatal(err)
 			}
@@ -85,9 +85,10 @@ func TestBlobsStay(t *testing.T) {
 		}
 	}
 	if _, err := get(s, ids.Sum([]byte("other"))); !errors.Is(err, ErrMissing) {
-		t.Errorf("a blob that is not there: %v", err)
+		t.Errorf("a blob that the store does not have: %v", err)
 	}
-	// Who reads while a blob is removed reads on.
+
+	// A reader of a blob that is removed meanwhile still reads all of it.
 	one := ids.Sum([]byte("one"))
 	r, err := s.Open(one)
 	if err != nil {
@@ -106,7 +107,7 @@ func TestBlobsStay(t *testing.T) {
 	}
 }
 
-// What is not the blob that was announced leaves nothing, and those that are there alone.
+// Bytes that are not those of the announced blob leave nothing, and do not touch the other blobs.
 func TestWrongBytesLeaveNothing(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -116,21 +117,23 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 	}
 	data := []byte("what was announced")
 	b := blobOf(data)
-	for name, c := range map[string]struct {
+	for _, c := range []struct {
+		name string
 		data []byte
-		want string
+		want string // part of the error
 	}{
-		"torn":  {data[:10], "ends after 10 bytes, want 18"},
-		"empty": {nil, "ends after 0 bytes, want 18"},
-		"more":  {append(bytes.Clone(data), '!'), "19 bytes and more, want 18"},
-		"other": {bytes.ToUpper(data), "has digest " + ids.Sum(bytes.ToUpper(data)).Short() + ", want " + b.Digest.Short()},
+		{"torn", data[:10], "ends after 10 bytes, want 18"},
+		{"empty", nil, "ends after 0 bytes, want 18"},
+		{"more", append(bytes.Clone(data), '!'), "19 bytes and more, want 18"},
+		{"other", bytes.ToUpper(data),
+			"has digest " + ids.Sum(bytes.ToUpper(data)).Short() + ", want " + b.Digest.Short()},
 	} {
 		err := put(s, b, c.data)
 		if content, ok := errors.AsType[*ContentError](err); !ok || !strings.Contains(content.Text, c.want) {
-			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
 		}
 		if s.Has(b.Digest) || len(files(t, dir)) != 1 {
-			t.Errorf("%s leaves %v, want the old blob alone", name, files(t, dir))
+			t.Errorf("%s leaves %v, want the old blob alone", c.name, files(t, dir))
 		}
 	}
 	if got, err := get(s, ids.Sum(old)); err != nil || !bytes.Equal(got, old) {
@@ -138,16 +141,16 @@ func TestWrongBytesLeaveNothing(t *testing.T) {
 	}
 }
 
-// full is a disk that has room for so many bytes more, and may fail to sync.
+// full is a disk with room for a few more bytes, and may fail to sync.
 type full struct {
 	directory
-	room     int
-	syncFail error
+	room    int   // bytes that can still be written
+	syncErr error // nil: Sync works
 }
 
 func (d *full) Create(name string) (File, error) {
 	f, err := d.directory.Create(name)
-	return fullFile{f, d, d.in(name)}, err
+	return fullFile{f, d, d.pathOf(name)}, err
 }
 
 type fullFile struct {
@@ -165,7 +168,7 @@ func (f fullFile) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func (f fullFile) Sync() error { return errors.Join(f.disk.syncFail, f.File.Sync()) }
+func (f fullFile) Sync() error { return errors.Join(f.disk.syncErr, f.File.Sync()) }
 
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -180,23 +183,26 @@ func TestFullDisk(t *testing.T) {
 	}
 	disk.room = 5
 	err = put(s, blobOf(data), data)
-	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "after 5 bytes of 11") || !strings.Contains(err.Error(), dir) {
-		t.Errorf("error %v, want one that names the file, how far it came and why", err)
+	if !errors.Is(err, syscall.ENOSPC) ||
+		!strings.Contains(err.Error(), "after 5 bytes of 11") || !strings.Contains(err.Error(), dir) {
+		t.Errorf("error %v, want one that names the file, the bytes written and why", err)
 	}
 	if s.Has(ids.Sum(data)) || !s.Has(ids.Sum(old)) || len(files(t, dir)) != 1 {
 		t.Errorf("files %v are left, want the old blob's", files(t, dir))
 	}
-	disk.room, disk.syncFail = 1<<20, syscall.EIO
-	if err := put(s, blobOf(data), data); !errors.Is(err, syscall.EIO) || s.Has(ids.Sum(data)) || len(files(t, dir)) != 1 {
+	disk.room, disk.syncErr = 1<<20, syscall.EIO
+	err = put(s, blobOf(data), data)
+	if !errors.Is(err, syscall.EIO) || s.Has(ids.Sum(data)) || len(files(t, dir)) != 1 {
 		t.Errorf("a blob that could not be made durable: %v, files %v", err, files(t, dir))
 	}
-	disk.syncFail = nil
+	disk.syncErr = nil
 	if err := put(s, blobOf(data), data); err != nil || !s.Has(ids.Sum(data)) {
 		t.Errorf("with room again: %v", err)
 	}
 }
 
-// A reader notices damage, and a store that is opened again sets the damaged blob aside and says what it found.
+// A reader notices damage, and a store that is opened again sets the damaged blob aside and says
+// what it found.
 func TestDamage(t *testing.T) {
 	good, bad := []byte("good"), []byte("to be damaged")
 	flipped, torn := bytes.Replace(bad, []byte("m"), []byte("n"), 1), bad[:5]
@@ -225,7 +231,8 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			_, err := get(s, d)
-			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.read) || !strings.Contains(err.Error(), dir) {
+			if !errors.Is(err, ErrDamaged) ||
+				!strings.Contains(err.Error(), c.read) || !strings.Contains(err.Error(), dir) {
 				t.Errorf("read with %v, want an error that names the file and %q", err, c.read)
 			}
 
