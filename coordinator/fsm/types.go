@@ -25,7 +25,7 @@ type Evaluation struct {
 	Score    float64 // what Best compares first; greater is better
 	Examples int64
 	Seconds  float64 // wall time, as the leader measured it
-	Probe    []byte  // JSON object with the counts of the rank probe; empty for other methods than svd
+	Probe    []byte  // JSON object with the counts of the rank probe; method svd only
 }
 
 // Failure is why a job cannot go on: something in its data that fails on every machine.
