@@ -225,12 +225,12 @@ func (f *sweepFlags) grid(cmd *cli.Command, s job.Settings) (sweep.Grid, error) 
 		}
 	}
 	if f.methods != nil {
-		if err := g.Restrict(f.methods); err != nil {
+		if err := g.RestrictMethods(f.methods); err != nil {
 			return g, err
 		}
 	}
 	if f.models == nil {
-		g.Embedded()
+		g.ShortenPrompts()
 	}
 	if f.seeds != nil {
 		g.Seeds = nil
@@ -242,10 +242,10 @@ func (f *sweepFlags) grid(cmd *cli.Command, s job.Settings) (sweep.Grid, error) 
 		g.Shots = numbers(f.shots)
 	}
 	if f.lengths != nil {
-		g.Lengths(numbers(f.lengths))
+		g.VaryLengths(numbers(f.lengths))
 	}
 	if f.bottlenecks != nil {
-		g.Bottlenecks(numbers(f.bottlenecks))
+		g.VaryBottlenecks(numbers(f.bottlenecks))
 	}
 	var rates []sweep.Rate
 	for _, text := range f.lrs {
@@ -259,7 +259,7 @@ func (f *sweepFlags) grid(cmd *cli.Command, s job.Settings) (sweep.Grid, error) 
 	if f.models == nil && !cmd.Changed("lr") && !slices.ContainsFunc(rates, tuning) {
 		rates = append(rates, sweep.Rate{Method: job.FineTuning, LR: embeddedTuning})
 	}
-	g.LearningRates(rates)
+	g.VaryLearningRates(rates)
 	if f.halving > 0 {
 		g.Halving = &sweep.Halving{Eta: f.halving, Rungs: f.rungs}
 	} else if cmd.Changed("rungs") {

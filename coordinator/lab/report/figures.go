@@ -62,7 +62,7 @@ func (g *grid) figures(preset string) []figure {
 			f = g.ranks(model)
 		}
 		if f != nil {
-			f.name = fmt.Sprintf("%s-%s", f.name, sweep.Run{Model: model}.ModelKey())
+			f.name = fmt.Sprintf("%s-%s", f.name, sweep.ModelKey(model))
 			figs = append(figs, *f)
 		}
 	}

@@ -151,7 +151,7 @@ func TestTables(t *testing.T) {
 func TestHalving(t *testing.T) {
 	g := preset(t, "custom")
 	g.Tasks, g.Halving, g.Settings.Epochs = []string{"cb"}, &sweep.Halving{Eta: 2, Rungs: 2}, 10
-	g.LearningRates([]sweep.Rate{{LR: 0.1}, {LR: 0.5}})
+	g.VaryLearningRates([]sweep.Rate{{LR: 0.1}, {LR: 0.5}})
 	dir := t.TempDir()
 	if err := sweep.WriteGrid(dir, g); err != nil {
 		t.Fatal(err)

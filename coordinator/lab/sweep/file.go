@@ -12,10 +12,11 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
-// GridFile is the name of a sweep's grid in its directory.
-const GridFile = "sweep.json"
+// gridFile is the name of a sweep's grid in its directory.
+const gridFile = "sweep.json"
 
-// WriteGrid keeps g in dir. A directory that holds another grid keeps that, and the error says so: results of two grids do not mix.
+// WriteGrid writes g into dir. It returns an error, and leaves the directory as it is, if that
+// holds another grid: results of two grids must not mix.
 func WriteGrid(dir string, g Grid) error {
 	if err := g.Validate(); err != nil {
 		return err
@@ -25,9 +26,10 @@ func WriteGrid(dir string, g Grid) error {
 		return fmt.Errorf("sweep: %w", err)
 	}
 	data = append(data, '\n')
-	path := filepath.Join(dir, GridFile)
+	path := filepath.Join(dir, gridFile)
 	if have, err := os.ReadFile(path); err == nil && !bytes.Equal(have, data) {
-		return fmt.Errorf("%s: holds another sweep than the one asked for, want the same flags as before or another directory", path)
+		return fmt.Errorf("%s: holds another sweep than the one asked for, want the same flags as before"+
+			" or another directory", path)
 	} else if err == nil {
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -39,12 +41,12 @@ func WriteGrid(dir string, g Grid) error {
 	return checkpoint.WriteFileAtomic(path, data)
 }
 
-// ReadGrid reads what WriteGrid kept.
+// ReadGrid reads what WriteGrid wrote, and validates it.
 func ReadGrid(dir string) (Grid, error) {
-	path := filepath.Join(dir, GridFile)
+	path := filepath.Join(dir, gridFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Grid{}, fmt.Errorf("%s: found no %s, want a directory that dpt sweep wrote", dir, GridFile)
+		return Grid{}, fmt.Errorf("%s: found no %s, want a directory that dpt sweep wrote", dir, gridFile)
 	} else if err != nil {
 		return Grid{}, fmt.Errorf("sweep: %w", err)
 	}

@@ -7,11 +7,12 @@ import (
 	"testing"
 )
 
-// FuzzParse: whatever a results file holds, an error or results that come back from their own encoding; and what is left of the last line is cut off, no more.
+// FuzzParse parses arbitrary results files: it returns an error, or results that their own encoding
+// gives again, and cuts off no more than a torn last line.
 func FuzzParse(f *testing.F) {
 	var good []byte
 	for seed := range uint64(2) {
-		x := lineOf("rte", seed)
+		x := resultWith(seed)
 		x.Key = x.Run.Key()
 		line, err := json.Marshal(x)
 		if err != nil {
@@ -30,7 +31,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if size < 0 || size > int64(len(data)) || bytes.IndexByte(data[size:], '\n') >= 0 || len(list) != bytes.Count(data[:size], []byte{'\n'}) {
+		if size < 0 || size > int64(len(data)) || bytes.IndexByte(data[size:], '\n') >= 0 ||
+			len(list) != bytes.Count(data[:size], []byte{'\n'}) {
 			t.Fatalf("%d results in the first %d of %d bytes, want one in every whole line", len(list), size, len(data))
 		}
 		var again []byte

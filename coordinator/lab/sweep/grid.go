@@ -1,9 +1,15 @@
-// Package sweep describes the paper's experiments as grids of runs, keeps their results, and renders them as the paper's tables and
-// figures. It runs nothing itself.
+// Package sweep is part of the lab, not of the trainer: it describes the paper's experiments as
+// grids of runs, submits the runs to a coordinator's queue, and keeps their results. Package report
+// renders them.
+//
+// A sweep lives in a directory with two files: sweep.json, the Grid, and results.jsonl, a Result a
+// line. Which runs are due is a pure function of the two, so that a sweep can be stopped anywhere
+// and goes on where it was.
 package sweep
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,22 +17,23 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// Run is one training run of a grid: what tells it from the grid's other runs.
+// Run is one training run of a grid. Its fields are what distinguishes it from the grid's other
+// runs.
 type Run struct {
-	Model        string  `json:"model"`  // as the user named it; "" is the embedded model
-	Task         string  `json:"task"`   // canonical name
-	Method       string  `json:"method"` // dpt, pt, respt, svd or ft
-	PromptLength int     `json:"prompt_length,omitempty"`
-	Bottleneck   int     `json:"bottleneck,omitempty"` // 0: the method's own, or none
-	Shots        int     `json:"shots,omitempty"`      // training examples; 0 is all
+	Model        string  `json:"model"`                   // as the user named it; "" is the embedded model
+	Task         string  `json:"task"`                    // canonical name
+	Method       string  `json:"method"`                  // dpt, pt, respt, svd or ft
+	PromptLength int     `json:"prompt_length,omitempty"` // virtual tokens; 0: none, as for ft
+	Bottleneck   int     `json:"bottleneck,omitempty"`    // 0: the method's default, or none
+	Shots        int     `json:"shots,omitempty"`         // training examples; 0: all
 	Seed         uint64  `json:"seed"`
-	LR           float64 `json:"lr,omitempty"`   // learning rate; 0 is the method's of the sweep
-	Rung         int     `json:"rung,omitempty"` // of successive halving, with a part of the budget; 0 has all of it
+	LR           float64 `json:"lr,omitempty"`   // learning rate; 0: that of Grid.Settings
+	Rung         int     `json:"rung,omitempty"` // of Halving, with a part of the budget; 0: the whole budget
 }
 
-// Key names the run within a sweep; it does for a directory's name.
+// Key names the run within a sweep, in characters that a file's name may have.
 func (r Run) Key() string {
-	parts := []string{modelKey(r.Model), r.Task, r.Method}
+	parts := []string{ModelKey(r.Model), r.Task, r.Method}
 	if r.PromptLength > 0 {
 		parts = append(parts, fmt.Sprintf("c%d", r.PromptLength))
 	}
@@ -46,8 +53,9 @@ func (r Run) Key() string {
 	return strings.Join(parts, "-")
 }
 
-// modelKey is the last element of a model's path, in characters that a file's name may have.
-func modelKey(model string) string {
+// ModelKey names a model by the last element of its path, in characters that a file's name may
+// have.
+func ModelKey(model string) string {
 	name := strings.TrimRight(model, "/")
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		name = name[i+1:]
@@ -64,31 +72,29 @@ func modelKey(model string) string {
 	}, name)
 }
 
-// ModelKey names the run's model in file names.
-func (r Run) ModelKey() string { return modelKey(r.Model) }
-
 // Prompt is a method with the sizes that an experiment gives it.
 type Prompt struct {
 	Method     string  `json:"method"`
-	Length     int     `json:"length,omitempty"`     // 0: none, as ft has
-	Bottleneck int     `json:"bottleneck,omitempty"` // 0: the method's own
-	LR         float64 `json:"lr,omitempty"`         // 0: the method's of the sweep
+	Length     int     `json:"length,omitempty"`     // virtual tokens; 0: none, as for ft
+	Bottleneck int     `json:"bottleneck,omitempty"` // 0: the method's default, or none
+	LR         float64 `json:"lr,omitempty"`         // learning rate; 0: that of Grid.Settings
 }
 
-// Grid is every combination of its lists, and what its runs share.
+// Grid is every combination of its lists, with the settings that all runs share.
 type Grid struct {
-	Preset  string   `json:"preset"`
+	Preset  string   `json:"preset"` // one of Presets
 	Models  []string `json:"models"`
 	Tasks   []string `json:"tasks"`
 	Prompts []Prompt `json:"prompts"`
-	Shots   []int    `json:"shots"` // training examples; 0 is all
+	Shots   []int    `json:"shots"` // training examples; 0: all
 	Seeds   []uint64 `json:"seeds"`
 
 	Halving  *Halving     `json:"halving,omitempty"` // nil: every run has the whole budget
-	Settings job.Settings `json:"settings"`          // what all runs share; what a Run says is zero
+	Settings job.Settings `json:"settings"`          // of all runs; the fields of a Run are zero
 }
 
-// Runs lists the grid's runs with the whole budget: seeds innermost, so that a row of a table fills up before the next begins.
+// Runs lists the grid's runs with the whole budget. Seeds are innermost, so that a row of a table
+// fills up before the next one begins.
 func (g Grid) Runs() []Run {
 	var runs []Run
 	for _, m := range g.Models {
@@ -96,7 +102,7 @@ func (g Grid) Runs() []Run {
 			for _, t := range g.Tasks {
 				for _, p := range g.Prompts {
 					for _, s := range g.Seeds {
-						runs = append(runs, Run{Model: m, Task: t, Method: p.Method, PromptLength: p.Length, Bottleneck: p.Bottleneck, LR: p.LR, Shots: k, Seed: s})
+						runs = append(runs, p.run(Run{Model: m, Task: t, Shots: k, Seed: s}))
 					}
 				}
 			}
@@ -105,17 +111,26 @@ func (g Grid) Runs() []Run {
 	return runs
 }
 
-// Validate checks that the grid has runs and that no two are the same.
+// run is the run in which p is trained on what r names.
+func (p Prompt) run(r Run) Run {
+	r.Method, r.PromptLength, r.Bottleneck, r.LR = p.Method, p.Length, p.Bottleneck, p.LR
+	return r
+}
+
+// Validate checks that the grid has runs, that no two have the same key, and that its halving is
+// possible.
 func (g Grid) Validate() error {
 	runs := g.Runs()
 	if len(runs) == 0 {
-		return fmt.Errorf("preset %s: %d models, %d tasks, %d methods, %d sizes of the training set and %d seeds, want at least one of each",
+		return fmt.Errorf("preset %s: %d models, %d tasks, %d methods, %d sizes of the training set and %d seeds,"+
+			" want at least one of each",
 			g.Preset, len(g.Models), len(g.Tasks), len(g.Prompts), len(g.Shots), len(g.Seeds))
 	}
 	seen := map[string]Run{}
 	for _, r := range runs {
 		if other, ok := seen[r.Key()]; ok {
-			return fmt.Errorf("preset %s: %+v and %+v are both called %s, want every run once", g.Preset, other, r, r.Key())
+			return fmt.Errorf("preset %s: %+v and %+v are both called %s, want every run once",
+				g.Preset, other, r, r.Key())
 		}
 		seen[r.Key()] = r
 	}
@@ -130,43 +145,61 @@ const (
 // paperTasks are in the order of Table 1.
 var paperTasks = []string{"wsc", "wic", "boolq", "cb", "copa", "multirc", "record", "rte"}
 
-// The paper's prompts. Residual prompt tuning's bottleneck is its own, 400.
+// The paper's prompts. Residual prompt tuning has the default bottleneck of its own paper, 400.
 var (
-	ft     = Prompt{Method: "ft"}
-	pt     = Prompt{Method: "pt", Length: paperLength}
-	respt  = Prompt{Method: "respt", Length: paperLength}
-	short  = Prompt{Method: "respt", Length: 10} // of Table 4
-	dpt    = Prompt{Method: "dpt", Length: paperLength, Bottleneck: paperBottleneck}
-	probe  = Prompt{Method: "svd", Length: paperLength}
-	shapes = map[string]Prompt{"ft": ft, "pt": pt, "respt": respt, "respt-10": short, "dpt": dpt, "svd": probe}
+	ft         = Prompt{Method: "ft"}
+	pt         = Prompt{Method: "pt", Length: paperLength}
+	respt      = Prompt{Method: "respt", Length: paperLength}
+	shortRespt = Prompt{Method: "respt", Length: 10} // of Table 4
+	dpt        = Prompt{Method: "dpt", Length: paperLength, Bottleneck: paperBottleneck}
+	probe      = Prompt{Method: "svd", Length: paperLength}
 )
 
-// Presets are the experiments by name, in the paper's order, and custom, which has nothing but what the user lists.
+// promptOf maps the names that RestrictMethods takes to the paper's prompts.
+var promptOf = map[string]Prompt{
+	"ft":       ft,
+	"pt":       pt,
+	"respt":    respt,
+	"respt-10": shortRespt,
+	"dpt":      dpt,
+	"svd":      probe,
+}
+
+// Presets are the names of the experiments in the paper's order, and custom, for what the user
+// lists.
 var Presets = []string{"table1", "fewshot", "bottleneck", "length", "short", "overparam", "rank", "custom"}
 
-// Preset is the grid of one of the paper's experiments for the given models: three seeds, the paper's tasks, methods and sizes.
+// Preset is the grid of one of the paper's experiments for the given models: the paper's tasks,
+// methods and sizes, with three seeds.
 func Preset(name string, models []string) (Grid, error) {
 	g := Grid{Preset: name, Models: models, Tasks: paperTasks, Shots: []int{0}, Seeds: []uint64{1, 2, 3}}
-	four := []string{"wic", "cb", "rte", "copa"}
+	fourTasks := []string{"wic", "cb", "rte", "copa"}
+	// everyMethod adds pt, respt and dpt with a prompt length and a bottleneck of dpt.
+	everyMethod := func(length, bottleneck int) {
+		g.Prompts = append(g.Prompts,
+			Prompt{Method: "pt", Length: length},
+			Prompt{Method: "respt", Length: length},
+			Prompt{Method: "dpt", Length: length, Bottleneck: bottleneck})
+	}
 	switch name {
 	case "table1": // Tables 1, 3 and 4
-		g.Prompts = []Prompt{ft, pt, short, respt, dpt}
+		g.Prompts = []Prompt{ft, pt, shortRespt, respt, dpt}
 	case "fewshot": // section 5.2, figure 4
 		g.Shots, g.Prompts = []int{8, 16, 32}, []Prompt{pt, respt, dpt}
 	case "bottleneck": // section 6.1, figures 5 and 10
-		g.Tasks, g.Prompts = four, []Prompt{pt, respt}
+		g.Tasks, g.Prompts = fourTasks, []Prompt{pt, respt}
 		for _, b := range []int{4, 6, 8, 10, 12, 14} {
 			g.Prompts = append(g.Prompts, Prompt{Method: "dpt", Length: paperLength, Bottleneck: b})
 		}
 	case "length": // section 6.2, figures 6 and 11
-		g.Tasks = four
+		g.Tasks = fourTasks
 		for _, c := range []int{20, 100, 200} {
-			g.Prompts = append(g.Prompts, Prompt{Method: "pt", Length: c}, Prompt{Method: "respt", Length: c}, Prompt{Method: "dpt", Length: c, Bottleneck: paperBottleneck})
+			everyMethod(c, paperBottleneck)
 		}
 	case "short": // section 6.3, figure 7
 		g.Tasks = []string{"cb", "wic"}
 		for _, c := range []int{6, 10} {
-			g.Prompts = append(g.Prompts, Prompt{Method: "pt", Length: c}, Prompt{Method: "respt", Length: c}, Prompt{Method: "dpt", Length: c, Bottleneck: 2})
+			everyMethod(c, 2)
 		}
 	case "overparam": // section 6.4, figure 8
 		g.Tasks = []string{"rte"}
@@ -183,8 +216,9 @@ func Preset(name string, models []string) (Grid, error) {
 	return g, nil
 }
 
-// Embedded makes the paper's sizes those of the embedded model, whose texts are a few dozen words: a prompt of 20 tokens or more becomes a fifth as long.
-func (g *Grid) Embedded() {
+// ShortenPrompts makes prompts of 20 tokens or more a fifth as long. The paper's lengths are too
+// long for the embedded model, whose texts are a few dozen words.
+func (g *Grid) ShortenPrompts() {
 	for i := range g.Prompts {
 		if p := &g.Prompts[i]; p.Length >= 20 {
 			p.Length /= 5
@@ -192,12 +226,12 @@ func (g *Grid) Embedded() {
 	}
 }
 
-// Restrict keeps the prompts of the named methods (respt-10 is residual prompt tuning with 10 tokens). A method that the preset lacks
-// is added with the paper's sizes.
-func (g *Grid) Restrict(methods []string) error {
+// RestrictMethods keeps the prompts of the named methods (respt-10 is residual prompt tuning with
+// 10 tokens) and adds those of methods that the preset lacks, with the paper's sizes.
+func (g *Grid) RestrictMethods(methods []string) error {
 	var kept []Prompt
 	for _, name := range methods {
-		want, ok := shapes[name]
+		want, ok := promptOf[name]
 		if !ok {
 			return fmt.Errorf("method %q, want one of %s", name, strings.Join(Methods(), ", "))
 		}
@@ -215,20 +249,14 @@ func (g *Grid) Restrict(methods []string) error {
 	return nil
 }
 
-// Methods are the names that Restrict takes.
-func Methods() []string {
-	var names []string
-	for n := range shapes {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
+// Methods are the names that RestrictMethods takes, sorted.
+func Methods() []string { return slices.Sorted(maps.Keys(promptOf)) }
 
-// Lengths gives every method that has a prompt each of these lengths. Table 1's short residual prompt, respt-10, keeps its ten tokens.
-func (g *Grid) Lengths(lengths []int) {
-	g.vary(lengths, func(p *Prompt, c int) bool {
-		if p.Method == "ft" || g.Preset == "table1" && *p == short {
+// VaryLengths gives every method that has a prompt each of these lengths. Table 1's short residual
+// prompt, respt-10, keeps its ten tokens.
+func (g *Grid) VaryLengths(lengths []int) {
+	g.varyPrompts(lengths, func(p *Prompt, c int) bool {
+		if p.Method == "ft" || g.Preset == "table1" && *p == shortRespt {
 			return false
 		}
 		p.Length = c
@@ -236,28 +264,29 @@ func (g *Grid) Lengths(lengths []int) {
 	})
 }
 
-// Bottlenecks gives dpt each of these bottlenecks.
-func (g *Grid) Bottlenecks(bottlenecks []int) {
-	g.vary(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == "dpt" })
+// VaryBottlenecks gives dpt each of these bottlenecks.
+func (g *Grid) VaryBottlenecks(bottlenecks []int) {
+	g.varyPrompts(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == "dpt" })
 }
 
-// Rate is a learning rate of a method, or of all that have none of their own.
+// Rate is a learning rate of a method, or of all methods that have no rate of their own.
 type Rate struct {
-	Method string // "": of all others
+	Method string // "": all methods without a rate of their own
 	LR     float64
 }
 
-// LearningRates gives every method each of its rates; one without keeps what all runs share.
-func (g *Grid) LearningRates(rates []Rate) {
-	of := map[string][]float64{}
+// VaryLearningRates gives every method each of its rates. A method without any keeps that of
+// g.Settings.
+func (g *Grid) VaryLearningRates(rates []Rate) {
+	byMethod := map[string][]float64{}
 	for _, r := range rates {
-		of[r.Method] = append(of[r.Method], r.LR)
+		byMethod[r.Method] = append(byMethod[r.Method], r.LR)
 	}
 	var all []Prompt
 	for _, p := range g.Prompts {
-		list, own := of[p.Method]
+		list, own := byMethod[p.Method]
 		if !own {
-			list = of[""]
+			list = byMethod[""]
 		}
 		if len(list) == 0 {
 			all = append(all, p)
@@ -270,8 +299,9 @@ func (g *Grid) LearningRates(rates []Rate) {
 	g.Prompts = all
 }
 
-// vary replaces each prompt by what set makes of it for each value, where set says that the prompt has it; equal ones are kept once.
-func (g *Grid) vary(values []int, set func(*Prompt, int) bool) {
+// varyPrompts replaces each prompt by a copy for each value, which set gives it. If set returns
+// false, the prompt has no such value and stays as it is. Equal prompts are kept once.
+func (g *Grid) varyPrompts(values []int, set func(*Prompt, int) bool) {
 	var all []Prompt
 	for _, p := range g.Prompts {
 		for _, v := range values {

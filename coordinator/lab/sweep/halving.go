@@ -9,17 +9,20 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// Halving is successive halving (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016) among the
-// prompts of one method, which differ in sizes or learning rate, on one model, task and size of the training set. All train first with a part of the budget; the best
-// 1/Eta of them, by the mean score over seeds, go on with Eta times as much, until the last rung has the whole.
+// Halving is successive halving (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification
+// and Hyperparameter Optimization", AISTATS 2016). The candidates are the prompts of one method,
+// which differ in sizes or learning rate, on one model, task and size of the training set. All of
+// them train first with a part of the budget; the best 1/Eta of them, by the mean score over seeds,
+// go on with Eta times as much, until the last rung has the whole budget.
 //
-// Every rung trains anew, so that its schedule of the learning rate is that of its own length. What runs is a pure function of the results.
+// Every rung trains from the start, so that the schedule of its learning rate has its own length.
+// Which runs are due is a pure function of the results.
 type Halving struct {
-	Eta   int `json:"eta"`   // one of Eta goes on
-	Rungs int `json:"rungs"` // the last one included
+	Eta   int `json:"eta"`   // one of Eta candidates goes on
+	Rungs int `json:"rungs"` // with the last one, which has the whole budget
 }
 
-// share is the part of the budget that a rung has: 1 of so many; at most 2^31.
+// share is the part of the budget that a rung has: one share-th of it; at most 2^31.
 func (h *Halving) share(rung int) int64 {
 	if h == nil || rung == 0 {
 		return 1
@@ -31,6 +34,7 @@ func (h *Halving) share(rung int) int64 {
 	return n
 }
 
+// validateHalving checks that the halving, if any, has enough budget and candidates.
 func (g Grid) validateHalving() error {
 	h := g.Halving
 	if h == nil {
@@ -41,10 +45,11 @@ func (g Grid) validateHalving() error {
 	}
 	budget, unit := g.budget()
 	if n := h.share(1); budget < n {
-		return fmt.Errorf("halving by %d in %d rungs: the first has 1/%d of %d %s, want at least one", h.Eta, h.Rungs, n, budget, unit)
+		return fmt.Errorf("halving by %d in %d rungs: the first has 1/%d of %d %s, want at least one",
+			h.Eta, h.Rungs, n, budget, unit)
 	}
 	most := 0
-	for _, c := range g.contests() {
+	for _, c := range g.Contests() {
 		most = max(most, len(c.prompts))
 	}
 	if most < 2 {
@@ -53,6 +58,7 @@ func (g Grid) validateHalving() error {
 	return nil
 }
 
+// budget is how long a run with the whole budget trains.
 func (g Grid) budget() (n int64, unit string) {
 	if g.Settings.Steps > 0 {
 		return g.Settings.Steps, "steps"
@@ -60,7 +66,7 @@ func (g Grid) budget() (n int64, unit string) {
 	return int64(g.Settings.Epochs), "epochs"
 }
 
-// Budget says how long the rung's runs train.
+// Budget is how long the rung's runs train, for people.
 func (g Grid) Budget(rung int) string {
 	n, unit := g.budget()
 	return fmt.Sprintf("%d %s", n/g.Halving.share(rung), unit)
@@ -70,19 +76,20 @@ func (g Grid) Budget(rung int) string {
 type Contest struct {
 	Model, Task, Method string
 	Shots               int
-	prompts             []Prompt
+	prompts             []Prompt // of all candidates, in the grid's order
 }
 
-func (g Grid) contests() (list []Contest) {
+// Contests lists what is decided by halving, in the grid's order.
+func (g Grid) Contests() (list []Contest) {
 	for _, m := range g.Models {
 		for _, k := range g.Shots {
 			for _, t := range g.Tasks {
-				of := map[string]int{}
+				byMethod := map[string]int{} // index into list
 				for _, p := range g.Prompts {
-					i, ok := of[p.Method]
+					i, ok := byMethod[p.Method]
 					if !ok {
 						i = len(list)
-						of[p.Method] = i
+						byMethod[p.Method] = i
 						list = append(list, Contest{Model: m, Task: t, Method: p.Method, Shots: k})
 					}
 					list[i].prompts = append(list[i].prompts, p)
@@ -93,22 +100,21 @@ func (g Grid) contests() (list []Contest) {
 	return list
 }
 
-// runs are the candidates' in a rung, each with every seed.
-func (g Grid) runs(c Contest, candidates []Prompt, rung int) (runs []Run) {
-	for _, p := range candidates {
-		for _, s := range g.Seeds {
-			runs = append(runs, Run{Model: c.Model, Task: c.Task, Method: c.Method, PromptLength: p.Length, Bottleneck: p.Bottleneck, LR: p.LR, Shots: c.Shots, Seed: s, Rung: rung})
-		}
+// candidateRuns are a candidate's runs in a rung, one a seed.
+func (g Grid) candidateRuns(c Contest, candidate Prompt, rung int) (runs []Run) {
+	for _, s := range g.Seeds {
+		runs = append(runs, candidate.run(Run{Model: c.Model, Task: c.Task, Shots: c.Shots, Seed: s, Rung: rung}))
 	}
 	return runs
 }
 
-// Due lists the runs that the results so far, by key, call for: those that are done and those that can be done now.
+// Due lists the runs that the results so far, by key, call for: those that have a result and those
+// that can run now.
 func (g Grid) Due(results map[string]Result) (runs []Run) {
 	if g.Halving == nil {
 		return g.Runs()
 	}
-	for _, c := range g.contests() {
+	for _, c := range g.Contests() {
 		for _, r := range g.Course(c, results) {
 			for _, s := range r.Standings {
 				runs = append(runs, s.Runs...)
@@ -118,25 +124,23 @@ func (g Grid) Due(results map[string]Result) (runs []Run) {
 	return runs
 }
 
-// Contests lists what is decided by halving, in the grid's order.
-func (g Grid) Contests() []Contest { return g.contests() }
-
 // Rung is one round of a contest.
 type Rung struct {
-	Number    int // 0: the last, with the whole budget
+	Number    int // from 1; 0: the last one, with the whole budget
 	Standings []Standing
 }
 
-// Standing is how a candidate did in a rung.
+// Standing is the result of a candidate in a rung.
 type Standing struct {
 	Prompt Prompt
 	Runs   []Run   // one a seed
-	Done   bool    // all of them
+	Done   bool    // all runs have a result; otherwise Score and Loss mean nothing
 	Score  float64 // mean over seeds of the best evaluations' scores
-	Loss   float64 // and of their losses
+	Loss   float64 // mean over seeds of the best evaluations' losses
 }
 
-// Course lists the contest's rungs as far as the results decide them. The last one is under way unless all its standings are done.
+// Course lists the contest's rungs as far as the results, by key, decide them. The last one listed
+// is under way unless all its standings are done.
 func (g Grid) Course(c Contest, results map[string]Result) (rungs []Rung) {
 	candidates := c.prompts
 	for number := 1; ; number++ {
@@ -147,7 +151,7 @@ func (g Grid) Course(c Contest, results map[string]Result) (rungs []Rung) {
 		r := Rung{Number: number}
 		done := true
 		for _, p := range candidates {
-			s := g.standing(g.runs(c, []Prompt{p}, number), results)
+			s := standing(g.candidateRuns(c, p, number), results)
 			s.Prompt = p
 			done = done && s.Done
 			r.Standings = append(r.Standings, s)
@@ -160,7 +164,8 @@ func (g Grid) Course(c Contest, results map[string]Result) (rungs []Rung) {
 	}
 }
 
-func (g Grid) standing(runs []Run, results map[string]Result) Standing {
+// standing sums up the results of a candidate's runs.
+func standing(runs []Run, results map[string]Result) Standing {
 	s := Standing{Runs: runs, Done: true}
 	for _, r := range runs {
 		x, ok := results[r.Key()]
@@ -174,7 +179,7 @@ func (g Grid) standing(runs []Run, results map[string]Result) Standing {
 	return s
 }
 
-// bestLoss is the loss of the evaluation that the result is of.
+// bestLoss is the loss of the run's best evaluation; +Inf if the result does not list it.
 func (r Result) bestLoss() float64 {
 	for _, e := range r.Evaluations {
 		if e.Step == r.BestStep {
@@ -184,7 +189,8 @@ func (r Result) bestLoss() float64 {
 	return math.Inf(1)
 }
 
-// best are the n best prompts, in the grid's order: by score, among equals by loss, among equals the earlier.
+// best are the rung's n best prompts, in the grid's order. A higher score is better, then a lower
+// loss, then the earlier place in the grid.
 func (r Rung) best(n int) []Prompt {
 	order := make([]int, len(r.Standings))
 	for i := range order {
@@ -203,12 +209,12 @@ func (r Rung) best(n int) []Prompt {
 	return list
 }
 
-// Total is the number of runs until the end.
+// Total is the number of runs of the whole sweep.
 func (g Grid) Total() (runs int) {
 	if g.Halving == nil {
 		return len(g.Runs())
 	}
-	for _, c := range g.contests() {
+	for _, c := range g.Contests() {
 		n := len(c.prompts)
 		for rung := 1; rung < g.Halving.Rungs && n > 1; rung++ {
 			runs += n * len(g.Seeds)
@@ -219,7 +225,7 @@ func (g Grid) Total() (runs int) {
 	return runs
 }
 
-// settings are the run's, on top of those that all runs share.
+// settings are those of a job that is the run: what all runs share, with the run's own fields.
 func (g Grid) settings(run Run) job.Settings {
 	s := g.Settings
 	s.Model, s.Task, s.Method, s.Shots, s.Seed = run.Model, run.Task, run.Method, run.Shots, run.Seed
@@ -231,7 +237,7 @@ func (g Grid) settings(run Run) job.Settings {
 	case run.LR > 0:
 		s.LR = run.LR
 	case s.Method == job.FineTuning && s.LR == job.DefaultSettings().LR:
-		s.LR = job.FineTuningLR // nobody has chosen one, and a prompt's would not do
+		s.LR = job.FineTuningLR // nobody has chosen one, and that of a prompt is too high
 	}
 	if n := g.Halving.share(run.Rung); s.Steps > 0 {
 		s.Steps /= n

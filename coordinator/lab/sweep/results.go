@@ -17,36 +17,38 @@ import (
 // Result is a finished run: a line of results.jsonl.
 type Result struct {
 	Run
-	Key         string          `json:"key"`
+	Key         string          `json:"key"` // Run.Key()
 	Parameters  int64           `json:"trainable_parameters"`
 	Metrics     dataset.Metrics `json:"metrics"`      // of the best evaluation, in percent
-	Score       float64         `json:"score"`        // their mean
-	BestStep    int64           `json:"best_step"`    // of the evaluation that they are of
+	Score       float64         `json:"score"`        // mean of Metrics
+	BestStep    int64           `json:"best_step"`    // of the best evaluation
 	Steps       int64           `json:"steps"`        // trained
-	Budget      int64           `json:"budget_steps"` // asked for: more than trained of a run that stopped early
-	Seconds     float64         `json:"seconds"`      // of wall time
-	JobID       string          `json:"job_id"`       //
-	StateDigest string          `json:"state_digest"` // of the final trainer state
-	Evaluations []Evaluation    `json:"evaluations"`
-	Settings    *job.Spec       `json:"settings,omitempty"` // resolved
+	Budget      int64           `json:"budget_steps"` // asked for; more than Steps if the run stopped early
+	Seconds     float64         `json:"seconds"`      // wall time of the steps and evaluations
+	JobID       string          `json:"job_id"`
+	StateDigest string          `json:"state_digest"`       // of the final trainer state
+	Evaluations []Evaluation    `json:"evaluations"`        // in order
+	Settings    *job.Spec       `json:"settings,omitempty"` // as the coordinator resolved them
 }
 
-// Evaluation is one point of a run's course.
+// Evaluation is one evaluation of a run.
 type Evaluation struct {
 	Step  int64   `json:"step"`
 	Score float64 `json:"score"`
-	Loss  float64 `json:"loss"`
-	Probe *Probe  `json:"probe,omitempty"`
+	Loss  float64 `json:"loss"`            // mean token loss
+	Probe *Probe  `json:"probe,omitempty"` // method svd only
 }
 
-// Probe is what the rank probe (method svd) sees: the entries of the diagonal Σ above and below zero, and the rank of the prompt.
+// Probe is what the rank probe (method svd) counts: the entries of the diagonal Σ above and below
+// zero, and the rank of the prompt.
 type Probe struct {
 	Positive int `json:"positive"`
 	Negative int `json:"negative"`
 	Rank     int `json:"rank"`
 }
 
-// Headline is the metric that Table 1 gives for the task: the first one.
+// Headline is the metric that the paper's Table 1 gives for the task: the first one; NaN if there
+// is none.
 func (r Result) Headline() float64 {
 	if len(r.Metrics) == 0 {
 		return math.NaN()
@@ -57,71 +59,73 @@ func (r Result) Headline() float64 {
 // File is the name of a sweep's results in its directory.
 const File = "results.jsonl"
 
-// Results is a sweep's results file, open for more lines.
+// Results is a sweep's results file, open for more lines. One goroutine uses it.
 type Results struct {
-	path string
-	f    *os.File
-	size int64
-	have map[string]Result
+	path  string
+	file  *os.File
+	size  int64             // of the file's whole lines, in bytes
+	byKey map[string]Result // by Run.Key
 }
 
-// Open opens dir's results, making both where they are missing. A torn last line, of a process that was killed as it wrote, goes.
+// Open opens the results in dir and creates both if they do not exist. It cuts off a torn last
+// line, which a process leaves that is killed while it writes.
 func Open(dir string) (*Results, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("sweep directory: %w", err)
 	}
 	path := filepath.Join(dir, File)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("sweep results: %w", err)
 	}
 	list, size, err := read(path)
 	if err == nil {
-		err = f.Truncate(size)
+		err = file.Truncate(size)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("sweep results: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("sweep results: %w", err), file.Close())
 	}
-	r := &Results{path: path, f: f, size: size, have: map[string]Result{}}
+	r := &Results{path: path, file: file, size: size, byKey: map[string]Result{}}
 	for _, x := range list {
-		r.have[x.Key] = x
+		r.byKey[x.Key] = x
 	}
 	return r, nil
 }
 
 // Len is the number of results.
-func (r *Results) Len() int { return len(r.have) }
+func (r *Results) Len() int { return len(r.byKey) }
 
-// Has says whether the run's result is there.
+// Has reports whether the run has a result.
 func (r *Results) Has(run Run) bool {
-	_, there := r.have[run.Key()]
-	return there
+	_, ok := r.byKey[run.Key()]
+	return ok
 }
 
-// Add appends a result and makes it durable. A line is there whole or, after an error, not at all.
+// Add appends a result, whose Key it fills in, and makes it durable. After an error the result
+// counts as not added.
 func (r *Results) Add(x Result) error {
 	x.Key = x.Run.Key()
 	if r.Has(x.Run) {
-		return fmt.Errorf("%s: run %s is there already", r.path, x.Key)
+		return fmt.Errorf("%s: run %s has a result already", r.path, x.Key)
 	}
 	line, err := json.Marshal(x)
 	if err != nil {
 		return fmt.Errorf("%s: run %s: %w", r.path, x.Key, err)
 	}
 	line = append(line, '\n')
-	if _, err := r.f.WriteAt(line, r.size); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", r.path, err), r.f.Truncate(r.size))
+	if _, err := r.file.WriteAt(line, r.size); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", r.path, err), r.file.Truncate(r.size))
 	}
-	if err := r.f.Sync(); err != nil {
+	if err := r.file.Sync(); err != nil {
 		return fmt.Errorf("write %s: %w", r.path, err)
 	}
 	r.size += int64(len(line))
-	r.have[x.Key] = x
+	r.byKey[x.Key] = x
 	return nil
 }
 
 // Close closes the file.
-func (r *Results) Close() error { return r.f.Close() }
+func (r *Results) Close() error { return r.file.Close() }
 
 // Read reads dir's results in the order in which they were added.
 func Read(dir string) ([]Result, error) {
@@ -133,8 +137,8 @@ func Read(dir string) ([]Result, error) {
 	return list, err
 }
 
-// read reads the whole lines of a results file and says where they end. A line that is whole but no result is an error; what follows the
-// last newline is not.
+// read reads the whole lines of a results file and returns their size in bytes. A whole line that
+// is no result is an error; what follows the last newline is not.
 func read(path string) (list []Result, size int64, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -143,7 +147,7 @@ func read(path string) (list []Result, size int64, err error) {
 	return parse(path, data)
 }
 
-// parse is read of a file that holds data.
+// parse does the work of read for a file that holds data.
 func parse(path string, data []byte) (list []Result, size int64, err error) {
 	seen := map[string]int{}
 	for n := 1; ; n++ {

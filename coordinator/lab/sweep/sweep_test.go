@@ -13,8 +13,15 @@ import (
 )
 
 func TestPresets(t *testing.T) {
-	runs := map[string]int{ // models × tasks × methods × sizes × seeds, from the paper's sections
-		"table1": 8 * 5 * 3, "fewshot": 8 * 3 * 3 * 3, "bottleneck": 4 * (6 + 2) * 3, "length": 4 * 3 * 3 * 3, "short": 2 * 2 * 3 * 3, "overparam": 3 * 3, "rank": 3, "custom": 8 * 3,
+	runs := map[string]int{ // tasks × methods × sizes × seeds, from the paper's sections
+		"table1":     8 * 5 * 3,
+		"fewshot":    8 * 3 * 3 * 3,
+		"bottleneck": 4 * (6 + 2) * 3,
+		"length":     4 * 3 * 3 * 3,
+		"short":      2 * 2 * 3 * 3,
+		"overparam":  3 * 3,
+		"rank":       3,
+		"custom":     8 * 3,
 	}
 	for _, name := range Presets {
 		g, err := Preset(name, []string{""})
@@ -38,60 +45,79 @@ func TestPresets(t *testing.T) {
 	}
 }
 
-func TestRestrict(t *testing.T) {
+func TestRestrictMethods(t *testing.T) {
 	g, err := Preset("table1", []string{""})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Restrict([]string{"dpt", "respt-10", "svd"}); err != nil {
+	if err := g.RestrictMethods([]string{"dpt", "respt-10", "svd"}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []Prompt{dpt, short, probe}; !reflect.DeepEqual(g.Prompts, want) {
+	if want := []Prompt{dpt, shortRespt, probe}; !reflect.DeepEqual(g.Prompts, want) {
 		t.Errorf("prompts %v, want %v", g.Prompts, want)
 	}
 	g, _ = Preset("length", []string{""})
-	if err := g.Restrict([]string{"respt"}); err != nil {
+	if err := g.RestrictMethods([]string{"respt"}); err != nil {
 		t.Fatal(err)
 	}
 	if len(g.Prompts) != 3 {
 		t.Errorf("preset length restricted to respt has %v, want its three lengths", g.Prompts)
 	}
-	if err := g.Restrict([]string{"lora"}); err == nil || !strings.Contains(err.Error(), "respt-10") {
+	if err := g.RestrictMethods([]string{"lora"}); err == nil || !strings.Contains(err.Error(), "respt-10") {
 		t.Errorf("unknown method: error %v, want the names", err)
 	}
 }
 
 func TestKeys(t *testing.T) {
-	for want, r := range map[string]Run{
-		"embedded-rte-dpt-c100-b10-seed42": {Task: "rte", Method: "dpt", PromptLength: 100, Bottleneck: 10, Seed: 42},
-		"t5_large-cb-pt-c20-k16-seed1":     {Model: "google-t5/t5-large/", Task: "cb", Method: "pt", PromptLength: 20, Shots: 16, Seed: 1},
-		"_______etc_passwd__-wic-ft-seed1": {Model: "../..", Task: "wic", Method: "ft", Seed: 1},
+	for _, c := range []struct {
+		run  Run
+		want string
+	}{
+		{Run{Task: "rte", Method: "dpt", PromptLength: 100, Bottleneck: 10, Seed: 42},
+			"embedded-rte-dpt-c100-b10-seed42"},
+		{Run{Model: "google-t5/t5-large/", Task: "cb", Method: "pt", PromptLength: 20, Shots: 16, Seed: 1},
+			"t5_large-cb-pt-c20-k16-seed1"},
+		{Run{Model: "../..", Task: "wic", Method: "ft", Seed: 1}, "..-wic-ft-seed1"},
+		{Run{Model: "a/../etc passwd\\", Task: "wic", Method: "ft", Seed: 1}, "etc_passwd_-wic-ft-seed1"},
 	} {
-		if strings.HasPrefix(want, "___") {
-			if key := r.Key(); strings.ContainsAny(key, "/ ") {
-				t.Errorf("key %q is no file name", key)
-			}
-			continue
-		}
-		if got := r.Key(); got != want {
-			t.Errorf("key %q, want %q", got, want)
+		if got := c.run.Key(); got != c.want {
+			t.Errorf("key %q, want %q", got, c.want)
 		}
 	}
-	g := Grid{Preset: "custom", Models: []string{"a/t5", "b/t5"}, Tasks: []string{"rte"}, Prompts: []Prompt{dpt}, Shots: []int{0}, Seeds: []uint64{1}}
+	g := Grid{
+		Preset:  "custom",
+		Models:  []string{"a/t5", "b/t5"},
+		Tasks:   []string{"rte"},
+		Prompts: []Prompt{dpt},
+		Shots:   []int{0},
+		Seeds:   []uint64{1},
+	}
 	if err := g.Validate(); err == nil || !strings.Contains(err.Error(), "both called t5-rte") {
 		t.Errorf("two models of one name: error %v, want it refused", err)
 	}
 }
 
-func TestLearningRates(t *testing.T) {
-	g := Grid{Preset: "custom", Models: []string{""}, Tasks: []string{"rte"}, Prompts: []Prompt{ft, pt, dpt}, Shots: []int{0}, Seeds: []uint64{1}}
+func TestVaryLearningRates(t *testing.T) {
+	g := Grid{
+		Preset:  "custom",
+		Models:  []string{""},
+		Tasks:   []string{"rte"},
+		Prompts: []Prompt{ft, pt, dpt},
+		Shots:   []int{0},
+		Seeds:   []uint64{1},
+	}
 	g.Settings.LR = 0.3
-	g.LearningRates([]Rate{{"", 0.1}, {"pt", 0.5}, {"", 0.03}, {"ft", 1e-5}})
+	g.VaryLearningRates([]Rate{{"", 0.1}, {"pt", 0.5}, {"", 0.03}, {"ft", 1e-5}})
 	var got []string
 	for _, r := range g.Runs() {
 		got = append(got, fmt.Sprint(r.Key(), " ", g.settings(r).LR))
 	}
-	want := []string{"embedded-rte-ft-lr0.00001-seed1 1e-05", "embedded-rte-pt-c100-lr0.5-seed1 0.5", "embedded-rte-dpt-c100-b10-lr0.1-seed1 0.1", "embedded-rte-dpt-c100-b10-lr0.03-seed1 0.03"}
+	want := []string{
+		"embedded-rte-ft-lr0.00001-seed1 1e-05",
+		"embedded-rte-pt-c100-lr0.5-seed1 0.5",
+		"embedded-rte-dpt-c100-b10-lr0.1-seed1 0.1",
+		"embedded-rte-dpt-c100-b10-lr0.03-seed1 0.03",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("runs %q, want %q", got, want)
 	}
@@ -99,31 +125,42 @@ func TestLearningRates(t *testing.T) {
 		t.Error(err)
 	}
 	g.Prompts = []Prompt{pt, dpt}
-	g.LearningRates([]Rate{{"pt", 0.5}})
+	g.VaryLearningRates([]Rate{{"pt", 0.5}})
 	if lr := g.settings(g.Runs()[1]).LR; lr != 0.3 {
 		t.Errorf("dpt has the learning rate %v, want the shared 0.3", lr)
 	}
 }
 
-func lineOf(task string, seed uint64) Result {
-	return Result{Run: Run{Task: task, Method: "dpt", PromptLength: 100, Bottleneck: 10, Seed: seed}, Parameters: 11240,
-		Metrics: dataset.Metrics{{Name: "accuracy", Value: 61.5}}, Score: 61.5, BestStep: 40, Steps: 100,
-		Evaluations: []Evaluation{{Step: 40, Score: 61.5, Loss: 0.7, Probe: &Probe{Positive: 3, Negative: 97, Rank: 3}}}}
+// resultWith is a result of a run with the seed.
+func resultWith(seed uint64) Result {
+	return Result{
+		Run:        Run{Task: "rte", Method: "dpt", PromptLength: 100, Bottleneck: 10, Seed: seed},
+		Parameters: 11240,
+		Metrics:    dataset.Metrics{{Name: "accuracy", Value: 61.5}},
+		Score:      61.5,
+		BestStep:   40,
+		Steps:      100,
+		Evaluations: []Evaluation{
+			{Step: 40, Score: 61.5, Loss: 0.7, Probe: &Probe{Positive: 3, Negative: 97, Rank: 3}},
+		},
+	}
 }
 
-// TestResultsAfterAKill cuts a results file at every byte: the whole lines survive, and the runs cut off can be added again.
+// TestResultsAfterAKill cuts a results file at every seventh byte: the whole lines survive, and the
+// runs cut off can be added again.
 func TestResultsAfterAKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	out, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for seed := range uint64(3) {
-		if err := out.Add(lineOf("rte", seed)); err != nil {
+		if err := out.Add(resultWith(seed)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := out.Add(lineOf("rte", 2)); err == nil || !strings.Contains(err.Error(), "there already") {
+	if err := out.Add(resultWith(2)); err == nil || !strings.Contains(err.Error(), "has a result already") {
 		t.Errorf("the same run twice: error %v, want it refused", err)
 	}
 	if err := out.Close(); err != nil {
@@ -144,11 +181,11 @@ func TestResultsAfterAKill(t *testing.T) {
 		}
 		kept := strings.Count(string(whole[:cut]), "\n")
 		for seed := range uint64(3) {
-			if got := out.Has(lineOf("rte", seed).Run); got != (int(seed) < kept) {
-				t.Errorf("cut at %d: run %d is there: %v", cut, seed, got)
+			if got := out.Has(resultWith(seed).Run); got != (int(seed) < kept) {
+				t.Errorf("cut at %d: run %d has a result: %v", cut, seed, got)
 			}
 			if int(seed) >= kept {
-				if err := out.Add(lineOf("rte", seed)); err != nil {
+				if err := out.Add(resultWith(seed)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -156,26 +193,29 @@ func TestResultsAfterAKill(t *testing.T) {
 		out.Close()
 		again, err := os.ReadFile(filepath.Join(dir, File))
 		if err != nil || string(again) != string(whole) {
-			t.Errorf("cut at %d and added again: %d bytes (%v), want the %d of the undisturbed file", cut, len(again), err, len(whole))
+			t.Errorf("cut at %d and added again: %d bytes (%v), want the %d of the undisturbed file",
+				cut, len(again), err, len(whole))
 		}
 	}
 }
 
 func TestReadRefuses(t *testing.T) {
-	for name, c := range map[string]struct{ data, want string }{
-		"no JSON":     {"{\n", "results.jsonl:1:"},
-		"foreign key": {`{"task":"rte","method":"dpt","seed":1,"key":"x"}` + "\n", `found key "x", want "embedded-rte-dpt-seed1"`},
-		"twice":       {strings.Repeat(`{"task":"rte","method":"dpt","seed":1,"key":"embedded-rte-dpt-seed1"}`+"\n", 2), "results.jsonl:2: run embedded-rte-dpt-seed1 is on line 1 already"},
+	const line = `{"task":"rte","method":"dpt","seed":1,"key":"embedded-rte-dpt-seed1"}` + "\n"
+	for _, c := range []struct{ name, data, want string }{
+		{"no JSON", "{\n", "results.jsonl:1:"},
+		{"foreign key", strings.Replace(line, "embedded-rte-dpt-seed1", "x", 1),
+			`found key "x", want "embedded-rte-dpt-seed1"`},
+		{"twice", line + line, "results.jsonl:2: run embedded-rte-dpt-seed1 is on line 1 already"},
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, File), []byte(c.data), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Read(dir); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: error %v, want %q in it", name, err, c.want)
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
 		}
 		if _, err := Open(dir); err == nil {
-			t.Errorf("%s: opened for more results", name)
+			t.Errorf("%s: opened for more results", c.name)
 		}
 	}
 	if _, err := Read(t.TempDir()); err == nil || !strings.Contains(err.Error(), "found no results.jsonl") {
@@ -189,7 +229,7 @@ func TestGridFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time is a resumption
+	for range 2 { // the second time a sweep goes on
 		if err := WriteGrid(dir, g); err != nil {
 			t.Fatal(err)
 		}
@@ -204,15 +244,21 @@ func TestGridFile(t *testing.T) {
 	}
 }
 
-func TestVary(t *testing.T) {
+func TestVaryPrompts(t *testing.T) {
 	g, err := Preset("table1", []string{""})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Lengths([]int{5, 7})
-	g.Bottlenecks([]int{2, 3})
-	want := []Prompt{ft, {Method: "pt", Length: 5}, {Method: "pt", Length: 7}, short, {Method: "respt", Length: 5}, {Method: "respt", Length: 7},
-		{Method: "dpt", Length: 5, Bottleneck: 2}, {Method: "dpt", Length: 5, Bottleneck: 3}, {Method: "dpt", Length: 7, Bottleneck: 2}, {Method: "dpt", Length: 7, Bottleneck: 3}}
+	g.VaryLengths([]int{5, 7})
+	g.VaryBottlenecks([]int{2, 3})
+	want := []Prompt{
+		ft,
+		{Method: "pt", Length: 5}, {Method: "pt", Length: 7},
+		shortRespt,
+		{Method: "respt", Length: 5}, {Method: "respt", Length: 7},
+		{Method: "dpt", Length: 5, Bottleneck: 2}, {Method: "dpt", Length: 5, Bottleneck: 3},
+		{Method: "dpt", Length: 7, Bottleneck: 2}, {Method: "dpt", Length: 7, Bottleneck: 3},
+	}
 	if !reflect.DeepEqual(g.Prompts, want) {
 		t.Errorf("prompts %v, want %v", g.Prompts, want)
 	}
