@@ -23,7 +23,7 @@ type Disk interface {
 	// Rename renames a file and replaces what has the new name. Once it returns, the new name
 	// survives a crash.
 	Rename(from, to string) error
-	// Remove removes a file. If there is none, it returns nil or an error that wraps fs.ErrNotExist.
+	// Remove removes a file. If there is none, the error is nil or wraps fs.ErrNotExist.
 	Remove(name string) error
 }
 

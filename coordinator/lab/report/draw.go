@@ -20,9 +20,16 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
-// palette is Okabe and Ito's, which people with colour blindness can tell apart; indexed as methodOrder.
+// palette is the one of Okabe and Ito, whose colours people with colour blindness can tell apart.
+// Lines of methods have the colours at the places of methodOrder.
 var palette = []color.RGBA{
-	{0, 0, 0, 255}, {230, 159, 0, 255}, {0, 158, 115, 255}, {0, 114, 178, 255}, {204, 121, 167, 255}, {86, 180, 233, 255}, {213, 94, 0, 255},
+	{0, 0, 0, 255},
+	{230, 159, 0, 255},
+	{0, 158, 115, 255},
+	{0, 114, 178, 255},
+	{204, 121, 167, 255},
+	{86, 180, 233, 255},
+	{213, 94, 0, 255},
 }
 
 const (
@@ -31,8 +38,9 @@ const (
 	dotsPerInch = 150
 )
 
-// write draws f into dir as SVG and as PNG.
+// write draws the figure into dir as SVG and as PNG.
 func (f figure) write(dir string) error {
+	// Lines may differ in length; plot.Align wants a rectangle, with nil where there is no panel.
 	width := 0
 	for _, line := range f.panels {
 		width = max(width, len(line))
@@ -51,6 +59,8 @@ func (f figure) write(dir string) error {
 			}
 		}
 	}
+
+	// Draw the same plots on both canvases.
 	svg := vgsvg.New(w, h)
 	png := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(dotsPerInch))}
 	for _, out := range []struct {
@@ -59,7 +69,16 @@ func (f figure) write(dir string) error {
 		suffix string
 	}{{svg, svg, ".svg"}, {png, png, ".png"}} {
 		canvas := draw.New(out.canvas)
-		tiles := draw.Tiles{Rows: len(plots), Cols: width, PadX: vg.Centimeter / 2, PadY: vg.Centimeter / 2, PadTop: vg.Centimeter / 4, PadRight: vg.Centimeter / 4, PadBottom: vg.Centimeter / 4, PadLeft: vg.Centimeter / 4}
+		tiles := draw.Tiles{
+			Rows:      len(plots),
+			Cols:      width,
+			PadX:      vg.Centimeter / 2,
+			PadY:      vg.Centimeter / 2,
+			PadTop:    vg.Centimeter / 4,
+			PadRight:  vg.Centimeter / 4,
+			PadBottom: vg.Centimeter / 4,
+			PadLeft:   vg.Centimeter / 4,
+		}
 		for i, line := range plot.Align(plots, tiles, canvas) {
 			for j, c := range line {
 				if plots[i][j] != nil {
@@ -78,7 +97,7 @@ func (f figure) write(dir string) error {
 	return nil
 }
 
-// plot makes a panel's plot.
+// plot is the panel as a plot.
 func (p panel) plot() (*plot.Plot, error) {
 	l := plot.New()
 	l.Title.Text, l.X.Label.Text, l.Y.Label.Text = p.title, p.x, p.y
@@ -90,7 +109,7 @@ func (p panel) plot() (*plot.Plot, error) {
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{225}, color.Gray{225}
 	l.Add(grid)
 	if p.names != nil {
-		return l, p.bars(l)
+		return l, p.addBars(l)
 	}
 	if p.log {
 		l.X.Scale = plot.LogScale{}
@@ -103,16 +122,17 @@ func (p panel) plot() (*plot.Plot, error) {
 		l.X.Tick.Marker = marks
 	}
 	for _, s := range p.series {
-		if err := s.line(l, len(p.series) > 1); err != nil {
+		if err := s.addLine(l, len(p.series) > 1); err != nil {
 			return nil, err
 		}
 	}
-	p.scale(l)
+	p.scaleAxes(l)
 	return l, nil
 }
 
-// scale gives the y axis room for the legend above the lines, and the x axis some where there is a single value.
-func (p panel) scale(l *plot.Plot) {
+// scaleAxes gives the y axis room for the legend above the lines, and the x axis a range around a
+// single value.
+func (p panel) scaleAxes(l *plot.Plot) {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, s := range p.series {
 		for _, v := range s.points {
@@ -130,9 +150,9 @@ func (p panel) scale(l *plot.Plot) {
 	}
 }
 
-// line adds s as a line with its points and, where seeds differ, bars from the least to the greatest. It is in the legend if it is
-// one of several.
-func (s series) line(l *plot.Plot, several bool) error {
+// addLine adds the series as a line with its points and, if seeds differ, bars from the least to
+// the greatest value. Unless it is dashed, it is in the legend only if it is one of several.
+func (s series) addLine(l *plot.Plot, several bool) error {
 	xy := make(plotter.XYs, len(s.points))
 	bars := errorPoints{XYs: xy, YErrors: make(plotter.YErrors, len(s.points))}
 	spread := false
@@ -176,13 +196,14 @@ func (s series) line(l *plot.Plot, several bool) error {
 	return nil
 }
 
+// errorPoints implements the interfaces that plotter.NewYErrorBars wants.
 type errorPoints struct {
 	plotter.XYs
 	plotter.YErrors
 }
 
-// bars adds the series as groups of bars over the named categories.
-func (p panel) bars(l *plot.Plot) error {
+// addBars adds the series as groups of bars over the named categories.
+func (p panel) addBars(l *plot.Plot) error {
 	width := vg.Points(min(24, 110/float64(len(p.series)*len(p.names))))
 	high := 0.0
 	for i, s := range p.series {

@@ -9,8 +9,8 @@ import (
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
-// shown are the settings that a report names, in its order.
-var shown = []struct {
+// shownSettings are the settings that a report lists, in its order.
+var shownSettings = []struct {
 	name string
 	of   func(sweep.Result, *job.Spec) string
 }{
@@ -23,17 +23,18 @@ var shown = []struct {
 		if r.Shots > 0 {
 			return fmt.Sprintf("%d examples of each task, drawn by the seed", s.TrainExamples)
 		}
-		return text + ", SHA-256 " + short(s.TrainDigest)
+		return text + ", SHA-256 " + shortDigest(s.TrainDigest)
 	}},
 	{"evaluation data", func(r sweep.Result, s *job.Spec) string {
-		return fmt.Sprintf("%s/%s: %d examples, SHA-256 %s", r.Task, s.EvalSplit, s.EvalExamples, short(s.EvalDigest))
+		return fmt.Sprintf("%s/%s: %d examples, SHA-256 %s",
+			r.Task, s.EvalSplit, s.EvalExamples, shortDigest(s.EvalDigest))
 	}},
-	{"epochs", func(r sweep.Result, s *job.Spec) string { return rung(r, fmt.Sprint(s.Epochs)) }},
+	{"epochs", func(r sweep.Result, s *job.Spec) string { return inRung(r, fmt.Sprint(s.Epochs)) }},
 	{"steps", func(r sweep.Result, s *job.Spec) string {
 		if s.Steps == int64(s.Epochs)*s.StepsPerEpoch {
 			return "by epochs"
 		}
-		return rung(r, fmt.Sprint(s.Steps))
+		return inRung(r, fmt.Sprint(s.Steps))
 	}},
 	{"early stopping", func(_ sweep.Result, s *job.Spec) string {
 		if s.Patience == 0 {
@@ -59,14 +60,14 @@ var shown = []struct {
 	}},
 }
 
-// mostValues bounds the values that a report lists of one setting.
-const mostValues = 16
+// maxValues bounds the values that a report lists of one setting.
+const maxValues = 16
 
-// settings lists what the runs were trained with, as their jobs resolved it: where they differ, each value once.
-func settings(results []sweep.Result) string {
+// settingsTable lists what the runs were trained with, as their jobs resolved it, each value once.
+func settingsTable(results []sweep.Result) string {
 	var b strings.Builder
 	b.WriteString("| setting | of all runs |\n| --- | --- |\n")
-	for _, line := range shown {
+	for _, line := range shownSettings {
 		var values []string
 		for _, r := range results {
 			if r.Settings == nil {
@@ -77,8 +78,8 @@ func settings(results []sweep.Result) string {
 			}
 		}
 		text := strings.Join(values, "; ")
-		if len(values) > mostValues {
-			text = fmt.Sprintf("%s; and %d more", strings.Join(values[:mostValues], "; "), len(values)-mostValues)
+		if len(values) > maxValues {
+			text = fmt.Sprintf("%s; and %d more", strings.Join(values[:maxValues], "; "), len(values)-maxValues)
 		}
 		if len(values) > 0 {
 			fmt.Fprintf(&b, "| %s | %s |\n", line.name, strings.ReplaceAll(text, "|", "\\|"))
@@ -87,28 +88,30 @@ func settings(results []sweep.Result) string {
 	return b.String()
 }
 
-// rung says of which part of a halving a value is.
-func rung(r sweep.Result, value string) string {
+// inRung adds the rung of a halving to a value; nothing if the run has the whole budget.
+func inRung(r sweep.Result, value string) string {
 	if r.Rung == 0 {
 		return value
 	}
 	return fmt.Sprintf("%s in rung %d", value, r.Rung)
 }
 
-func short(digest string) string { return digest[:min(12, len(digest))] }
+// shortDigest is the first 12 digits of a digest.
+func shortDigest(digest string) string { return digest[:min(12, len(digest))] }
 
-// halving says of each contest what was tried with how much, and who went on.
-func halving(g sweep.Grid, results []sweep.Result) string {
+// halvingTable lists the candidates of each contest by rung, with their budgets and scores.
+func halvingTable(g sweep.Grid, results []sweep.Result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "The best 1/%d of a method's candidates go on from rung to rung (Jamieson and Talwalkar 2016), by the mean score over %s. The tables below hold runs with the whole budget only.\n\n",
+	fmt.Fprintf(&b, "The best 1/%d of a method's candidates go on from rung to rung (Jamieson and Talwalkar 2016),"+
+		" by the mean score over %s. The tables below hold runs with the whole budget only.\n\n",
 		g.Halving.Eta, plural(len(g.Seeds), "seed"))
 	b.WriteString("| task | candidate | rung | budget | score |\n| --- | --- | ---: | ---: | ---: |\n")
-	have := map[string]sweep.Result{}
+	byKey := map[string]sweep.Result{}
 	for _, r := range results {
-		have[r.Key] = r
+		byKey[r.Key] = r
 	}
 	for _, c := range g.Contests() {
-		for _, r := range g.Course(c, have) {
+		for _, r := range g.Course(c, byKey) {
 			rung := fmt.Sprint(r.Number)
 			if r.Number == 0 {
 				rung = "last"
@@ -116,17 +119,18 @@ func halving(g sweep.Grid, results []sweep.Result) string {
 			for _, s := range r.Standings {
 				score := "–"
 				if s.Done {
-					score = number(s.Score)
+					score = percent(s.Score)
 				}
-				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", c.Task, candidate(c, s.Prompt), rung, g.Budget(r.Number), score)
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n",
+					c.Task, candidateName(c, s.Prompt), rung, g.Budget(r.Number), score)
 			}
 		}
 	}
 	return b.String()
 }
 
-// candidate names a prompt by all that it is.
-func candidate(c sweep.Contest, p sweep.Prompt) string {
+// candidateName names a candidate by its method, its sizes and its contest.
+func candidateName(c sweep.Contest, p sweep.Prompt) string {
 	text := methodName(c.Method)
 	if p.Length > 0 {
 		text += fmt.Sprintf(", c = %d", p.Length)

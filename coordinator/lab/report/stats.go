@@ -1,5 +1,6 @@
-// Package report renders a sweep's results: Markdown and CSV tables in the layout of the paper's Tables 1 and 3, and figures in that of
-// its figures 1 and 3 to 11, as SVG and PNG.
+// Package report is part of the lab, not of the trainer: it renders the results of a sweep as
+// Markdown and CSV tables in the layout of the paper's Tables 1 and 3, and as SVG and PNG figures
+// in the layout of its figures 1 and 3 to 11.
 package report
 
 import (
@@ -11,19 +12,21 @@ import (
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
-// row is what a line of a table or of a figure stands for: a method with its sizes on one model, with one size of the training set.
+// row is what a line of a table or of a figure stands for: a method with its sizes on one model,
+// with one size of the training set. Its fields are those of sweep.Run.
 type row struct {
 	model      string
 	shots      int
 	method     string
 	length     int
 	bottleneck int
-	lr         float64 // 0: the method's of the sweep
+	lr         float64 // 0: that of all runs
 }
 
-// samples are the scores of one cell, by seed in the order of the results.
+// samples are the scores of one cell, one a seed, in the order of the results.
 type samples []float64
 
+// mean is the average; NaN without samples.
 func (s samples) mean() float64 {
 	if len(s) == 0 {
 		return math.NaN()
@@ -35,7 +38,8 @@ func (s samples) mean() float64 {
 	return sum / float64(len(s))
 }
 
-// deviation is the sample standard deviation, as the paper's Table 3 has it; NaN of fewer than two samples.
+// deviation is the sample standard deviation, as in the paper's Table 3; NaN of fewer than two
+// samples.
 func (s samples) deviation() float64 {
 	if len(s) < 2 {
 		return math.NaN()
@@ -48,24 +52,42 @@ func (s samples) deviation() float64 {
 	return math.Sqrt(sum / float64(len(s)-1))
 }
 
-// grid is the results by row and task.
+// min is the least sample; +Inf without samples.
+func (s samples) min() float64 {
+	v := math.Inf(1)
+	for _, x := range s {
+		v = math.Min(v, x)
+	}
+	return v
+}
+
+// max is the greatest sample; -Inf without samples.
+func (s samples) max() float64 {
+	v := math.Inf(-1)
+	for _, x := range s {
+		v = math.Max(v, x)
+	}
+	return v
+}
+
+// grid is the results by row and task. Only newGrid writes it.
 type grid struct {
-	rows       []row
-	tasks      []string
-	cells      map[row]map[string]samples
-	parameters map[row]int64
+	rows       []row                      // by model, shots, method and sizes
+	tasks      []string                   // in taskOrder
+	cells      map[row]map[string]samples // by row and task
+	parameters map[row]int64              // trainable ones
 	results    []sweep.Result
 }
 
-// taskOrder is that of the paper's tables.
+// taskOrder is the order of the paper's tables.
 var taskOrder = []string{"wsc", "wic", "boolq", "cb", "copa", "multirc", "record", "rte"}
 
-// methodOrder is that of the paper's tables.
+// methodOrder is the order of the paper's tables.
 var methodOrder = []string{"ft", "pt", "respt", "dpt", "svd"}
 
 func newGrid(results []sweep.Result) *grid {
 	g := &grid{cells: map[row]map[string]samples{}, parameters: map[row]int64{}, results: results}
-	models := map[string]int{}
+	models := map[string]int{} // the order in which the results name them
 	for _, r := range results {
 		k := rowOf(r)
 		if _, ok := models[r.Model]; !ok {
@@ -81,27 +103,42 @@ func newGrid(results []sweep.Result) *grid {
 			g.tasks = append(g.tasks, r.Task)
 		}
 	}
-	slices.SortStableFunc(g.tasks, func(a, b string) int { return cmp.Compare(rank(taskOrder, a), rank(taskOrder, b)) })
+	slices.SortStableFunc(g.tasks, func(a, b string) int {
+		return cmp.Compare(placeIn(taskOrder, a), placeIn(taskOrder, b))
+	})
 	slices.SortStableFunc(g.rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(models[a.model], models[b.model]), cmp.Compare(a.shots, b.shots),
-			cmp.Compare(rank(methodOrder, a.method), rank(methodOrder, b.method)), cmp.Compare(a.length, b.length), cmp.Compare(a.bottleneck, b.bottleneck), cmp.Compare(a.lr, b.lr))
+		return cmp.Or(
+			cmp.Compare(models[a.model], models[b.model]),
+			cmp.Compare(a.shots, b.shots),
+			cmp.Compare(placeIn(methodOrder, a.method), placeIn(methodOrder, b.method)),
+			cmp.Compare(a.length, b.length),
+			cmp.Compare(a.bottleneck, b.bottleneck),
+			cmp.Compare(a.lr, b.lr),
+		)
 	})
 	return g
 }
 
 func rowOf(r sweep.Result) row {
-	return row{model: r.Model, shots: r.Shots, method: r.Method, length: r.PromptLength, bottleneck: r.Bottleneck, lr: r.LR}
+	return row{
+		model:      r.Model,
+		shots:      r.Shots,
+		method:     r.Method,
+		length:     r.PromptLength,
+		bottleneck: r.Bottleneck,
+		lr:         r.LR,
+	}
 }
 
-// rank is where a name stands in an order; unknown ones stand last.
-func rank(order []string, name string) int {
+// placeIn is the place of a name in an order; an unknown name is last.
+func placeIn(order []string, name string) int {
 	if i := slices.Index(order, name); i >= 0 {
 		return i
 	}
 	return len(order)
 }
 
-// average is the row's mean over all tasks of the grid; NaN unless it has them all.
+// average is the row's mean over all tasks of the grid; NaN if it lacks one of them.
 func (g *grid) average(k row) float64 {
 	var sum float64
 	for _, t := range g.tasks {
@@ -110,11 +147,11 @@ func (g *grid) average(k row) float64 {
 	return sum / float64(len(g.tasks))
 }
 
-// distinct lists what the rows have of one property, sorted.
-func distinct[T cmp.Ordered](rows []row, of func(row) T) []T {
+// distinct lists the values of one property of the rows, sorted.
+func distinct[T cmp.Ordered](rows []row, property func(row) T) []T {
 	var list []T
 	for _, r := range rows {
-		if v := of(r); !slices.Contains(list, v) {
+		if v := property(r); !slices.Contains(list, v) {
 			list = append(list, v)
 		}
 	}
@@ -150,10 +187,10 @@ func methodName(method string) string {
 	return method
 }
 
-// label names a row: the method, and those sizes in which the grid's rows of that method differ.
+// label names a row by its method and by those sizes in which the grid's rows of that method
+// differ.
 func (g *grid) label(k row) string {
-	same := slices.Clone(g.rows)
-	same = slices.DeleteFunc(same, func(r row) bool { return r.method != k.method })
+	same := slices.DeleteFunc(slices.Clone(g.rows), func(r row) bool { return r.method != k.method })
 	name := methodName(k.method)
 	if len(distinct(same, func(r row) int { return r.length })) > 1 {
 		name += fmt.Sprintf(", c = %d", k.length)
@@ -170,6 +207,7 @@ func (g *grid) label(k row) string {
 	return name
 }
 
+// modelName is what a report calls a model.
 func modelName(model string) string {
 	if model == "" {
 		return "embedded tiny T5"
@@ -177,8 +215,8 @@ func modelName(model string) string {
 	return model
 }
 
-// count is a number of parameters as the paper writes it: 11K, 60M.
-func count(n int64) string {
+// countText is a number of parameters as the paper writes it: 11K, 60M.
+func countText(n int64) string {
 	switch {
 	case n >= 1e6:
 		return fmt.Sprintf("%.4gM", math.Round(float64(n)/1e5)/10)

@@ -5,30 +5,38 @@ import (
 	"encoding/csv"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// columns are what Table 1 heads its columns with.
-var columns = map[string]string{
-	"wsc": "WSC Acc.", "wic": "WiC Acc.", "boolq": "BoolQ Acc.", "cb": "CB Acc.", "copa": "COPA Acc.", "multirc": "MultiRC F1", "record": "ReCoRD F1", "rte": "RTE Acc.",
+// taskHeadings are the headings of the paper's Table 1, by task.
+var taskHeadings = map[string]string{
+	"wsc":     "WSC Acc.",
+	"wic":     "WiC Acc.",
+	"boolq":   "BoolQ Acc.",
+	"cb":      "CB Acc.",
+	"copa":    "COPA Acc.",
+	"multirc": "MultiRC F1",
+	"record":  "ReCoRD F1",
+	"rte":     "RTE Acc.",
 }
 
-func column(task string) string {
-	if c := columns[task]; c != "" {
-		return c
+// taskHeading is the heading of a task's column; the task itself if the paper has none.
+func taskHeading(task string) string {
+	if h := taskHeadings[task]; h != "" {
+		return h
 	}
 	return task
 }
 
-// means is Table 1: the mean over seeds of each task's first metric, and the mean over tasks. A cell with fewer seeds than the fullest one
-// says how many it has.
+// means is Table 1: the mean over seeds of each task's first metric, and the mean over tasks. A
+// cell with fewer seeds than the fullest one shows how many it has.
 func (g *grid) means() string {
 	most := g.seeds()
-	return g.table([]string{"# Trainable", "Avg."}, func(k row) []string {
-		return []string{count(g.parameters[k]), number(g.average(k))}
-	}, func(s samples) string {
-		text := number(s.mean())
+	outer := func(k row) []string { return []string{countText(g.parameters[k]), percent(g.average(k))} }
+	return g.table([]string{"# Trainable", "Avg."}, outer, func(s samples) string {
+		text := percent(s.mean())
 		if len(s) > 0 && len(s) < most {
 			text += fmt.Sprintf(" (%d of %d seeds)", len(s), most)
 		}
@@ -38,10 +46,10 @@ func (g *grid) means() string {
 
 // deviations is Table 3: the standard deviation over seeds.
 func (g *grid) deviations() string {
-	return g.table(nil, nil, func(s samples) string { return number(s.deviation()) })
+	return g.table(nil, nil, func(s samples) string { return percent(s.deviation()) })
 }
 
-// seeds is how many runs the fullest cell has.
+// seeds is the number of runs in the fullest cell.
 func (g *grid) seeds() int {
 	most := 0
 	for _, cells := range g.cells {
@@ -52,7 +60,8 @@ func (g *grid) seeds() int {
 	return most
 }
 
-// table renders rows by model; ends are the headings of the columns before and after the tasks, which outer fills.
+// table renders the rows, grouped by model, with a column for each task. Unless ends is nil, it has
+// the two headings of a column before the tasks and one after them, and outer gives their cells.
 func (g *grid) table(ends []string, outer func(row) []string, cell func(samples) string) string {
 	var b strings.Builder
 	head := []string{"Model"}
@@ -60,15 +69,15 @@ func (g *grid) table(ends []string, outer func(row) []string, cell func(samples)
 		head = append(head, ends[0])
 	}
 	for _, t := range g.tasks {
-		head = append(head, column(t))
+		head = append(head, taskHeading(t))
 	}
 	if ends != nil {
 		head = append(head, ends[1])
 	}
 	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
 	line(head)
-	line(append([]string{"---"}, strings.Split(strings.Repeat("---: ", len(head)-1), " ")[:len(head)-1]...))
-	model := "\x00"
+	line(append([]string{"---"}, slices.Repeat([]string{"---:"}, len(head)-1)...))
+	model := "\x00" // no model's name
 	for _, k := range g.rows {
 		if k.model != model {
 			model = k.model
@@ -90,30 +99,51 @@ func (g *grid) table(ends []string, outer func(row) []string, cell func(samples)
 	return b.String()
 }
 
-func number(v float64) string {
+// percent is a score or a deviation as the tables show it; a dash for NaN.
+func percent(v float64) string {
 	if math.IsNaN(v) {
 		return "–"
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
 }
 
-// csv is every cell as a line: what a spreadsheet or another program reads.
+// csv is a line for each cell, and one for each row's average over several tasks, for other
+// programs.
 func (g *grid) csv() ([]byte, error) {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
-	records := [][]string{{"model", "method", "prompt_length", "bottleneck", "shots", "lr", "trainable_parameters", "task", "metric", "seeds", "mean", "standard_deviation", "min", "max"}}
+	records := [][]string{{
+		"model", "method", "prompt_length", "bottleneck", "shots", "lr", "trainable_parameters",
+		"task", "metric", "seeds", "mean", "standard_deviation", "min", "max",
+	}}
 	for _, k := range g.rows {
+		named := []string{
+			k.model,
+			k.method,
+			strconv.Itoa(k.length),
+			strconv.Itoa(k.bottleneck),
+			strconv.Itoa(k.shots),
+			rateText(k),
+			strconv.FormatInt(g.parameters[k], 10),
+		}
 		for _, t := range g.tasks {
 			s := g.cells[k][t]
 			if len(s) == 0 {
 				continue
 			}
-			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), rateOf(k), strconv.FormatInt(g.parameters[k], 10),
-				t, g.metric(t), strconv.Itoa(len(s)), exact(s.mean()), exact(s.deviation()), exact(minOf(s)), exact(maxOf(s))})
+			records = append(records, slices.Concat(named, []string{
+				t,
+				g.metric(t),
+				strconv.Itoa(len(s)),
+				exact(s.mean()),
+				exact(s.deviation()),
+				exact(s.min()),
+				exact(s.max()),
+			}))
 		}
 		if len(g.tasks) > 1 {
-			records = append(records, []string{k.model, k.method, strconv.Itoa(k.length), strconv.Itoa(k.bottleneck), strconv.Itoa(k.shots), rateOf(k), strconv.FormatInt(g.parameters[k], 10),
-				"average", "", "", exact(g.average(k)), "", "", ""})
+			average := []string{"average", "", "", exact(g.average(k)), "", "", ""}
+			records = append(records, slices.Concat(named, average))
 		}
 	}
 	if err := w.WriteAll(records); err != nil {
@@ -122,8 +152,8 @@ func (g *grid) csv() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// rateOf is the row's own learning rate; empty where it is that of all runs.
-func rateOf(k row) string {
+// rateText is the row's own learning rate; empty if it is that of all runs.
+func rateText(k row) string {
 	if k.lr == 0 {
 		return ""
 	}
@@ -140,26 +170,10 @@ func (g *grid) metric(task string) string {
 	return ""
 }
 
-// exact is a number for a program: empty where there is none.
+// exact is a number for other programs; empty for NaN.
 func exact(v float64) string {
 	if math.IsNaN(v) {
 		return ""
 	}
 	return strconv.FormatFloat(v, 'g', -1, 64)
-}
-
-func minOf(s samples) float64 {
-	v := math.Inf(1)
-	for _, x := range s {
-		v = math.Min(v, x)
-	}
-	return v
-}
-
-func maxOf(s samples) float64 {
-	v := math.Inf(-1)
-	for _, x := range s {
-		v = math.Max(v, x)
-	}
-	return v
 }
