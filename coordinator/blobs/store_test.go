@@ -201,7 +201,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A reader notices damage, and a store that is opened again sets the damaged blob aside and says
+// A reader notices damage, and a store that is opened again sets the damaged blob aside and logs
 // what it found.
 func TestDamage(t *testing.T) {
 	good, bad := []byte("good"), []byte("to be damaged")

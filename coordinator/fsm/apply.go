@@ -60,7 +60,7 @@ func (m *Machine) joinCoordinator(e *fsmpb.CoordinatorJoined) error {
 	_, known := m.replicas[e.Id]
 	switch {
 	case e.Id == "" || e.WorkerAddr == "":
-		return reject("replica %q takes workers at %q, want a name and an address", e.Id, e.WorkerAddr)
+		return reject("replica %q accepts workers at %q, want a name and an address", e.Id, e.WorkerAddr)
 	case !known && len(m.replicas) == maxCoordinators:
 		return reject("replica %s is one more than the %d that are remembered", e.Id, maxCoordinators)
 	}
