@@ -6,7 +6,7 @@ const (
 	MaxMessage = 64 << 20
 	// MaxNameLength bounds every name and address that a peer gives, in bytes.
 	MaxNameLength = 256
-	// PieceSize is how many bytes of a blob a message carries, and MaxPieceSize how many it may carry.
+	// PieceSize is the number of bytes of a blob that a message carries; MaxPieceSize is the bound.
 	PieceSize    = 256 << 10
 	MaxPieceSize = 1 << 20
 )
