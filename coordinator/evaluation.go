@@ -65,7 +65,7 @@ func (e *evaluation) bounds(chunk int) (from, to int) {
 
 // abandon takes back what the ended generation was dealt.
 func (e *evaluation) abandon() {
-	for chunk := range e.dealt {
+	for _, chunk := range slices.Sorted(maps.Keys(e.dealt)) {
 		e.queue = append(e.queue, chunk)
 	}
 	clear(e.dealt)
