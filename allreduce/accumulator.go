@@ -29,8 +29,8 @@ func NewAccumulator(n int) *Accumulator {
 	return &Accumulator{words: make([]word, n)}
 }
 
-// Len is the number of numbers.
-func (a *Accumulator) Len() int { return len(a.words) }
+// length is the number of numbers.
+func (a *Accumulator) length() int { return len(a.words) }
 
 // Reset makes every number zero.
 func (a *Accumulator) Reset() { clear(a.words) }
@@ -138,23 +138,6 @@ func (a *Accumulator) addWord(i int, x word) error {
 	return nil
 }
 
-// MergeFrom adds the numbers of b, which must have the same length. On an
-// *OverflowError the accumulator is unchanged.
-func (a *Accumulator) MergeFrom(b *Accumulator) error {
-	if len(a.words) != len(b.words) {
-		return fmt.Errorf("merge accumulators: %d numbers into %d", len(b.words), len(a.words))
-	}
-	for i, x := range b.words {
-		if _, o := a.words[i].plus(x); o>>63 != 0 {
-			return &OverflowError{Index: i}
-		}
-	}
-	for i, x := range b.words {
-		a.words[i], _ = a.words[i].plus(x)
-	}
-	return nil
-}
-
 // Float64 returns number i, rounded once to the nearest float64, halves to even.
 func (a *Accumulator) Float64(i int) float64 { return a.words[i].float64() }
 
@@ -162,7 +145,7 @@ func (a *Accumulator) Float64(i int) float64 { return a.words[i].float64() }
 func (a *Accumulator) Int(i int) (int64, error) {
 	w := a.words[i]
 	if w.lo != 0 || uint32(w.hi) != 0 {
-		return 0, fmt.Errorf("number %d of the accumulator is %v, not an integer", i, w.float64())
+		return 0, fmt.Errorf("number %d of the accumulator is %v, want an integer", i, w.float64())
 	}
 	return int64(w.hi) >> (fractionBits - 64), nil
 }

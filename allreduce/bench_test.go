@@ -23,8 +23,8 @@ const (
 	benchLength = 11240 + 2
 )
 
-// benchGradient is what a member adds up in a step: the gradients of a few micro-batches, of the order of 1e-3 and with
-// all bits of a float32, the loss and the token count.
+// benchGradient is what a member adds up in a step: the gradients of a few micro-batches, of the
+// order of 1e-3 and with all bits of a float32, the loss and the token count.
 func benchGradient(seed uint64) *Accumulator {
 	rng := rand.New(rand.NewPCG(seed, 41))
 	acc := NewAccumulator(benchLength)
@@ -37,14 +37,17 @@ func benchGradient(seed uint64) *Accumulator {
 			panic(err)
 		}
 	}
-	if err := errors.Join(acc.AddFloat64(benchLength-2, 37.125, Limit(1024)), acc.AddInt(benchLength-1, 4096)); err != nil {
+	if err := errors.Join(
+		acc.AddFloat64(benchLength-2, 37.125, Limit(1024)),
+		acc.AddInt(benchLength-1, 4096),
+	); err != nil {
 		panic(err)
 	}
 	return acc
 }
 
-// refill makes acc hold the numbers of from again, so that sums do not grow over the steps.
-func (a *Accumulator) refill(from *Accumulator) { copy(a.words, from.words) }
+// copyFrom makes acc hold the numbers of from again, so that sums do not grow over the steps.
+func (a *Accumulator) copyFrom(from *Accumulator) { copy(a.words, from.words) }
 
 func reportTimes(b *testing.B, times []time.Duration) {
 	slices.Sort(times)
@@ -67,7 +70,7 @@ func BenchmarkAllReduce(b *testing.B) {
 	for b.Loop() {
 		step++
 		for i := range accs {
-			accs[i].refill(inputs[i])
+			accs[i].copyFrom(inputs[i])
 		}
 		begin := time.Now()
 		c.each(func(i int) error { return rings[i].AllReduce(ctx, step, accs[i]) })
@@ -118,7 +121,7 @@ func benchMember() error {
 	input, acc := benchGradient(uint64(rank)), NewAccumulator(benchLength)
 	began := cpuTime()
 	for step := Step(0); ; step++ {
-		acc.refill(input)
+		acc.copyFrom(input)
 		if err := ring.AllReduce(ctx, step, acc); err != nil {
 			fmt.Println(int64(cpuTime() - began)) // the measuring process has left
 			return nil
@@ -126,7 +129,7 @@ func benchMember() error {
 	}
 }
 
-// cpuTime is the time that this process has had on processors.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -135,8 +138,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkAllReduceProcesses has a process per member, over loopback. cpu-ms is what a step takes of all of them
-// together. Peers are measured beside it by peers/bench_allreduce.py.
+// BenchmarkAllReduceProcesses has a process per member, over loopback. cpu-ms is what a step takes
+// of all of them together. Peers are measured beside it by peers/bench_allreduce.py.
 func BenchmarkAllReduceProcesses(b *testing.B) {
 	ctx := context.Background()
 	node := newTestNode(b, nil)
@@ -158,7 +161,7 @@ func BenchmarkAllReduceProcesses(b *testing.B) {
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}
-		// The node closes before the cleanups of newTestNode: this one is there to reap.
+		// Close the node first, so that the members end and Wait returns.
 		b.Cleanup(func() {
 			node.Close()
 			if err := cmd.Wait(); err != nil {
@@ -185,7 +188,7 @@ func BenchmarkAllReduceProcesses(b *testing.B) {
 	var times []time.Duration
 	began := cpuTime()
 	for step := Step(0); b.Loop(); step++ {
-		acc.refill(input)
+		acc.copyFrom(input)
 		begin := time.Now()
 		if err := ring.AllReduce(ctx, step, acc); err != nil {
 			b.Fatal(err)

@@ -15,54 +15,57 @@ import (
 	"google.golang.org/grpc"
 )
 
-// wires holds a node's connections, so that a test can cut them as a killed process would.
-type wires struct {
+// connTracker tracks a node's connections, so that a test can cut them as a killed process would.
+type connTracker struct {
 	dead  atomic.Bool
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-// wire is a connection over which nothing leaves any more once the wires are cut.
-type wire struct {
+// trackedConn is a connection that sends nothing any more once its tracker has cut it.
+type trackedConn struct {
 	net.Conn
-	wires *wires
+	tracker *connTracker
 }
 
-func (w wire) Write(b []byte) (int, error) {
-	if w.wires.dead.Load() {
+func (w trackedConn) Write(b []byte) (int, error) {
+	if w.tracker.dead.Load() {
 		return 0, net.ErrClosed
 	}
 	return w.Conn.Write(b)
 }
 
-type wiredListener struct {
+type trackedListener struct {
 	net.Listener
-	wires *wires
+	tracker *connTracker
 }
 
-func (l wiredListener) Accept() (net.Conn, error) {
+func (l trackedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	return l.wires.add(conn, err)
+	return l.tracker.add(conn, err)
 }
 
-func (w *wires) add(conn net.Conn, err error) (net.Conn, error) {
+func (w *connTracker) add(conn net.Conn, err error) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns = append(w.conns, conn)
-	return wire{conn, w}, nil
+	return trackedConn{conn, w}, nil
 }
 
-func (w *wires) install(c *Config) {
-	c.Listener = wiredListener{c.Listener, w}
-	c.DialOptions = append(c.DialOptions, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+// install has a node's connections tracked.
+func (w *connTracker) install(c *Config) {
+	c.Listener = trackedListener{c.Listener, w}
+	dial := func(ctx context.Context, addr string) (net.Conn, error) {
 		return w.add(new(net.Dialer).DialContext(ctx, "tcp", addr))
-	}))
+	}
+	c.DialOptions = append(c.DialOptions, grpc.WithContextDialer(dial))
 }
 
-func (w *wires) cut() {
+// cut breaks all connections, those made later included.
+func (w *connTracker) cut() {
 	w.dead.Store(true)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,9 +95,9 @@ func (r *Ring) awaiting(i int) bool {
 // TestMemberDiesMidStep kills one of four at various hops, and goes on with the
 // survivors and a fresh member.
 func TestMemberDiesMidStep(t *testing.T) {
-	// The last before the dead one is the furthest in the ring: it has all but its chunk.
-	t.Run("around", func(t *testing.T) { memberDiesMidStep(t, bigVectors, 2) })
-	t.Run("across", func(t *testing.T) { memberDiesMidStep(t, nil, 1) })
+	// In the ring the member before the dead one gets furthest: it lacks only the last chunk.
+	t.Run("ring", func(t *testing.T) { memberDiesMidStep(t, ringOnly, 2) })
+	t.Run("doubling", func(t *testing.T) { memberDiesMidStep(t, nil, 1) })
 }
 
 func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
@@ -104,7 +107,7 @@ func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 	const size, dead = 4, 2
 	c := newCluster(t, size, config)
 	for round := range 4 {
-		var w wires
+		var w connTracker
 		c.nodes[dead] = newTestNode(t, func(c *Config) {
 			w.install(c)
 			if config != nil {
@@ -113,8 +116,8 @@ func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 		})
 		c.members[dead].Addr = c.nodes[dead].Addr()
 		rings := c.join(ctx, Generation(2*round))
-		// The dead member takes no part in the step, so that all others come to a halt; one
-		// round after the other, they have got further in the job.
+		// The dead member takes no part in the step, so that all others stop in it. Each round has
+		// one more complete step before that.
 		for step := range round {
 			accs, sums := randomAccumulators(rng, size, 10)
 			c.each(func(i int) error { return rings[i].AllReduce(ctx, Step(step), accs[i]) })
@@ -154,7 +157,11 @@ func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 			t.Errorf("no member saw rank %d itself fail: %v", dead, errs)
 		}
 		// The survivors go on as three.
-		survivors := &cluster{t: t, nodes: slices.Delete(slices.Clone(c.nodes), dead, dead+1), members: slices.Delete(slices.Clone(c.members), dead, dead+1)}
+		survivors := &cluster{
+			t:       t,
+			nodes:   slices.Delete(slices.Clone(c.nodes), dead, dead+1),
+			members: slices.Delete(slices.Clone(c.members), dead, dead+1),
+		}
 		rings = survivors.join(ctx, Generation(2*round+1))
 		accs, sums := randomAccumulators(rng, size-1, 10)
 		survivors.each(func(i int) error { return rings[i].AllReduce(ctx, 100, accs[i]) })
@@ -165,7 +172,7 @@ func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 func TestContextEndsTheWait(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	c := newCluster(t, 3, bigVectors)
+	c := newCluster(t, 3, ringOnly)
 	rings := c.join(ctx, 4)
 	gaveUp := errors.New("gave up")
 	waitCtx, cancel := context.WithCancelCause(ctx)
@@ -182,14 +189,26 @@ func TestContextEndsTheWait(t *testing.T) {
 		return rings[0].AllReduce(ctx, 9, NewAccumulator(5))
 	})
 	peer := peerErrorOf(t, errs[2])
-	want := PeerError{Generation: 4, Rank: 1, ID: "w1", Addr: c.members[1].Addr, Action: Receiving, Step: 9, Phase: Reduce, Hop: 0, Err: gaveUp}
+	want := PeerError{
+		Generation: 4,
+		Rank:       1,
+		ID:         "w1",
+		Addr:       c.members[1].Addr,
+		Action:     Receiving,
+		Step:       9,
+		Phase:      Reduce,
+		Hop:        0,
+		Err:        gaveUp,
+	}
 	if *peer != want || !errors.Is(errs[2], gaveUp) {
 		t.Errorf("rank 2: got %+v, want %+v", *peer, want)
 	}
-	if got, want := peer.Error(), "step 9 of generation 4, reduce hop 0: receive from rank 1 (w1 at "+c.members[1].Addr+"): gave up"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	text := "step 9 of generation 4, reduce hop 0: receive from rank 1 (w1 at " + c.members[1].Addr + "): gave up"
+	if got := peer.Error(); got != text {
+		t.Errorf("got %q, want %q", got, text)
 	}
-	if peer = peerErrorOf(t, errs[0]); !peer.Aborted || peer.Hop != 1 || !strings.HasPrefix(peer.Err.Error(), "rank 2 (w2): ") || !strings.HasSuffix(peer.Err.Error(), "gave up") {
+	if peer = peerErrorOf(t, errs[0]); !peer.Aborted || peer.Hop != 1 ||
+		!strings.HasPrefix(peer.Err.Error(), "rank 2 (w2): ") || !strings.HasSuffix(peer.Err.Error(), "gave up") {
 		t.Errorf("rank 0: got %v, want that rank 2 aborted and why", errs[0])
 	}
 	// Rank 1 was idle and still learns of it.
@@ -226,7 +245,8 @@ func TestLaterGenerationEndsTheRing(t *testing.T) {
 	c.each(func(i int) error { return rings[i].AllReduce(ctx, 1, accs[i]) })
 	checkSums(t, accs, sums)
 	for _, g := range []Generation{0, 1, 2} {
-		if _, err := c.nodes[0].Join(ctx, testJob, g, 0, c.members); err == nil || !strings.Contains(err.Error(), "generation 2 was joined before") {
+		_, err := c.nodes[0].Join(ctx, testJob, g, 0, c.members)
+		if err == nil || !strings.Contains(err.Error(), "generation 2 was joined before") {
 			t.Errorf("joining generation %d after 2: got %v", g, err)
 		}
 	}
@@ -282,7 +302,8 @@ func TestJoinWaitsForAMemberThatStartsLater(t *testing.T) {
 	cancel()
 	err = <-failed
 	peer := peerErrorOf(t, err)
-	if !errors.Is(err, context.Canceled) || peer.Action != Joining || peer.Rank != 1 || peer.ID != "b" || peer.Addr != addr {
+	if !errors.Is(err, context.Canceled) || peer.Action != Joining ||
+		peer.Rank != 1 || peer.ID != "b" || peer.Addr != addr {
 		t.Errorf("got %v, want that the join of b was canceled", err)
 	}
 
@@ -393,7 +414,7 @@ func TestWrongUseEndsTheRing(t *testing.T) {
 			eventually(t, "rank 0 has noticed", func() bool {
 				rings[0].mu.Lock()
 				defer rings[0].mu.Unlock()
-				return rings[0].ins[0].left != nil && rings[0].outs[0].ended != nil
+				return rings[0].inLinks[0].left != nil && rings[0].outLinks[0].ended != nil
 			})
 			err := rings[0].AllReduce(ctx, 1, NewAccumulator(1))
 			if !errors.Is(err, ErrLeft) {
@@ -426,7 +447,7 @@ func TestWrongUseEndsTheRing(t *testing.T) {
 			}
 		})
 	}
-	// One member alone has no neighbour to fail, but the same rules.
+	// One member alone has no neighbour to fail, but the same rules hold.
 	ring, err := c.nodes[0].Join(ctx, testJob, 100, 0, c.members[:1])
 	if err != nil {
 		t.Fatal(err)
@@ -465,7 +486,8 @@ func TestNodeCloseWakesEveryone(t *testing.T) {
 		t.Errorf("got %v, want ErrClosed", err)
 	}
 	// The others are told.
-	if peer := peerErrorOf(t, rings[1].AllReduce(ctx, 1, NewAccumulator(4))); !peer.Aborted || !strings.Contains(peer.Err.Error(), "rank 0 (w0): node: closed") {
+	peer := peerErrorOf(t, rings[1].AllReduce(ctx, 1, NewAccumulator(4)))
+	if !peer.Aborted || !strings.Contains(peer.Err.Error(), "rank 0 (w0): node: closed") {
 		t.Errorf("got %v, want an abort because rank 0 was closed", peer)
 	}
 	c.nodes[0].Close()

@@ -55,7 +55,8 @@ func decodeHello(b []byte) (hello, error) {
 	}
 	copy(h.members[:], b[17:])
 	if h.size < 2 || h.size > maxMembers || int(h.from) >= h.size {
-		return hello{}, fmt.Errorf("hello from rank %d of %d, want a rank below a size of 2 to %d", h.from, h.size, maxMembers)
+		return hello{}, fmt.Errorf("hello from rank %d of %d, want a rank below a size of 2 to %d",
+			h.from, h.size, maxMembers)
 	}
 	return h, nil
 }

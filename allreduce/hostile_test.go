@@ -22,16 +22,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// puppet is rank 1 in a ring of two, played by the test message by message. It accepts
+// fakePeer is rank 1 in a ring of two, whose messages the test writes one by one. It accepts
 // whatever stream comes and keeps it open until it ends.
-type puppet struct {
+type fakePeer struct {
 	t       testing.TB
-	deaf    atomic.Bool // reads nothing
+	deaf    atomic.Bool // it reads nothing
 	members []Member
 	conn    *grpc.ClientConn
 }
 
-func (p *puppet) pass(stream grpc.ServerStream) error {
+func (p *fakePeer) pass(stream grpc.ServerStream) error {
 	if err := stream.SendHeader(metadata.Pairs(acceptKey, "1")); err != nil {
 		return err
 	}
@@ -46,13 +46,13 @@ func (p *puppet) pass(stream grpc.ServerStream) error {
 	}
 }
 
-func newPuppet(t testing.TB, victim *Node) *puppet {
+func newFakePeer(t testing.TB, victim *Node) *fakePeer {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &puppet{t: t, members: []Member{{"victim", victim.Addr()}, {"puppet", lis.Addr().String()}}}
+	p := &fakePeer{t: t, members: []Member{{"victim", victim.Addr()}, {"fake", lis.Addr().String()}}}
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	server.RegisterService(&serviceDesc, p)
 	served := make(chan struct{})
@@ -85,12 +85,12 @@ func open(ctx context.Context, t testing.TB, conn *grpc.ClientConn, md ...string
 	return stream
 }
 
-func (p *puppet) hello(generation Generation) hello {
+func (p *fakePeer) hello(generation Generation) hello {
 	return hello{generation: generation, from: 1, size: 2, members: membershipDigest(p.members), job: testJob}
 }
 
-// meet has the victim join a generation with the puppet, and returns the puppet's stream to it.
-func (p *puppet) meet(ctx context.Context, victim *Node, generation Generation) (*Ring, grpc.ClientStream) {
+// meet has the victim join a generation with the fake peer, and returns that one's stream to it.
+func (p *fakePeer) meet(ctx context.Context, victim *Node, generation Generation) (*Ring, grpc.ClientStream) {
 	p.t.Helper()
 	stream := open(ctx, p.t, p.conn, helloKey, string(p.hello(generation).append(nil)))
 	ring, err := victim.Join(ctx, testJob, generation, 0, p.members)
@@ -111,19 +111,33 @@ func sendBytes(t testing.TB, stream grpc.ClientStream, b []byte) {
 func endOf(stream grpc.ClientStream) error { return stream.RecvMsg(new(inbound)) }
 
 func TestHostileMessagesEndTheirStreamOnly(t *testing.T) {
-	t.Run("around", func(t *testing.T) { hostileMessagesEndTheirStreamOnly(t, bigVectors, header{chunk: 1, count: 3}) })
-	t.Run("across", func(t *testing.T) { hostileMessagesEndTheirStreamOnly(t, func(*Config) {}, header{chunk: 0, count: 6}) })
+	t.Run("ring", func(t *testing.T) {
+		hostileMessagesEndTheirStreamOnly(t, ringOnly, header{chunk: 1, count: 3})
+	})
+	t.Run("doubling", func(t *testing.T) {
+		hostileMessagesEndTheirStreamOnly(t, func(*Config) {}, header{chunk: 0, count: 6})
+	})
 }
 
-// hostileMessagesEndTheirStreamOnly sends what has no place where the chunk given is awaited.
+// hostileMessagesEndTheirStreamOnly sends messages that are wrong where the given chunk is awaited.
 func hostileMessagesEndTheirStreamOnly(t *testing.T, config func(*Config), awaited header) {
 	noLeaks(t)
 	ctx := testContext(t)
 	victim := newTestNode(t, func(c *Config) { config(c); c.MaxMessageBytes = 4096 })
-	p := newPuppet(t, victim)
-	const length = 6 // chunks of 3 around, of 6 across
+	p := newFakePeer(t, victim)
+	const length = 6 // in the ring chunks have 3 numbers, with doubling 6
 	good := func(generation Generation) header {
-		return header{kind: kindReduce, hop: 0, job: jobTag(testJob), generation: generation, step: 7, from: 1, length: length, chunk: awaited.chunk, count: awaited.count}
+		return header{
+			kind:       kindReduce,
+			hop:        0,
+			job:        jobTag(testJob),
+			generation: generation,
+			step:       7,
+			from:       1,
+			length:     length,
+			chunk:      awaited.chunk,
+			count:      awaited.count,
+		}
 	}
 	changed := func(change func(h *header)) func(Generation) []byte {
 		return func(g Generation) []byte {
@@ -148,17 +162,22 @@ func hostileMessagesEndTheirStreamOnly(t *testing.T, config func(*Config), await
 		{"another job", changed(func(h *header) { h.job++ }), "job tag"},
 		{"another sender", changed(func(h *header) { h.from = 0 }), "sender's rank 0, want 1"},
 		{"future generation", changed(func(h *header) { h.generation++ }), "but the stream is of generation"},
-		{"last generation of all", changed(func(h *header) { h.generation = math.MaxUint64 }), "but the stream is of generation"},
+		{"last generation of all", changed(func(h *header) { h.generation = math.MaxUint64 }),
+			"but the stream is of generation"},
 		{"future step", changed(func(h *header) { h.step++ }), "step 8, but step 7 is not complete"},
 		{"another phase", changed(func(h *header) { h.kind = kindGather }), "gather hop 0"},
 		{"another hop", changed(func(h *header) { h.hop = 1 }), "reduce hop 1"},
 		{"another chunk", changed(func(h *header) { h.chunk ^= 1 }),
-			fmt.Sprintf("chunk %d of %d numbers, want reduce hop 0, chunk %d of %d", awaited.chunk^1, awaited.count, awaited.chunk, awaited.count)},
-		{"short", changed(func(h *header) { h.count = 2 }), fmt.Sprintf("chunk %d of 2 numbers", awaited.chunk)},
-		{"empty chunk", changed(func(h *header) { h.count = 0 }), fmt.Sprintf("chunk %d of 0 numbers", awaited.chunk)},
+			fmt.Sprintf("chunk %d of %d numbers, want reduce hop 0, chunk %d of %d",
+				awaited.chunk^1, awaited.count, awaited.chunk, awaited.count)},
+		{"short", changed(func(h *header) { h.count = 2 }),
+			fmt.Sprintf("chunk %d of 2 numbers", awaited.chunk)},
+		{"empty chunk", changed(func(h *header) { h.count = 0 }),
+			fmt.Sprintf("chunk %d of 0 numbers", awaited.chunk)},
 		{"another length", changed(func(h *header) { h.length = 5 }), "vector of 5 numbers, want 6"},
 		{"abort", func(g Generation) []byte {
-			return sealed(header{kind: kindAbort, job: jobTag(testJob), generation: g, from: 1, count: 3}, []byte("\xffwhy")[1:])
+			h := header{kind: kindAbort, job: jobTag(testJob), generation: g, from: 1, count: 3}
+			return sealed(h, []byte("\xffwhy")[1:])
 		}, "it aborted because of why"},
 		{"out of range", func(g Generation) []byte {
 			return sealed(good(g), numbers(slices.Repeat([]word{{hi: 1<<63 - 1}}, awaited.count)...))
@@ -178,12 +197,13 @@ func hostileMessagesEndTheirStreamOnly(t *testing.T, config func(*Config), await
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 			if _, overflow := errors.AsType[*OverflowError](err); !overflow {
-				if peer := peerErrorOf(t, err); peer.Rank != 1 || peer.ID != "puppet" || peer.Action != Receiving {
-					t.Errorf("got %+v, want that it was received from the puppet", peer)
+				if peer := peerErrorOf(t, err); peer.Rank != 1 || peer.ID != "fake" || peer.Action != Receiving {
+					t.Errorf("got %+v, want that it was received from the fake peer", peer)
 				}
 			}
-			if err := endOf(stream); status.Code(err) == codes.OK || !strings.Contains(err.Error(), strings.TrimPrefix(tt.want, "it aborted because of ")) {
-				t.Errorf("the puppet's stream ends with %v, want the same reason", err)
+			reason := strings.TrimPrefix(tt.want, "it aborted because of ")
+			if err := endOf(stream); status.Code(err) == codes.OK || !strings.Contains(err.Error(), reason) {
+				t.Errorf("the fake peer's stream ends with %v, want the same reason", err)
 			}
 			// The node goes on.
 			ring, stream = p.meet(ctx, victim, generation+1)
@@ -203,11 +223,20 @@ func hostileMessagesEndTheirStreamOnly(t *testing.T, config func(*Config), await
 func TestStaleMessagesAreDropped(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	victim := newTestNode(t, bigVectors)
-	p := newPuppet(t, victim)
+	victim := newTestNode(t, ringOnly)
+	p := newFakePeer(t, victim)
 	ring, stream := p.meet(ctx, victim, 5)
 	message := func(change func(h *header), value byte) []byte {
-		h := header{kind: kindReduce, job: jobTag(testJob), generation: 5, step: 8, from: 1, length: 2, chunk: 1, count: 1}
+		h := header{
+			kind:       kindReduce,
+			job:        jobTag(testJob),
+			generation: 5,
+			step:       8,
+			from:       1,
+			length:     2,
+			chunk:      1,
+			count:      1,
+		}
 		change(&h)
 		return sealed(h, numbers(slices.Repeat([]word{{hi: uint64(value) << 32}}, h.count)...))
 	}
@@ -242,7 +271,7 @@ func TestStaleMessagesAreDropped(t *testing.T) {
 	}
 }
 
-// TestMessageTooMany has a neighbour say its part of a step twice, while others' are awaited.
+// TestMessageTooMany has a neighbour send its part of a step twice, while others' are awaited.
 func TestMessageTooMany(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
@@ -251,24 +280,33 @@ func TestMessageTooMany(t *testing.T) {
 	errs := parallel(2, func(i int) error {
 		if i == 1 {
 			eventually(t, "rank 0 awaits rank 2", func() bool { return rings[0].awaiting(1) })
-			again := sealed(header{kind: kindReduce, job: jobTag(testJob), generation: 1, step: 3, from: 1, length: 1, count: 1}, zeros(1))
-			return rings[1].send(rings[1].out(0), &again)
+			again := sealed(header{
+				kind:       kindReduce,
+				job:        jobTag(testJob),
+				generation: 1,
+				step:       3,
+				from:       1,
+				length:     1,
+				count:      1,
+			}, zeros(1))
+			return rings[1].send(rings[1].outTo(0), &again)
 		}
 		go func() {
 			_ = rings[1].AllReduce(ctx, 3, NewAccumulator(1)) // fails when rank 0 does
 		}()
 		return rings[0].AllReduce(ctx, 3, NewAccumulator(1))
 	})
-	if peer := peerErrorOf(t, errs[0]); errs[1] != nil || peer.Rank != 1 || !strings.Contains(peer.Error(), "nothing more is expected") {
-		t.Errorf("got %v, want that rank 1 has said too much", errs)
+	if peer := peerErrorOf(t, errs[0]); errs[1] != nil || peer.Rank != 1 ||
+		!strings.Contains(peer.Error(), "want nothing more from it") {
+		t.Errorf("got %v, want that rank 1 has sent too much", errs)
 	}
 }
 
 func TestStreamsThatAreRefused(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	victim := newTestNode(t, func(c *Config) { c.PendingTimeout = time.Millisecond })
-	p := newPuppet(t, victim)
+	victim := newTestNode(t, func(c *Config) { c.pendingTimeout = time.Millisecond })
+	p := newFakePeer(t, victim)
 	ring, _ := p.meet(ctx, victim, 5)
 	with := func(change func(h *hello)) []string {
 		h := p.hello(5)
@@ -283,11 +321,14 @@ func TestStreamsThatAreRefused(t *testing.T) {
 	}{
 		{"no hello", nil, codes.InvalidArgument, "0 values"},
 		{"garbled hello", []string{helloKey, "x"}, codes.InvalidArgument, "hello of 1 bytes"},
-		{"older generation", with(func(h *hello) { h.generation = 4 }), codes.FailedPrecondition, "generation 4 of job \"job\" is over"},
-		{"later generation", with(func(h *hello) { h.generation = 6 }), codes.Unavailable, "was not joined here within"},
+		{"older generation", with(func(h *hello) { h.generation = 4 }),
+			codes.FailedPrecondition, "generation 4 of job \"job\" is over"},
+		{"later generation", with(func(h *hello) { h.generation = 6 }),
+			codes.Unavailable, "was not joined here within"},
 		{"another job", with(func(h *hello) { h.job = "x" }), codes.Unavailable, "was not joined here within"},
 		{"second stream", with(func(h *hello) {}), codes.AlreadyExists, "already has a stream"},
-		{"another rank", with(func(h *hello) { h.from = 0 }), codes.FailedPrecondition, "stream from rank 0, rank 0 expects none from it"},
+		{"another rank", with(func(h *hello) { h.from = 0 }),
+			codes.FailedPrecondition, "stream from rank 0, rank 0 wants none from it"},
 		{"another size", with(func(h *hello) { h.size = 3 }), codes.FailedPrecondition, "2 members here, 3 there"},
 		{"other members", with(func(h *hello) { h.members[0]++ }), codes.FailedPrecondition, "other members"},
 	}
@@ -308,8 +349,8 @@ func TestStreamsThatAreRefused(t *testing.T) {
 func TestPendingStreamsAreBounded(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
-	victim := newTestNode(t, func(c *Config) { c.MaxPending = 2 })
-	p := newPuppet(t, victim)
+	victim := newTestNode(t, func(c *Config) { c.maxPending = 2 })
+	p := newFakePeer(t, victim)
 	pending := func() int {
 		victim.mu.Lock()
 		defer victim.mu.Unlock()
@@ -317,7 +358,7 @@ func TestPendingStreamsAreBounded(t *testing.T) {
 	}
 	streamCtx, cancel := context.WithCancel(ctx)
 	for i := range 2 {
-		// A connection each, so that the server's own bound on streams is not met.
+		// A connection each, so that the server's own bound on streams does not apply.
 		open(streamCtx, t, dial(t, victim), helloKey, string(p.hello(Generation(i)).append(nil)))
 		eventually(t, "the stream waits", func() bool { return pending() == i+1 })
 	}
@@ -329,25 +370,32 @@ func TestPendingStreamsAreBounded(t *testing.T) {
 	eventually(t, "streams that were canceled are forgotten", func() bool { return pending() == 0 })
 }
 
-// TestNeighbourThatReadsNothing is a hanging next member: flow control blocks the ring in
+// TestNeighbourThatReadsNothing has the next member hang: flow control blocks the ring in
 // the middle of a step.
 func TestNeighbourThatReadsNothing(t *testing.T) {
 	noLeaks(t)
 	ctx := testContext(t)
 	const length = 400_000 // chunks of 3.2 MB, more than the windows hold
 	victim := newTestNode(t, nil)
-	p := newPuppet(t, victim)
+	p := newFakePeer(t, victim)
 	p.deaf.Store(true)
 	ring, stream := p.meet(ctx, victim, 1)
 	sendBytes(t, stream, sealed(header{
-		kind: kindReduce, job: jobTag(testJob), generation: 1, step: 1, from: 1, length: length, chunk: 1, count: length / 2,
+		kind:       kindReduce,
+		job:        jobTag(testJob),
+		generation: 1,
+		step:       1,
+		from:       1,
+		length:     length,
+		chunk:      1,
+		count:      length / 2,
 	}, zeros(length/2)))
 	gaveUp := errors.New("gave up")
 	waitCtx, cancel := context.WithCancelCause(ctx)
 	done := make(chan error)
 	acc, rng := NewAccumulator(length), rand.New(rand.NewPCG(25, 26))
 	for i := range acc.words {
-		acc.words[i] = word{lo: rng.Uint64(), hi: rng.Uint64() >> 2} // nothing to save on
+		acc.words[i] = word{lo: rng.Uint64(), hi: rng.Uint64() >> 2} // the wire form cannot be shorter
 	}
 	go func() { done <- ring.AllReduce(waitCtx, 1, acc) }()
 	eventually(t, "the second chunk is being sent", func() bool {
@@ -357,7 +405,8 @@ func TestNeighbourThatReadsNothing(t *testing.T) {
 	})
 	cancel(gaveUp)
 	err := <-done
-	if peer := peerErrorOf(t, err); !errors.Is(err, gaveUp) || peer.Rank != 1 || peer.Action != Sending || peer.Phase != Gather {
+	if peer := peerErrorOf(t, err); !errors.Is(err, gaveUp) ||
+		peer.Rank != 1 || peer.Action != Sending || peer.Phase != Gather {
 		t.Errorf("got %v, want that sending to rank 1 was given up", err)
 	}
 	<-ring.finished

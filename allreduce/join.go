@@ -14,63 +14,69 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Attempts to reach a neighbour are retryFirst apart, then twice that, up to retryMax.
+// The delay between attempts to reach a neighbour doubles from retryFirst up to retryMax.
 const (
 	retryFirst = 5 * time.Millisecond
 	retryMax   = 250 * time.Millisecond
 )
 
-// Join enters the ring of a job's generation as the given rank. It returns when all its
-// neighbours have accepted this one's streams, for which they must have joined too, and
-// theirs have arrived; ctx bounds the wait, and a neighbour that
-// does not listen yet is tried again until then.
+// Join enters the ring of a job's generation as the given rank. It returns when all neighbours have
+// accepted this member's streams, for which they must have joined too, and their streams have
+// arrived. ctx bounds the wait; until then Join tries again to reach a neighbour that does not
+// listen yet.
 //
-// Every member passes the same list of members. Joining ends the job's earlier rings
-// on this node. A generation can be joined once, whether that succeeds or not, and after
-// it only later ones. A ring of one member needs no network.
-func (n *Node) Join(ctx context.Context, job string, generation Generation, rank Rank, members []Member) (*Ring, error) {
+// Every member passes the same list of members. Joining ends the job's earlier rings on this node.
+// A generation can be joined once, whether that succeeds or not, and after it only later ones. A
+// ring of one member needs no network.
+func (n *Node) Join(
+	ctx context.Context, job string, generation Generation, rank Rank, members []Member,
+) (*Ring, error) {
 	r, err := n.join(ctx, job, generation, rank, members)
 	if err != nil {
-		return nil, fmt.Errorf("join ring of job %q, generation %d, as rank %d of %d: %w", job, generation, rank, len(members), err)
+		return nil, fmt.Errorf("join ring of job %q, generation %d, as rank %d of %d: %w",
+			job, generation, rank, len(members), err)
 	}
 	return r, nil
 }
 
-func (n *Node) join(ctx context.Context, job string, generation Generation, rank Rank, members []Member) (*Ring, error) {
+func (n *Node) join(
+	ctx context.Context, job string, generation Generation, rank Rank, members []Member,
+) (*Ring, error) {
 	if err := checkMembers(job, rank, members); err != nil {
 		return nil, err
 	}
 	r := &Ring{
-		node:       n,
-		job:        job,
-		tag:        jobTag(job),
-		generation: generation,
-		rank:       rank,
-		members:    slices.Clone(members),
-		around:     around(rank, len(members), 1),
-		across:     across(rank, len(members)),
-		finished:   make(chan struct{}),
-		met:        make(chan struct{}),
-		done:       make(chan struct{}, 1),
+		node:         n,
+		job:          job,
+		tag:          jobTag(job),
+		generation:   generation,
+		rank:         rank,
+		members:      slices.Clone(members),
+		ringPlan:     ringSchedule(rank, len(members), 1),
+		doublingPlan: doublingSchedule(rank, len(members)),
+		finished:     make(chan struct{}),
+		joinOver:     make(chan struct{}),
+		done:         make(chan struct{}, 1),
 	}
-	r.ins, r.outs = neighbours(r.around, r.across)
+	r.inLinks, r.outLinks = neighbours(r.ringPlan, r.doublingPlan)
 	r.life, r.end = context.WithCancelCause(context.Background())
-	if err := n.enroll(r); err != nil {
+	if err := n.register(r); err != nil {
 		r.end(err)
 		return nil, err
 	}
 	go r.run()
-	defer close(r.met)
+	defer close(r.joinOver)
 	if len(members) == 1 {
 		return r, nil
 	}
-	if err := r.meet(ctx); err != nil {
+	if err := r.connectNeighbours(ctx); err != nil {
 		r.fail(err)
 		return nil, r.firstError(err)
 	}
 	return r, nil
 }
 
+// checkMembers checks the arguments of Join.
 func checkMembers(job string, rank Rank, members []Member) error {
 	if job == "" || len(job) > maxJob {
 		return fmt.Errorf("job id of %d bytes, want 1 to %d", len(job), maxJob)
@@ -84,21 +90,24 @@ func checkMembers(job string, rank Rank, members []Member) error {
 	seen := make(map[string]Rank, len(members))
 	for i, m := range members {
 		if other, ok := seen[m.ID]; ok || m.ID == "" {
-			return fmt.Errorf("member %d has the id %q of member %d, want ids that differ and are not empty", i, m.ID, other)
+			return fmt.Errorf("member %d has the id %q of member %d, want ids that differ and are not empty",
+				i, m.ID, other)
 		}
 		seen[m.ID] = Rank(i)
 	}
 	return nil
 }
 
-// meet connects to the neighbours that are sent to, all at once, and waits for those that send here.
-func (r *Ring) meet(ctx context.Context) error {
+// connectNeighbours connects to the neighbours that this member sends to, all at once, and waits
+// for the streams of those that send here.
+func (r *Ring) connectNeighbours(ctx context.Context) error {
+	// The first failure stops the other attempts, and is the one to return.
 	connecting, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wait sync.WaitGroup
 	var first error // set before stop is called
 	var once sync.Once
-	for _, o := range r.outs {
+	for _, o := range r.outLinks {
 		wait.Go(func() {
 			if err := r.connect(connecting, o); err != nil {
 				once.Do(func() { first = err; stop(err) })
@@ -106,7 +115,8 @@ func (r *Ring) meet(ctx context.Context) error {
 		})
 	}
 	wait.Wait()
-	for _, o := range r.outs {
+	// Streams that were accepted are watched even so: run waits for their end.
+	for _, o := range r.outLinks {
 		if o.stream != nil {
 			go r.watch(o)
 		}
@@ -114,7 +124,7 @@ func (r *Ring) meet(ctx context.Context) error {
 	if first != nil {
 		return first
 	}
-	for _, i := range r.ins {
+	for _, i := range r.inLinks {
 		select {
 		case <-i.attached:
 		case <-r.life.Done():
@@ -136,14 +146,14 @@ func (r *Ring) firstError(err error) error {
 	return err
 }
 
-// connect opens the stream to a neighbour, trying again while that cannot be reached.
-func (r *Ring) connect(ctx context.Context, o *out) error {
+// connect opens the stream to a neighbour. It tries again while the neighbour cannot be reached.
+func (r *Ring) connect(ctx context.Context, o *outLink) error {
 	conn, err := grpc.NewClient("passthrough:///"+r.members[o.rank].Addr, dialOptions(r.node.config)...)
 	if err != nil {
 		return r.peerError(o.rank, Joining, err)
 	}
 	o.conn = conn
-	// The stream outlives the call, and so takes nothing from ctx.
+	// The stream outlives the call, so it does not inherit ctx.
 	outCtx := metadata.AppendToOutgoingContext(context.Background(), helloKey, string(hello{
 		generation: r.generation,
 		from:       r.rank,
@@ -156,14 +166,15 @@ func (r *Ring) connect(ctx context.Context, o *out) error {
 		if err == nil {
 			return nil
 		}
-		peer := r.peerError(o.rank, Joining, plain(err))
+		peer := r.peerError(o.rank, Joining, plainError(err))
 		switch status.Code(err) {
 		case codes.Unavailable, codes.ResourceExhausted:
 			if refused := r.refusal(o); refused != nil {
 				peer.Err = refused
 				return peer
 			}
-			r.node.log.Debug("all-reduce neighbour not reached, will try again", "job", r.job, "generation", r.generation, "in", delay, "err", peer)
+			r.node.log.Debug("all-reduce neighbour not reached, will try again",
+				"job", r.job, "generation", r.generation, "in", delay, "reason", peer)
 		case codes.Aborted:
 			peer.Aborted = true
 			peer.Err = errors.New(status.Convert(err).Message())
@@ -185,8 +196,8 @@ func (r *Ring) connect(ctx context.Context, o *out) error {
 	}
 }
 
-// refusal is why the latest connection to a neighbour was refused for good, nil if it was not.
-func (r *Ring) refusal(o *out) error {
+// refusal returns why the latest connection to a neighbour was refused for good, nil if it was not.
+func (r *Ring) refusal(o *outLink) error {
 	if r.node.config.Refusal == nil {
 		return nil
 	}
@@ -194,7 +205,7 @@ func (r *Ring) refusal(o *out) error {
 }
 
 // open makes one attempt to open the stream and to have it accepted.
-func (r *Ring) open(ctx, outCtx context.Context, o *out) error {
+func (r *Ring) open(ctx, outCtx context.Context, o *outLink) error {
 	streamCtx, cancel := context.WithCancel(outCtx)
 	stopWaiting := context.AfterFunc(ctx, cancel)
 	stopLiving := context.AfterFunc(r.life, cancel)
@@ -202,7 +213,7 @@ func (r *Ring) open(ctx, outCtx context.Context, o *out) error {
 	if err == nil {
 		var md metadata.MD
 		if md, err = stream.Header(); err == nil && len(md.Get(acceptKey)) == 0 {
-			// Refused: the status comes in place of a message.
+			// The neighbour refuses: the status comes in place of a message.
 			if err = stream.RecvMsg(new(inbound)); err == nil {
 				err = status.Error(codes.Internal, "it answered with a message, want none")
 			}

@@ -15,33 +15,33 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// in is the stream from a neighbour that sends here.
-type in struct {
+// inLink is the stream from a neighbour that sends here.
+type inLink struct {
 	rank     Rank
-	stream   grpc.ServerStream // set before attached is closed
-	attached chan struct{}
-	received chan struct{} // closed when receive has returned
-	turn     chan struct{} // to receive: what it waits for may have come
+	stream   grpc.ServerStream // serve sets it before it closes attached
+	attached chan struct{}     // closed when the stream is here
+	received chan struct{}     // closed when receive has returned
+	wakeup   chan struct{}     // tells receive that the message it holds may be due
 
-	// Under Ring.mu.
-	claimed bool       // the neighbour's stream is here
-	left    *PeerError // the neighbour left in good order
+	claimed bool       // the neighbour's stream has come; guarded by Ring.mu
+	left    *PeerError // set when the neighbour left in good order; guarded by Ring.mu
 }
 
-// out is the stream to a neighbour that is sent to.
-type out struct {
+// outLink is the stream to a neighbour that this member sends to.
+type outLink struct {
 	rank    Rank
 	conn    *grpc.ClientConn
-	stream  grpc.ClientStream // nil until the neighbour has accepted it
-	cancel  context.CancelFunc
-	watched chan struct{} // closed when the stream has ended
-	mu      sync.Mutex    // for SendMsg and CloseSend
+	stream  grpc.ClientStream  // nil until the neighbour has accepted it; open sets it
+	cancel  context.CancelFunc // ends the stream; set with it
+	watched chan struct{}      // closed when the stream has ended
+	mu      sync.Mutex         // serializes SendMsg and CloseSend
 
-	ended *PeerError // the stream has ended; under Ring.mu
+	ended *PeerError // set when the stream has ended; guarded by Ring.mu
 }
 
-// neighbours makes the links of all hops of the plans, without connecting anything.
-func neighbours(plans ...schedule) (ins []*in, outs []*out) {
+// neighbours makes a link for every rank that the plans' hops send to or receive from. It connects
+// nothing.
+func neighbours(plans ...schedule) (ins []*inLink, outs []*outLink) {
 	var from, to []Rank
 	for _, plan := range plans {
 		for _, h := range plan.hops {
@@ -49,26 +49,32 @@ func neighbours(plans ...schedule) (ins []*in, outs []*out) {
 		}
 	}
 	for _, rank := range ranks(from) {
-		ins = append(ins, &in{rank: rank, attached: make(chan struct{}), received: make(chan struct{}), turn: make(chan struct{}, 1)})
+		ins = append(ins, &inLink{
+			rank:     rank,
+			attached: make(chan struct{}),
+			received: make(chan struct{}),
+			wakeup:   make(chan struct{}, 1),
+		})
 	}
 	for _, rank := range ranks(to) {
-		outs = append(outs, &out{rank: rank, watched: make(chan struct{})})
+		outs = append(outs, &outLink{rank: rank, watched: make(chan struct{})})
 	}
 	return ins, outs
 }
 
-// ranks sorts a list and leaves out what comes again, and nobody.
+// ranks sorts a list and drops duplicates and noRank.
 func ranks(list []Rank) []Rank {
 	slices.Sort(list)
 	list = slices.Compact(list)
-	if len(list) > 0 && list[0] == nobody {
+	if len(list) > 0 && list[0] == noRank {
 		return list[1:]
 	}
 	return list
 }
 
-func (r *Ring) in(rank Rank) *in {
-	for _, i := range r.ins {
+// inFrom returns the link from rank, nil if it sends nothing here.
+func (r *Ring) inFrom(rank Rank) *inLink {
+	for _, i := range r.inLinks {
 		if i.rank == rank {
 			return i
 		}
@@ -76,8 +82,9 @@ func (r *Ring) in(rank Rank) *in {
 	return nil
 }
 
-func (r *Ring) out(rank Rank) *out {
-	for _, o := range r.outs {
+// outTo returns the link to rank, nil if this member sends it nothing.
+func (r *Ring) outTo(rank Rank) *outLink {
+	for _, o := range r.outLinks {
 		if o.rank == rank {
 			return o
 		}
@@ -85,44 +92,49 @@ func (r *Ring) out(rank Rank) *out {
 	return nil
 }
 
-// poke has receive look again at whether it is its turn. It never waits: a receive that has not
-// looked since the last time will.
-func (i *in) poke() {
+// wake has receive check again whether the message it holds is due. It never blocks: one pending
+// wakeup is enough.
+func (i *inLink) wake() {
 	select {
-	case i.turn <- struct{}{}:
+	case i.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-// claim reserves the link of the incoming stream of the sender of h. Its errors are gRPC statuses.
-func (r *Ring) claim(h hello) (*in, error) {
+// claimLink reserves the link for the incoming stream of the sender of h. Its errors are gRPC
+// statuses.
+func (r *Ring) claimLink(h hello) (*inLink, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.err != nil:
 		return nil, status.Error(codes.Aborted, r.reasonFor(r.err))
 	case h.size != len(r.members):
-		return nil, status.Errorf(codes.FailedPrecondition, "generation %d has %d members here, %d there", r.generation, len(r.members), h.size)
+		return nil, status.Errorf(codes.FailedPrecondition, "generation %d has %d members here, %d there",
+			r.generation, len(r.members), h.size)
 	case h.members != membershipDigest(r.members):
-		return nil, status.Errorf(codes.FailedPrecondition, "generation %d has other members or another order here than there", r.generation)
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"generation %d has other members or another order here than there", r.generation)
 	}
-	i := r.in(h.from)
+	i := r.inFrom(h.from)
 	switch {
 	case i == nil:
-		return nil, status.Errorf(codes.FailedPrecondition, "stream from rank %d, rank %d expects none from it", h.from, r.rank)
+		return nil, status.Errorf(codes.FailedPrecondition, "stream from rank %d, rank %d wants none from it",
+			h.from, r.rank)
 	case i.claimed:
-		return nil, status.Errorf(codes.AlreadyExists, "rank %d already has a stream to rank %d in generation %d", h.from, r.rank, r.generation)
+		return nil, status.Errorf(codes.AlreadyExists, "rank %d already has a stream to rank %d in generation %d",
+			h.from, r.rank, r.generation)
 	}
 	i.claimed = true
 	return i, nil
 }
 
-// serve keeps a claimed stream from a neighbour open while the ring uses it, and
-// returns the status to end it with.
-func (r *Ring) serve(i *in, stream grpc.ServerStream) error {
+// serve keeps a claimed stream from a neighbour open while the ring uses it, and returns the status
+// to end it with.
+func (r *Ring) serve(i *inLink, stream grpc.ServerStream) error {
 	if err := stream.SendHeader(metadata.Pairs(acceptKey, "1")); err != nil {
 		close(i.received)
-		r.fail(r.peerError(i.rank, Joining, plain(err)))
+		r.fail(r.peerError(i.rank, Joining, plainError(err)))
 		return err
 	}
 	i.stream = stream
@@ -132,7 +144,7 @@ func (r *Ring) serve(i *in, stream grpc.ServerStream) error {
 	case <-i.received: // the neighbour left, or the ring has failed
 	case <-r.life.Done():
 	}
-	// Returning wakes receive, if it still reads.
+	// Returning ends the stream, which wakes receive if it still reads.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil && !r.graceful {
@@ -141,9 +153,9 @@ func (r *Ring) serve(i *in, stream grpc.ServerStream) error {
 	return nil
 }
 
-// watch waits for the end of the stream to a neighbour. That member sends no
-// messages on it, so whatever arrives is the end.
-func (r *Ring) watch(o *out) {
+// watch waits for the end of the stream to a neighbour. That member sends no messages on it, so
+// whatever arrives is the end.
+func (r *Ring) watch(o *outLink) {
 	defer close(o.watched)
 	err := o.stream.RecvMsg(new(inbound))
 	peer := r.peerError(o.rank, Sending, nil)
@@ -155,12 +167,12 @@ func (r *Ring) watch(o *out) {
 	case status.Code(err) == codes.Aborted:
 		peer.Err, peer.Aborted = errors.New(status.Convert(err).Message()), true
 	default:
-		peer.Err = plain(err)
+		peer.Err = plainError(err)
 	}
 	r.mu.Lock()
 	o.ended = peer
-	// A neighbour that has all it needs for the step in progress may go, in
-	// whatever way, without spoiling the step here. The next step will fail.
+	// A neighbour that has all it needs for the step in progress may go, in whatever way, without
+	// spoiling the step here. The next step will fail.
 	needed := r.op.running && r.op.plan.sendsTo(o.rank, r.op.next)
 	if !r.op.running {
 		needed = err != io.EOF
@@ -173,11 +185,12 @@ func (r *Ring) watch(o *out) {
 
 // send passes a message to a neighbour. It may wait for flow control.
 //
-// That cannot end in a circle of members that all wait to send, however large the
-// chunks: gRPC takes a whole message as soon as the earlier ones on the stream are nearly written, so
-// to wait with hop k's message means that the neighbour has not received an earlier hop's. It does
-// so when it gets there, and could itself only wait with a message of a hop before k, and so on down to the first.
-func (r *Ring) send(o *out, buffer *[]byte) error {
+// Members cannot deadlock by all waiting to send, however large the chunks: gRPC takes a whole
+// message as soon as the earlier ones on the stream are nearly written. So a member that waits with
+// hop k's message has a neighbour that has not yet received an earlier hop's. That neighbour will,
+// once it gets there, and can itself only wait with a message of a hop before k, and so on down to
+// the first hop.
+func (r *Ring) send(o *outLink, buffer *[]byte) error {
 	o.mu.Lock()
 	err := o.stream.SendMsg(&outbound{mem.NewBuffer(buffer, &r.node.buffers)})
 	o.mu.Unlock()
@@ -185,21 +198,20 @@ func (r *Ring) send(o *out, buffer *[]byte) error {
 		return nil
 	}
 	if err != io.EOF {
-		return r.peerError(o.rank, Sending, plain(err))
+		return r.peerError(o.rank, Sending, plainError(err))
 	}
-	<-o.watched // which learns why the stream has ended
+	<-o.watched // watch learns why the stream has ended
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.againLocked(o.ended)
+	return r.repeatLocked(o.ended)
 }
 
-// sendGrace bounds how long a ring that ends waits for a message in the middle of
-// being sent.
+// sendGrace bounds how long a ring that ends waits for a message that is being sent.
 const sendGrace = 50 * time.Millisecond
 
-// close ends the stream, with an abort if there is one, waits for at most linger until the neighbour has taken
-// what was sent, and closes the connection.
-func (o *out) close(abort []byte, linger time.Duration) {
+// close ends the stream, with the abort message if it is not nil, waits for at most linger until
+// the neighbour has taken what was sent, and closes the connection.
+func (o *outLink) close(abort []byte, linger time.Duration) {
 	if o.stream != nil {
 		grace := time.AfterFunc(sendGrace, o.cancel)
 		o.mu.Lock()

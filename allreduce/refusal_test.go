@@ -14,14 +14,14 @@ func TestJoinEndsAtARefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := lis.Addr().String()
+	unused := lis.Addr().String()
 	lis.Close()
 	refused := errors.New("it wants a certificate")
 	var attempts atomic.Int32
 	node := newTestNode(t, func(c *Config) {
 		c.Refusal = func(addr string) error {
-			if addr != nobody {
-				t.Errorf("asked about %s, want %s", addr, nobody)
+			if addr != unused {
+				t.Errorf("asked about %s, want %s", addr, unused)
 			}
 			if attempts.Add(1) < 3 {
 				return nil
@@ -29,9 +29,9 @@ func TestJoinEndsAtARefusal(t *testing.T) {
 			return refused
 		}
 	})
-	_, err = node.Join(context.Background(), testJob, 1, 0, []Member{{"a", node.Addr()}, {"b", nobody}})
-	var peer *PeerError
-	if !errors.As(err, &peer) || peer.Rank != 1 || peer.ID != "b" || peer.Action != Joining || !errors.Is(err, refused) {
+	_, err = node.Join(context.Background(), testJob, 1, 0, []Member{{"a", node.Addr()}, {"b", unused}})
+	if peer := peerErrorOf(t, err); peer.Rank != 1 || peer.ID != "b" || peer.Action != Joining ||
+		!errors.Is(err, refused) {
 		t.Errorf("join: %v, want a PeerError about b with the refusal", err)
 	}
 	if n := attempts.Load(); n != 3 {

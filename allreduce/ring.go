@@ -15,62 +15,73 @@ type Member struct {
 	Addr string // host:port of its node
 }
 
-// Ring is one generation's membership seen from one rank, made by Node.Join. Once
-// a method other than Close has returned an error the ring is dead, and so are
-// the others' soon; the node joins a later generation.
+// Ring is one generation's membership seen from one rank, made by Node.Join. Once a method other
+// than Close has returned an error the ring is dead, and the other members' rings soon are too; the
+// node joins a later generation.
 //
-// Its neighbours are the members that it exchanges chunks with, whichever schedule a vector takes. Its
-// goroutines: for every neighbour that sends here, gRPC runs serve, which starts receive and is otherwise parked
-// until the ring ends; for every neighbour sent to, watch waits for the end of the stream; run tears
-// down. All end with the ring, and Node.Close waits for them.
+// Its neighbours are the members that it exchanges chunks with, whichever schedule a vector takes.
+// These goroutines belong to it:
+//
+//   - for every neighbour that sends here, gRPC runs serve, which starts receive and then waits for
+//     the end of the ring;
+//   - for every neighbour that it sends to, watch waits for the end of the stream;
+//   - run waits for the end of the ring and tears it down.
+//
+// All of them end with the ring, and Node.Close waits for them.
 type Ring struct {
-	node       *Node
-	job        string
-	tag        uint64
-	generation Generation
-	rank       Rank
-	members    []Member
-	around     schedule // for large vectors
-	rounds     schedule // for vectors larger than that: the last one made
-	across     schedule // for small ones
-	ins        []*in    // by rank
-	outs       []*out   // by rank
+	// Set by Node.Join and constant from then on.
+	node         *Node
+	job          string
+	tag          uint64 // jobTag of job
+	generation   Generation
+	rank         Rank
+	members      []Member
+	ringPlan     schedule   // for large vectors
+	doublingPlan schedule   // for small vectors
+	inLinks      []*inLink  // sorted by rank
+	outLinks     []*outLink // sorted by rank
 
-	life     context.Context // ends with the ring
-	end      context.CancelCauseFunc
-	met      chan struct{} // closed when Join is over
-	finished chan struct{} // closed when the ring holds no goroutine and no connection
-	done     chan struct{} // to AllReduce: the step is complete
+	// roundsPlan is for vectors whose chunks do not fit a message: the plan for the last such
+	// length. planFor writes it, under mu.
+	roundsPlan schedule
 
-	mu       sync.Mutex
-	err      error // why the ring ended
-	graceful bool  // it ended in good order
-	started  bool  // last is set
-	last     Step  // the last step that was begun
+	life     context.Context         // ends with the ring
+	end      context.CancelCauseFunc // ends life; endWith calls it, under mu
+	joinOver chan struct{}           // closed when Join returns
+	finished chan struct{}           // closed when the ring holds no goroutine and no connection
+	done     chan struct{}           // tells AllReduce that the step is complete
+
+	mu       sync.Mutex // guards what follows
+	err      error      // why the ring ended; nil while it lives
+	graceful bool       // the ring ended in good order
+	started  bool       // a step was begun, so last is set
+	last     Step       // the last step that was begun
 	op       operation
 }
 
-// operation is the all-reduce in progress, of step Ring.last. Whoever is at work on it is alone: AllReduce
-// at first, then the receive of each hop's neighbour in turn.
+// operation is the all-reduce in progress, of step Ring.last. Ring.mu guards it. One goroutine at a
+// time works on it: the one that calls AllReduce at first, then the receive of each hop's
+// neighbour.
 type operation struct {
 	running  bool // AllReduce is in progress
 	acc      *Accumulator
 	plan     *schedule
-	next     int  // hop of the plan that is worked on; those before it are done
-	awaiting bool // hop next is sent, and its message awaited
-	sending  *out // in SendMsg
+	next     int      // index of the current hop in the plan; those before it are done
+	awaiting bool     // the current hop's message is sent, and the neighbour's is awaited
+	sending  *outLink // the link whose SendMsg is running, if any
 }
 
-// hop is the hop that is worked on; the last one once all are done.
+// hop returns the current hop, or the last one once all are done.
 func (o *operation) hop() hop { return o.plan.hops[min(o.next, len(o.plan.hops)-1)] }
 
-// fail ends the ring. The first reason counts.
-func (r *Ring) fail(err error) { r.finish(err, false) }
+// fail ends the ring because of err. The first reason counts.
+func (r *Ring) fail(err error) { r.endWith(err, false) }
 
-// shut ends the ring in good order, if no all-reduce is in progress.
-func (r *Ring) shut(err error) { r.finish(err, true) }
+// leave ends the ring in good order if no all-reduce is in progress, else because of err.
+func (r *Ring) leave(err error) { r.endWith(err, true) }
 
-func (r *Ring) finish(err error, graceful bool) {
+// endWith ends the ring, unless it has ended before.
+func (r *Ring) endWith(err error, graceful bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
@@ -81,15 +92,16 @@ func (r *Ring) finish(err error, graceful bool) {
 	r.op.acc = nil // the caller has it back from here on
 	r.end(err)
 	if !r.graceful {
-		r.node.log.Debug("all-reduce ring ended", "job", r.job, "generation", r.generation, "rank", r.rank, "err", err)
+		r.node.log.Debug("all-reduce ring ended",
+			"job", r.job, "generation", r.generation, "rank", r.rank, "reason", err)
 	}
 }
 
-// Close leaves the ring. If no all-reduce is in progress it waits, for at most the node's
-// Linger, until its neighbours have taken what they were sent, so that a process may exit after
-// its last step. Else that all-reduce ends with ErrClosed. The error is always nil.
+// Close leaves the ring. If no all-reduce is in progress it waits, for about a second at most,
+// until the neighbours have taken what they were sent, so that a process may exit after its last
+// step. Otherwise that all-reduce ends with ErrClosed. The error is always nil.
 func (r *Ring) Close() error {
-	r.shut(fmt.Errorf("generation %d: ring: %w", r.generation, ErrClosed))
+	r.leave(fmt.Errorf("generation %d: ring: %w", r.generation, ErrClosed))
 	r.mu.Lock()
 	graceful := r.graceful
 	r.mu.Unlock()
@@ -99,24 +111,24 @@ func (r *Ring) Close() error {
 	return nil
 }
 
-// run waits for the end of the ring, tells the neighbours and tears down.
+// run waits for the end of the ring, tells the neighbours and releases all that the ring holds.
 func (r *Ring) run() {
 	defer close(r.finished)
-	defer r.node.retire(r)
-	<-r.met
+	defer r.node.unregister(r)
+	<-r.joinOver
 	<-r.life.Done()
 	r.mu.Lock()
 	var abort []byte
 	if !r.graceful {
-		abort = r.abort(r.err)
+		abort = r.abortMessage(r.err)
 	}
 	r.mu.Unlock()
 	var closing sync.WaitGroup
-	for _, o := range r.outs {
-		closing.Go(func() { o.close(abort, r.node.config.Linger) })
+	for _, o := range r.outLinks {
+		closing.Go(func() { o.close(abort, r.node.config.linger) })
 	}
 	closing.Wait()
-	for _, i := range r.ins {
+	for _, i := range r.inLinks {
 		r.mu.Lock()
 		claimed := i.claimed
 		r.mu.Unlock()
@@ -126,19 +138,23 @@ func (r *Ring) run() {
 	}
 }
 
-// abort is the message that ends the streams to the neighbours with a reason.
-func (r *Ring) abort(err error) []byte {
+// abortMessage encodes the message that ends the streams to the neighbours with a reason.
+func (r *Ring) abortMessage(err error) []byte {
 	reason := r.reasonFor(err)
 	b := appendHeader(make([]byte, 0, headerSize+len(reason)), header{
-		kind: kindAbort, job: r.tag, generation: r.generation, from: r.rank, count: len(reason),
+		kind:       kindAbort,
+		job:        r.tag,
+		generation: r.generation,
+		from:       r.rank,
+		count:      len(reason),
 	})
 	b = append(b, reason...)
 	seal(b)
 	return b
 }
 
-// reasonFor is what this member tells its neighbours when err ends its ring. An
-// abort that came from another member is passed on as it is: the first cause is what matters.
+// reasonFor returns what this member tells its neighbours when err ends its ring. It passes on an
+// abort that came from another member as it is: the first cause is what matters.
 func (r *Ring) reasonFor(err error) string {
 	if peer, ok := errors.AsType[*PeerError](err); ok && peer.Aborted {
 		return clipReason(peer.Err.Error())
@@ -170,15 +186,15 @@ func (r *Ring) peerErrorLocked(rank Rank, action Action, err error) *PeerError {
 	return e
 }
 
-// againLocked is an earlier error with a neighbour as it affects what is in progress now.
-func (r *Ring) againLocked(earlier *PeerError) *PeerError {
+// repeatLocked returns an earlier error with a neighbour as it affects what is in progress now.
+func (r *Ring) repeatLocked(earlier *PeerError) *PeerError {
 	e := r.peerErrorLocked(earlier.Rank, earlier.Action, earlier.Err)
 	e.Aborted = earlier.Aborted
 	return e
 }
 
-// plain turns a gRPC status into an error that reads as a sentence.
-func plain(err error) error {
+// plainError turns a gRPC status into an error that reads as a sentence.
+func plainError(err error) error {
 	s, ok := status.FromError(err)
 	if !ok {
 		return err

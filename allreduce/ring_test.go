@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// patience bounds what must happen; no test passes because it ends.
+// patience bounds the wait for what must happen; no test passes because it runs out.
 const patience = 30 * time.Second
 
 func testContext(t testing.TB) context.Context {
@@ -61,22 +61,22 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 	return c
 }
 
-// bigVectors has every vector go round the ring.
-func bigVectors(c *Config) { c.SmallVector = -1 }
+// ringOnly has every vector go round the ring.
+func ringOnly(c *Config) { c.smallVector = -1 }
 
-// manyRounds has every vector go round the ring, ten numbers to a message.
-func manyRounds(c *Config) { c.SmallVector, c.MaxMessageBytes = -1, headerSize+maxPacked(10) }
+// ringInRounds has every vector go round the ring, ten numbers to a message.
+func ringInRounds(c *Config) { c.smallVector, c.MaxMessageBytes = -1, headerSize+maxPacked(10) }
 
-// schedules runs a test once for each way that a vector may take.
-func schedules(t *testing.T, test func(t *testing.T, config func(*Config))) {
-	t.Run("around", func(t *testing.T) { test(t, bigVectors) })
-	t.Run("rounds", func(t *testing.T) { test(t, manyRounds) })
-	t.Run("across", func(t *testing.T) { test(t, nil) })
+// forEachSchedule runs a test once with each schedule: the ring, the ring in rounds, and doubling.
+func forEachSchedule(t *testing.T, test func(t *testing.T, config func(*Config))) {
+	t.Run("ring", func(t *testing.T) { test(t, ringOnly) })
+	t.Run("rounds", func(t *testing.T) { test(t, ringInRounds) })
+	t.Run("doubling", func(t *testing.T) { test(t, nil) })
 }
 
 const testJob = "job"
 
-// join makes all members join, at once.
+// join makes all members join at once.
 func (c *cluster) join(ctx context.Context, generation Generation) []*Ring {
 	c.t.Helper()
 	rings := make([]*Ring, len(c.nodes))
@@ -156,14 +156,15 @@ func noLeaks(t testing.TB) {
 		for runtime.NumGoroutine() > before {
 			if time.Now().After(deadline) {
 				buf := make([]byte, 1<<20)
-				t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+				t.Fatalf("%d goroutines, %d before:\n%s",
+					runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
 			}
 			time.Sleep(time.Millisecond)
 		}
 	})
 }
 
-func TestAllReduceSums(t *testing.T) { schedules(t, allReduceSums) }
+func TestAllReduceSums(t *testing.T) { forEachSchedule(t, allReduceSums) }
 
 func allReduceSums(t *testing.T, config func(*Config)) {
 	noLeaks(t)
@@ -184,7 +185,7 @@ func allReduceSums(t *testing.T, config func(*Config)) {
 }
 
 func TestBitsAreIndependentOfSplitAndOrder(t *testing.T) {
-	schedules(t, bitsAreIndependentOfSplitAndOrder)
+	forEachSchedule(t, bitsAreIndependentOfSplitAndOrder)
 }
 
 func bitsAreIndependentOfSplitAndOrder(t *testing.T, config func(*Config)) {
@@ -225,7 +226,7 @@ func bitsAreIndependentOfSplitAndOrder(t *testing.T, config func(*Config)) {
 
 // TestMembersRunAtTheirOwnPace has fast members send the next step's chunks before slow
 // ones have begun it.
-func TestMembersRunAtTheirOwnPace(t *testing.T) { schedules(t, membersRunAtTheirOwnPace) }
+func TestMembersRunAtTheirOwnPace(t *testing.T) { forEachSchedule(t, membersRunAtTheirOwnPace) }
 
 func membersRunAtTheirOwnPace(t *testing.T, config func(*Config)) {
 	noLeaks(t)
@@ -258,9 +259,9 @@ func membersRunAtTheirOwnPace(t *testing.T, config func(*Config)) {
 	}
 }
 
-// TestNodesCloseAfterTheLastStep is the end of a job: each process goes as soon
-// as it has its result.
-func TestNodesCloseAfterTheLastStep(t *testing.T) { schedules(t, nodesCloseAfterTheLastStep) }
+// TestNodesCloseAfterTheLastStep plays the end of a job: each process exits as soon as it has its
+// result.
+func TestNodesCloseAfterTheLastStep(t *testing.T) { forEachSchedule(t, nodesCloseAfterTheLastStep) }
 
 func nodesCloseAfterTheLastStep(t *testing.T, config func(*Config)) {
 	noLeaks(t)
@@ -287,7 +288,10 @@ func TestChunksLargerThanEveryWindow(t *testing.T) {
 	ctx := testContext(t)
 	const size, length = 3, 200_000 // 1.1 MB a chunk
 	c := newCluster(t, size, func(config *Config) {
-		config.ServerOptions = []grpc.ServerOption{grpc.StaticStreamWindowSize(64 << 10), grpc.StaticConnWindowSize(64 << 10)}
+		config.ServerOptions = []grpc.ServerOption{
+			grpc.StaticStreamWindowSize(64 << 10),
+			grpc.StaticConnWindowSize(64 << 10),
+		}
 	})
 	rings := c.join(ctx, 1)
 	for step := range 2 {

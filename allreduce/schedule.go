@@ -12,7 +12,8 @@ type Generation uint64
 // Step numbers an all-reduce. It only grows within a generation.
 type Step uint64
 
-// Rank is a member's place in the ring, from 0; in the ring, rank r sends to rank r+1 modulo the size.
+// Rank is a member's place in the ring, from 0. In the ring schedule, rank r sends to rank r+1
+// modulo the ring's size.
 type Rank int
 
 // Phase is one of the two halves of an all-reduce.
@@ -35,41 +36,42 @@ func (p Phase) String() string {
 	return fmt.Sprintf("phase(%d)", uint8(p))
 }
 
-// nobody stands for a rank in a hop that only sends or only receives.
-const nobody Rank = -1
+// noRank stands for a rank in a hop that only sends or only receives.
+const noRank Rank = -1
 
-// hop is what one rank does in one hop: it sends chunk send to one rank and then
-// receives chunk receive from another, adding it in the reduce phase and taking it over in
-// the gather phase. Either may be missing, but not both.
+// hop is what one rank does in one hop: it sends the chunk of index send to rank to, and then
+// receives the chunk of index receive from rank from. It adds that chunk in the reduce phase, and
+// replaces its own by it in the gather phase. Either half may be missing, but not both.
 type hop struct {
 	phase         Phase
 	index         int  // within the phase, from 0
-	to, from      Rank // nobody if nothing is sent or received
-	send, receive int  // chunks
+	to, from      Rank // noRank if nothing is sent or received
+	send, receive int  // indices of chunks
 }
 
-// schedule is one rank's part in an all-reduce of a vector that is cut into chunks. Hops are
-// done one after the other. It has this property, which the transport relies on: what a rank sends to
-// another in a hop, the other receives in its hop of the same phase and index, and in no other.
+// schedule is one rank's part in an all-reduce of a vector that is cut into chunks. Its hops are
+// done one after the other. The transport relies on this property: what a rank sends to another in
+// a hop, the other receives in its hop of the same phase and index, and in no other.
 type schedule struct {
 	chunks int
 	hops   []hop
 }
 
-// sendsTo says whether a hop after the given one sends to rank.
+// sendsTo reports whether a hop after the given one sends to rank.
 func (s *schedule) sendsTo(rank Rank, after int) bool {
 	return slices.ContainsFunc(s.hops[min(after+1, len(s.hops)):], func(h hop) bool { return h.to == rank })
 }
 
-// receivesFrom says whether the given hop or a later one receives from rank.
+// receivesFrom reports whether the given hop or a later one receives from rank.
 func (s *schedule) receivesFrom(rank Rank, hops int) bool {
 	return slices.ContainsFunc(s.hops[hops:], func(h hop) bool { return h.from == rank })
 }
 
-// around is the ring: size-1 hops of each phase, none in a ring of one, each between neighbours. A member
-// sends and receives less than two vectors, which is the least possible, in many hops: for large vectors. One whose
-// chunks would not fit a message goes round in several rounds, one part of the vector after another.
-func around(rank Rank, size, rounds int) schedule {
+// ringSchedule is the ring all-reduce: size-1 hops of each phase, none in a ring of one, each
+// between neighbours. A member sends and receives less than two vectors, which is the least
+// possible, but in many hops: it suits large vectors. A vector whose chunks would not fit a message
+// goes round in several rounds, one part of the vector after another.
+func ringSchedule(rank Rank, size, rounds int) schedule {
 	chunk := func(i int) int { return ((int(rank)+i)%size + size) % size }
 	to, from := Rank(chunk(1)), Rank(chunk(-1))
 	s := schedule{chunks: size * rounds}
@@ -78,7 +80,7 @@ func around(rank Rank, size, rounds int) schedule {
 		for i := range size - 1 {
 			s.hops = append(s.hops, hop{Reduce, index + i, to, from, first + chunk(-i), first + chunk(-i-1)})
 		}
-		// Chunk rank+1 of the round has now met every rank.
+		// Chunk rank+1 of the round is now summed over all ranks.
 		for i := range size - 1 {
 			s.hops = append(s.hops, hop{Gather, index + i, to, from, first + chunk(1-i), first + chunk(-i)})
 		}
@@ -86,11 +88,14 @@ func around(rank Rank, size, rounds int) schedule {
 	return s
 }
 
-// across is recursive doubling: in each hop, ranks that differ in one bit exchange all that they have summed so far,
-// so that log2(size) hops do, of a whole vector each: for small vectors, where a hop costs more than
-// its bytes. With a size between powers of two, the ranks from the lower power on give theirs to a
-// rank below first, and get the sum from it in the end.
-func across(rank Rank, size int) schedule {
+// doublingSchedule is recursive doubling: in each hop, two ranks that differ in one bit exchange
+// all that they have summed so far. That takes log2(size) hops of the whole vector: it suits small
+// vectors, where a hop costs more than its bytes.
+//
+// If size is not a power of two, the ranks from the next lower power on are folded: each first
+// sends its vector to the rank that is lower by that power, and receives the sum from it at the
+// end.
+func doublingSchedule(rank Rank, size int) schedule {
 	s := schedule{chunks: 1}
 	if size == 1 {
 		return s
@@ -105,25 +110,25 @@ func across(rank Rank, size int) schedule {
 	switch partner := rank + low; {
 	case rank >= low:
 		s.hops = append(s.hops,
-			hop{phase: Reduce, to: rank - low, from: nobody},
-			hop{phase: Gather, to: nobody, from: rank - low})
+			hop{phase: Reduce, to: rank - low, from: noRank},
+			hop{phase: Gather, to: noRank, from: rank - low})
 		return s
 	case int(partner) < size:
-		s.hops = append(s.hops, hop{phase: Reduce, to: nobody, from: partner})
+		s.hops = append(s.hops, hop{phase: Reduce, to: noRank, from: partner})
 	}
 	for i := range doublings {
 		partner := rank ^ 1<<i
 		s.hops = append(s.hops, hop{phase: Reduce, index: first + i, to: partner, from: partner})
 	}
 	if partner := rank + low; int(partner) < size {
-		s.hops = append(s.hops, hop{phase: Gather, to: partner, from: nobody})
+		s.hops = append(s.hops, hop{phase: Gather, to: partner, from: noRank})
 	}
 	return s
 }
 
-// span returns the half-open range of the numbers of a chunk when a vector of
-// length numbers is cut into size chunks. Chunks differ in length by at most one, and
-// are empty where there are more members than numbers.
+// span returns the half-open range of the numbers of a chunk when a vector of length numbers is cut
+// into size chunks. Chunks differ in length by at most one, and some are empty if there are more
+// members than numbers.
 func span(length, size, chunk int) (lo, hi int) {
 	quotient, rest := length/size, length%size
 	lo = chunk*quotient + min(chunk, rest)

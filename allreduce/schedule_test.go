@@ -11,24 +11,36 @@ func TestSchedules(t *testing.T) {
 		got  schedule
 		want schedule
 	}{
-		{"alone", around(0, 1, 1), schedule{chunks: 1}},
-		{"two around", around(1, 2, 1), schedule{2, []hop{{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}}}},
-		{"three around", around(2, 3, 1), schedule{3, []hop{
+		{"alone", ringSchedule(0, 1, 1), schedule{chunks: 1}},
+		{"ring of two", ringSchedule(1, 2, 1), schedule{2, []hop{
+			{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1},
+		}}},
+		{"ring of three", ringSchedule(2, 3, 1), schedule{3, []hop{
 			{Reduce, 0, 0, 1, 2, 1}, {Reduce, 1, 0, 1, 1, 0}, {Gather, 0, 0, 1, 0, 2}, {Gather, 1, 0, 1, 2, 1},
 		}}},
-		{"four around", around(1, 4, 1), schedule{4, []hop{
+		{"ring of four", ringSchedule(1, 4, 1), schedule{4, []hop{
 			{Reduce, 0, 2, 0, 1, 0}, {Reduce, 1, 2, 0, 0, 3}, {Reduce, 2, 2, 0, 3, 2},
 			{Gather, 0, 2, 0, 2, 1}, {Gather, 1, 2, 0, 1, 0}, {Gather, 2, 2, 0, 0, 3},
 		}}},
-		{"two around, twice", around(1, 2, 2), schedule{4, []hop{
+		{"ring of two, two rounds", ringSchedule(1, 2, 2), schedule{4, []hop{
 			{Reduce, 0, 0, 0, 1, 0}, {Gather, 0, 0, 0, 0, 1}, {Reduce, 1, 0, 0, 3, 2}, {Gather, 1, 0, 0, 2, 3},
 		}}},
-		{"alone, doubling", across(0, 1), schedule{chunks: 1}},
-		{"two across", across(1, 2), schedule{1, []hop{{Reduce, 0, 0, 0, 0, 0}}}},
-		{"four across", across(1, 4), schedule{1, []hop{{Reduce, 0, 0, 0, 0, 0}, {Reduce, 1, 3, 3, 0, 0}}}},
-		{"three across, folded", across(2, 3), schedule{1, []hop{{Reduce, 0, 0, nobody, 0, 0}, {Gather, 0, nobody, 0, 0, 0}}}},
-		{"three across, with a fold", across(0, 3), schedule{1, []hop{{Reduce, 0, nobody, 2, 0, 0}, {Reduce, 1, 1, 1, 0, 0}, {Gather, 0, 2, nobody, 0, 0}}}},
-		{"three across, without", across(1, 3), schedule{1, []hop{{Reduce, 1, 0, 0, 0, 0}}}},
+		{"doubling, alone", doublingSchedule(0, 1), schedule{chunks: 1}},
+		{"doubling of two", doublingSchedule(1, 2), schedule{1, []hop{
+			{Reduce, 0, 0, 0, 0, 0},
+		}}},
+		{"doubling of four", doublingSchedule(1, 4), schedule{1, []hop{
+			{Reduce, 0, 0, 0, 0, 0}, {Reduce, 1, 3, 3, 0, 0},
+		}}},
+		{"doubling of three, the folded rank", doublingSchedule(2, 3), schedule{1, []hop{
+			{Reduce, 0, 0, noRank, 0, 0}, {Gather, 0, noRank, 0, 0, 0},
+		}}},
+		{"doubling of three, its partner", doublingSchedule(0, 3), schedule{1, []hop{
+			{Reduce, 0, noRank, 2, 0, 0}, {Reduce, 1, 1, 1, 0, 0}, {Gather, 0, 2, noRank, 0, 0},
+		}}},
+		{"doubling of three, the other rank", doublingSchedule(1, 3), schedule{1, []hop{
+			{Reduce, 1, 0, 0, 0, 0},
+		}}},
 	}
 	for _, tt := range tests {
 		if !reflect.DeepEqual(tt.got, tt.want) {
@@ -37,14 +49,19 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestSchedulesReduce plays the schedules on sets of ranks instead of numbers, as members at their own pace do.
+// TestSchedulesReduce plays the schedules on sets of ranks instead of numbers, as members at their
+// own pace do.
 func TestSchedulesReduce(t *testing.T) {
 	rounds := func(n int) func(Rank, int) schedule {
-		return func(rank Rank, size int) schedule { return around(rank, size, n) }
+		return func(rank Rank, size int) schedule { return ringSchedule(rank, size, n) }
 	}
-	for name, make := range map[string]func(Rank, int) schedule{"around": rounds(1), "around in rounds": rounds(3), "across": across} {
+	for name, plan := range map[string]func(Rank, int) schedule{
+		"ring":           rounds(1),
+		"ring in rounds": rounds(3),
+		"doubling":       doublingSchedule,
+	} {
 		for size := 1; size <= 33; size++ {
-			playSchedule(t, name, size, make)
+			playSchedule(t, name, size, plan)
 		}
 	}
 }
@@ -73,12 +90,12 @@ func playSchedule(t *testing.T, name string, size int, plan func(Rank, int) sche
 				continue
 			}
 			h := plans[r].hops[at[r]]
-			if h.to != nobody && !sent[r] {
+			if h.to != noRank && !sent[r] {
 				link := [2]Rank{Rank(r), h.to}
 				mail[link] = append(mail[link], message{h.phase, h.index, h.send, have[r][h.send]})
 			}
 			sent[r] = true
-			if h.from != nobody {
+			if h.from != noRank {
 				link := [2]Rank{h.from, Rank(r)}
 				if len(mail[link]) == 0 {
 					continue
@@ -86,7 +103,7 @@ func playSchedule(t *testing.T, name string, size int, plan func(Rank, int) sche
 				m := mail[link][0]
 				mail[link] = mail[link][1:]
 				if m.phase != h.phase || m.index != h.index || m.chunk != h.receive {
-					t.Fatalf("%s, size %d: rank %d gets %+v where it expects %+v", name, size, r, m, h)
+					t.Fatalf("%s, size %d: rank %d gets %+v, want %+v", name, size, r, m, h)
 				}
 				if h.phase == Gather {
 					have[r][h.receive] = m.set
@@ -112,7 +129,8 @@ func playSchedule(t *testing.T, name string, size int, plan func(Rank, int) sche
 	}
 	for link, left := range mail {
 		if len(left) > 0 {
-			t.Errorf("%s, size %d: %d messages from rank %d to %d are never received", name, size, len(left), link[0], link[1])
+			t.Errorf("%s, size %d: %d messages from rank %d to %d are never received",
+				name, size, len(left), link[0], link[1])
 		}
 	}
 }

@@ -37,14 +37,14 @@ var serviceDesc = grpc.ServiceDesc{
 	Streams:     []grpc.StreamDesc{streamDesc},
 }
 
+// ringServer is what serves the streams: a *Node.
 type ringServer interface {
 	pass(grpc.ServerStream) error
 }
 
 const (
-	// window is a stream's flow-control window. It bounds what a stream can make
-	// the receiver hold before it is read, and is large enough that a step's chunks
-	// of a prompt never wait for it to be opened.
+	// window is a stream's flow-control window. It bounds the unread bytes that the receiver
+	// buffers, and is large enough that a step's chunks of a prompt never wait for flow control.
 	window = 1 << 20
 	// ioBuffer lets a chunk of a prompt leave in one write.
 	ioBuffer = 128 << 10
@@ -61,7 +61,7 @@ func serverOptions(c Config) []grpc.ServerOption {
 		grpc.InitialConnWindowSize(window),
 		grpc.ReadBufferSize(ioBuffer),
 		grpc.MaxHeaderListSize(8 << 10),
-		grpc.MaxConcurrentStreams(uint32(c.MaxPending)),
+		grpc.MaxConcurrentStreams(uint32(c.maxPending)),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2}),
@@ -74,7 +74,7 @@ func dialOptions(c Config) []grpc.DialOption {
 		grpc.WithDefaultCallOptions(
 			grpc.CallContentSubtype(codecName),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
-			grpc.MaxCallRecvMsgSize(0), // who is sent to answers with no messages
+			grpc.MaxCallRecvMsgSize(0), // the receiver answers with no messages
 		),
 		grpc.WithWriteBufferSize(ioBuffer),
 		grpc.WithNoProxy(), // neighbours talk directly

@@ -9,17 +9,17 @@ import (
 	"unsafe"
 )
 
-// The wire form of a span of numbers is exact and short: sums of float32 that are of
-// one order of magnitude have the same sign bits on top and the same zero bits below, so of
-// 16 bytes a number 5 or so say something. Numbers travel in blocks of blockSize (the last one
-// may be shorter). A block is
+// The wire form of a span of numbers is exact and short: sums of float32 that are of one order of
+// magnitude have the same sign bits on top and the same zero bits below, so of a number's 16 bytes
+// only about 5 carry information. Numbers travel in blocks of blockSize (the last one may be
+// shorter). A block is
 //
 //	0  shift: 0 to 127; every number of the block is a multiple of 2^shift units
 //	1  width: 0 to 16
 //	2  the numbers, divided by 2^shift: two's complement of width bytes each, little endian
 //
-// where the highest bit of a number, shift and width together, lies within 128 bits, or
-// beyond it by less than the byte that it is in. A block of zeros has width 0.
+// where the highest bit of a number, shift and width together, lies within 128 bits, or beyond them
+// by less than the byte that it is in. A block of zeros has width 0.
 const (
 	wordSize    = 16 // bytes of a number in memory; the most that it takes on the wire
 	blockSize   = 32
@@ -30,7 +30,7 @@ const (
 
 var errCut = errors.New("the last block is cut off")
 
-// maxPacked is the most bytes that the wire form of n numbers takes.
+// maxPacked returns the most bytes that the wire form of n numbers takes.
 func maxPacked(n int) int { return wordSize*n + blockHeader*((n+blockSize-1)/blockSize) }
 
 // checkPacked checks that data is the wire form of n numbers, to its last byte.
@@ -70,7 +70,8 @@ func (a *Accumulator) appendSpan(b []byte, lo, hi int) []byte {
 // packBlock writes the wire form of the words into b at n and returns where it ends. It may
 // overwrite the slack behind that.
 func packBlock(b []byte, n int, words []word) int {
-	var low, high word // which bits are set, and which differ from the sign
+	// Find the highest bit that differs from the sign in any word, and the lowest bit that is set.
+	var low, high word // the bits that are set, and those that differ from the sign
 	for i := range words {
 		w := &words[i]
 		low.lo |= w.lo
@@ -94,6 +95,7 @@ func packBlock(b []byte, n int, words []word) int {
 		}
 		shift = 64 + bits.TrailingZeros64(low.hi)
 	}
+	// Write the numbers whole words at a time: each overwrites the surplus bytes of the one before.
 	width := max(1, (length-shift+7)/8)
 	b[n], b[n+1] = byte(shift), byte(width)
 	n += blockHeader
@@ -123,14 +125,15 @@ func packBlock(b []byte, n int, words []word) int {
 	return end
 }
 
-// block is a block on the wire that checkPacked has seen.
+// block is a block of the wire form that checkPacked has accepted.
 type block struct {
 	shift, width int
 	in           unsafe.Pointer // its numbers, and slack behind them
 	padded       [wordSize*blockSize + slack]byte
 }
 
-// next reads the head of the block of n numbers that data begins with, and returns what follows.
+// next reads the header of the block of n numbers that data begins with, and returns what follows
+// the block.
 func (b *block) next(data []byte, n int) []byte {
 	b.shift, b.width = int(data[0]), int(data[1])
 	numbers := data[blockHeader:]
@@ -143,10 +146,10 @@ func (b *block) next(data []byte, n int) []byte {
 	return rest
 }
 
-// narrow says whether the block's numbers are of up to 8 bytes that end within the lower word.
+// narrow reports whether the block's numbers have at most 8 bytes and begin in the lower word.
 func (b *block) narrow() bool { return b.width > 0 && b.width <= 8 && b.shift < 64 }
 
-// word reads number i.
+// word returns number i of the block.
 func (b *block) word(i int) word {
 	at, unused := unsafe.Add(b.in, i*b.width), uint(-8*b.width)&63
 	switch {
@@ -160,11 +163,11 @@ func (b *block) word(i int) word {
 	return word{lo: load(at), hi: uint64(hi)}.shiftedUp(uint(b.shift))
 }
 
-// store and load access 8 bytes without asking whether they are there: their callers have, once for a block.
+// store and load access 8 bytes without a bounds check: their callers have checked the whole block.
 func store(at unsafe.Pointer, v uint64) { binary.LittleEndian.PutUint64((*[8]byte)(at)[:], v) }
 func load(at unsafe.Pointer) uint64     { return binary.LittleEndian.Uint64((*[8]byte)(at)[:]) }
 
-// setSpan replaces the numbers lo to hi-1 by those of data, which checkPacked has seen.
+// setSpan replaces the numbers lo to hi-1 by those of data, which checkPacked has accepted.
 func (a *Accumulator) setSpan(lo, hi int, data []byte) {
 	var b block
 	for ; lo < hi; lo += blockSize {
@@ -176,8 +179,8 @@ func (a *Accumulator) setSpan(lo, hi int, data []byte) {
 	}
 }
 
-// addSpan adds the numbers of data, which checkPacked has seen, to those from lo to hi-1. On an
-// *OverflowError the span's contents are unspecified.
+// addSpan adds the numbers of data, which checkPacked has accepted, to the numbers lo to hi-1. On
+// an *OverflowError the span's contents are unspecified.
 func (a *Accumulator) addSpan(lo, hi int, data []byte) error {
 	var b block
 	for ; lo < hi; lo += blockSize {
@@ -193,11 +196,16 @@ func (a *Accumulator) addSpan(lo, hi int, data []byte) error {
 			}
 			continue
 		}
+		// The common case, without branches: overflows are noted, and looked for only if there is
+		// one.
 		at, unused, shift := b.in, uint(-8*b.width)&63, uint(b.shift)&63
 		var wrapped uint64
 		for i := range dst {
 			v := int64(load(at)<<(unused&63)) >> (unused & 63)
-			sum, overflow := dst[i].plus(word{lo: uint64(v) << (shift & 63), hi: uint64(v >> 1 >> ((63 - shift) & 63))})
+			sum, overflow := dst[i].plus(word{
+				lo: uint64(v) << (shift & 63),
+				hi: uint64(v >> 1 >> ((63 - shift) & 63)),
+			})
 			dst[i] = sum
 			wrapped |= overflow
 			at = unsafe.Add(at, b.width)

@@ -21,15 +21,16 @@ func TestPackedNumbersAreExact(t *testing.T) {
 					a.words[i] = word{}
 				}
 			}
-			data := a.appendSpan([]byte("x"), 0, a.Len())[1:]
-			if err := checkPacked(data, a.Len()); err != nil || len(data) > maxPacked(a.Len()) {
-				t.Fatalf("bits %d to %d, %d numbers: %d bytes, want at most %d; %v", bottom, top, a.Len(), len(data), maxPacked(a.Len()), err)
+			data := a.appendSpan([]byte("x"), 0, a.length())[1:]
+			if err := checkPacked(data, a.length()); err != nil || len(data) > maxPacked(a.length()) {
+				t.Fatalf("bits %d to %d, %d numbers: %d bytes, want at most %d; %v",
+					bottom, top, a.length(), len(data), maxPacked(a.length()), err)
 			}
-			b := NewAccumulator(a.Len())
+			b := NewAccumulator(a.length())
 			for i := range b.words {
 				b.words[i] = word{lo: 5, hi: 5}
 			}
-			b.setSpan(0, b.Len(), data)
+			b.setSpan(0, b.length(), data)
 			if !b.Equal(a) {
 				t.Fatalf("bits %d to %d: got %x, want %x", bottom, top, b.words, a.words)
 			}
@@ -60,7 +61,8 @@ func TestPackedLength(t *testing.T) {
 		{"129 units need a bit for the sign", ones(word{lo: 129}), 2 + 2*32},
 		{"the least number", ones(word{hi: 1 << 63}), 2 + 32},
 		{"a block and one more", append(ones(word{lo: 1}), word{lo: 1 << 40}), 2 + 32 + 2 + 1},
-		{"a float32 of 24 bits and its negative", []word{fromFloat32(0x1.fffffep-3), fromFloat32(-0x1.fffffep-3)}, 2 + 2*4},
+		{"a float32 of 24 bits and its negative",
+			[]word{fromFloat32(0x1.fffffep-3), fromFloat32(-0x1.fffffep-3)}, 2 + 2*4},
 		{"everything", []word{{lo: 1}, {hi: 1 << 62}}, 2 + 2*16},
 	} {
 		if got := len(numbers(tt.words...)); got != tt.want {
@@ -87,17 +89,17 @@ func BenchmarkPack(b *testing.B) {
 	var data []byte
 	b.Run("encode", func(b *testing.B) {
 		for b.Loop() {
-			data = acc.appendSpan(data[:0], 0, acc.Len())
+			data = acc.appendSpan(data[:0], 0, acc.length())
 		}
-		b.ReportMetric(float64(len(data))/float64(acc.Len()), "B/number")
+		b.ReportMetric(float64(len(data))/float64(acc.length()), "B/number")
 	})
-	sum := NewAccumulator(acc.Len())
+	sum := NewAccumulator(acc.length())
 	b.Run("add", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			if i%1000 == 0 {
 				sum.Reset()
 			}
-			if err := sum.addSpan(0, sum.Len(), data); err != nil {
+			if err := sum.addSpan(0, sum.length(), data); err != nil {
 				b.Fatal(err)
 			}
 		}
