@@ -11,11 +11,13 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-func auditing(share float64) func(*coordinator.Config) {
+// withAudit has a share of the micro-batches audited.
+func withAudit(share float64) func(*coordinator.Config) {
 	return func(c *coordinator.Config) { c.Audit = share }
 }
 
-// A worker that computes wrongly has all others apply its wrong sum, so that their states agree. Only an audit finds it.
+// A worker that computes wrongly makes all others apply its wrong sum, so that their states agree.
+// Only an audit finds it.
 func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
 	s := settings()
 	prompt, job := undisturbed(t, s)
@@ -23,7 +25,7 @@ func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
 	for name, c := range map[string]struct {
 		share float64
 		good  int
-		bend  func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32)
+		alter alteration
 	}{
 		"gradient, all audited":     {1, 2, always},
 		"gradient, a third audited": {0.34, 2, always},
@@ -31,7 +33,9 @@ func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
 		"the last bit": {1, 2, func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) {
 			grad[3] = math.Nextafter32(grad[3], 2*grad[3])
 		}},
-		"loss only":                  {1, 2, func(_ []float32, _ []model.Pair, res *model.Result, _ []float32) { res.Loss *= 1.5 }},
+		"loss only": {1, 2, func(_ []float32, _ []model.Pair, res *model.Result, _ []float32) {
+			res.Loss *= 1.5
+		}},
 		"once only, in some example": {1, 2, once(always)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,11 +43,11 @@ func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
 			if c.share < 1 {
 				s.Epochs = 8
 			}
-			k := startCoordinatorWith(t, s, c.good+1, t.TempDir(), "", auditing(c.share))
+			k := startCoordinatorWith(t, s, c.good+1, t.TempDir(), "", withAudit(c.share))
 			for i := range c.good {
 				k.startWorker([]string{"x", "y", "z"}[i], nil)
 			}
-			_, bad := k.startWorker("bad", bending(c.bend))
+			_, bad := k.startWorker("bad", alteringResults(c.alter))
 			k.finish()
 			if c.share == 1 { // else what was not audited may have been committed
 				k.mustEqual(prompt, job)
@@ -53,22 +57,24 @@ func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
 	}
 }
 
-// once bends the fifth result only.
-func once(bend func([]float32, []model.Pair, *model.Result, []float32)) func([]float32, []model.Pair, *model.Result, []float32) {
+// once alters the fifth result only.
+func once(alter alteration) alteration {
 	var calls atomic.Int64
 	return func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32) {
 		if calls.Add(1) == 5 {
-			bend(prompt, pairs, res, grad)
+			alter(prompt, pairs, res, grad)
 		}
 	}
 }
 
 func TestAuditOfTwoCannotSayWhoIsRight(t *testing.T) {
-	c := startCoordinatorWith(t, settings(), 2, t.TempDir(), "", auditing(1))
+	c := startCoordinatorWith(t, settings(), 2, t.TempDir(), "", withAudit(1))
 	_, good := c.startWorker("good", nil)
-	_, bad := c.startWorker("bad", bending(func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) { grad[1]++ }))
+	_, bad := c.startWorker("bad", alteringResults(
+		func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) { grad[1]++ }))
 	o := <-c.result
-	mustFail(t, "the coordinator", o.err, "worker good (", "worker bad (", "nobody is left to decide who is right", "micro-batch ")
+	mustFail(t, "the coordinator", o.err,
+		"worker good (", "worker bad (", "nobody is left to decide who is right", "micro-batch ")
 	var failed *coordinator.FailedError
 	if errors.As(o.err, &failed) {
 		t.Error("the job is given up for good, though its data may be right")
@@ -78,60 +84,58 @@ func TestAuditOfTwoCannotSayWhoIsRight(t *testing.T) {
 	}
 }
 
-// An audit changes nothing where all compute rightly.
+// An audit changes nothing if all workers compute correctly.
 func TestAuditLeavesNoTrace(t *testing.T) {
 	s := settings()
 	prompt, job := undisturbed(t, s)
 	for _, n := range []int{1, 2, 5} { // there are four micro-batches
-		c := startCoordinatorWith(t, s, n, t.TempDir(), "", auditing(0.7))
-		for i := range n {
-			c.startWorker(string(rune('a'+i)), nil)
-		}
+		c := startCoordinatorWith(t, s, n, t.TempDir(), "", withAudit(0.7))
+		c.startWorkers(n, nil)
 		c.finish()
 		c.mustEqual(prompt, job)
 	}
 }
 
-// One worker's word that an example cannot be computed does not end the job.
+// A single worker's claim that an example cannot be computed does not end the job.
 func TestWorkerThatFailsAloneIsExpelled(t *testing.T) {
 	s := settings()
 	prompt, job := undisturbed(t, s)
 	c := startCoordinator(t, s, 3, t.TempDir(), "")
 	c.startWorker("x", nil)
 	c.startWorker("y", nil)
-	_, bad := c.startWorker("bad", bending(func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) { grad[0] = float32(math.NaN()) }))
+	_, bad := c.startWorker("bad", alteringResults(
+		func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) { grad[0] = float32(math.NaN()) }))
 	c.finish()
 	c.mustEqual(prompt, job)
-	mustFail(t, "the bad worker", <-bad, "worker bad (", "says that it cannot be computed", "this machine computes differently")
+	mustFail(t, "the bad worker", <-bad,
+		"worker bad (", "says that it cannot be computed", "this machine computes differently")
 }
 
-// More workers than micro-batches: some have nothing to do but the update.
+// With more workers than micro-batches, some compute nothing but the update.
 func TestWorkersWithoutWork(t *testing.T) {
 	s := settings()
 	s.MicroBatch = 2
 	prompt, job := undisturbed(t, s)
 	c := startCoordinator(t, s, 5, t.TempDir(), "")
-	for i := range 5 {
-		c.startWorker(string(rune('a'+i)), nil)
-	}
+	c.startWorkers(5, nil)
 	c.finish()
 	c.mustEqual(prompt, job)
 }
 
-// A worker that hangs in a gradient while its heartbeats go on holds up nobody: the others take over its micro-batches, compute nothing
-// twice, and it comes back when it answers.
-func TestStuckWorkerIsRelieved(t *testing.T) {
+// A worker that hangs in a gradient while its heartbeats go on does not stop the job: the others
+// take over its micro-batches, compute nothing twice, and it comes back when it answers.
+func TestStuckWorkerStandsDown(t *testing.T) {
 	s := settings()
 	s.Epochs = 10
 	prompt, job := undisturbed(t, s)
 	var stuck atomic.Bool
-	here, goOn := make(chan struct{}), make(chan struct{})
+	hangs, goOn := make(chan struct{}), make(chan struct{})
 	type call struct {
 		prompt float32
 		source string
 	}
 	seen := make(chan call, 4096)
-	note := bending(func(prompt []float32, pairs []model.Pair, _ *model.Result, _ []float32) {
+	note := alteringResults(func(prompt []float32, pairs []model.Pair, _ *model.Result, _ []float32) {
 		for _, p := range pairs {
 			seen <- call{prompt[0], string(bytesOf(p.Source))}
 		}
@@ -140,13 +144,13 @@ func TestStuckWorkerIsRelieved(t *testing.T) {
 	c := startCoordinator(t, s, 3, t.TempDir(), "")
 	c.startWorker("x", note)
 	c.startWorker("y", note)
-	c.startWorker("stuck", bending(func([]float32, []model.Pair, *model.Result, []float32) {
+	c.startWorker("stuck", alteringResults(func([]float32, []model.Pair, *model.Result, []float32) {
 		if calls++; calls == 8 && stuck.CompareAndSwap(false, true) {
-			close(here)
+			close(hangs)
 			<-goOn
 		}
 	}))
-	<-here
+	<-hangs
 	c.awaitLog("worker stands down")
 	c.awaitStep(15) // without it
 	close(goOn)
@@ -163,6 +167,7 @@ func TestStuckWorkerIsRelieved(t *testing.T) {
 	}
 }
 
+// bytesOf encodes token ids, which have 16 bits here.
 func bytesOf(ids []int32) (b []byte) {
 	for _, id := range ids {
 		b = append(b, byte(id), byte(id>>8))
@@ -170,34 +175,30 @@ func bytesOf(ids []int32) (b []byte) {
 	return b
 }
 
-// halting blocks a worker's evaluations.
-type halting struct {
+// blockingEvaluation is a backbone whose evaluations wait until goOn is closed.
+type blockingEvaluation struct {
 	worker.Backbone
-	halt func()
+	goOn chan struct{}
 }
 
-func (h *halting) Evaluate(prompt []float32, pairs []model.Pair, most int) ([][]int32, model.Result, error) {
-	h.halt()
-	return h.Backbone.Evaluate(prompt, pairs, most)
+func (b *blockingEvaluation) Evaluate(
+	prompt []float32, pairs []model.Pair, maxNew int,
+) ([][]int32, model.Result, error) {
+	<-b.goOn
+	return b.Backbone.Evaluate(prompt, pairs, maxNew)
 }
 
-// A worker that hangs in an evaluation does not hold it up, nor the step after it.
-func TestWorkerStuckInAnEvaluationIsRelieved(t *testing.T) {
+// A worker that hangs in an evaluation delays neither the evaluation nor the step after it.
+func TestWorkerStuckInAnEvaluationStandsDown(t *testing.T) {
 	s := settings()
 	s.EvalEvery, s.EvalFirst, s.Epochs = 100, true, 1
 	prompt, job := undisturbed(t, s)
 	goOn := make(chan struct{})
 	c := startCoordinator(t, s, 2, t.TempDir(), "")
 	c.startWorker("x", nil)
-	c.startWorker("stuck", func(cfg *worker.Config) {
-		cfg.Open = func(dir string, options model.Options) (worker.Backbone, error) {
-			b, err := model.Open(dir, options)
-			if err != nil {
-				return nil, err
-			}
-			return &halting{b, func() { <-goOn }}, nil
-		}
-	})
+	c.startWorker("stuck", withBackbone(func(b worker.Backbone) worker.Backbone {
+		return &blockingEvaluation{b, goOn}
+	}))
 	c.awaitLog("evaluation chunk is late; another worker computes it too")
 	c.awaitLog("worker stands down")
 	c.awaitStep(2)

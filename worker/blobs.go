@@ -16,17 +16,19 @@ import (
 	"github.com/dptune/dpt/model/optim"
 )
 
-// A trainer state that is too large for a message goes between coordinator and worker as a blob, piece by piece and straight from or into the numbers
-// that are trained: neither side holds a copy of it.
+// A trainer state that is too large for a message goes between coordinator and worker as a blob,
+// piece by piece and straight from or into the numbers that are trained: the worker holds no copy
+// of it.
 
-// errTransfer says that a state did not come through, whether the coordinator hears this worker or not.
+// errTransfer is in the chain of errors of a state that was not transferred because the
+// coordinator, or the way to it, failed.
 var errTransfer = errors.New("a trainer state did not come through")
 
-// maxPiece bounds a piece of a blob, in bytes.
-const maxPiece = 1 << 20
-
-// fetch takes the state after step from the coordinator, unless this worker holds it.
-func (t *trainer) fetch(ctx context.Context, from coordpb.BlobsClient, b ids.Blob, step int64) (fetched bool, err error) {
+// fetchState makes the trainer's state that of the blob, which is the state after step. It fetches
+// the blob unless the trainer holds that state already, and reports whether it did.
+func (t *trainer) fetchState(
+	ctx context.Context, from coordpb.BlobsClient, b ids.Blob, step int64,
+) (fetched bool, err error) {
 	if t.digest != b.Digest || t.state.Step != step {
 		if err := t.fetchBlob(ctx, from, b); err != nil {
 			return false, fmt.Errorf("trainer state after step %d: %w", step, err)
@@ -36,27 +38,32 @@ func (t *trainer) fetch(ctx context.Context, from coordpb.BlobsClient, b ids.Blo
 	if t.state.Step != step {
 		return fetched, fmt.Errorf("state after step %d, want step %d", t.state.Step, step)
 	}
-	t.resumed, t.work = step, work{}
-	t.kept.forget(step)
+	t.resumedAfter, t.work = step, gradientWork{}
+	t.contributions.dropThrough(step)
 	return fetched, nil
 }
 
+// fetchBlob reads a blob into the state. After an error the state is not whole, and digest is zero.
 func (t *trainer) fetchBlob(ctx context.Context, from coordpb.BlobsClient, b ids.Blob) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream however this ends
-	stream, err := from.Fetch(ctx, &coordpb.FetchBlob{Digest: b.Digest[:], WorkerId: t.id})
+	stream, err := from.Fetch(ctx, &coordpb.FetchBlob{Digest: b.Digest[:], WorkerId: t.workerID})
 	if err != nil {
-		return unheard(err)
+		return transferError(err)
 	}
-	t.digest = ids.Digest{} // until the state is whole again
-	if n := t.subject.size(); len(t.state.Params) != n {
+
+	// Read into the state that is there, which is not whole meanwhile.
+	t.digest = ids.Digest{}
+	if n := t.objective.parameters(); len(t.state.Params) != n {
 		t.state = *optim.NewState(make([]float32, n))
 	}
 	h := sha256.New()
-	r := io.TeeReader(&pieces{stream: stream}, h)
+	r := io.TeeReader(&pieceReader{stream: stream}, h)
 	if err := t.state.Read(r); err != nil {
 		return fmt.Errorf("%w: %w", errTransfer, err)
 	}
+
+	// The blob must end there, and be the one that was asked for.
 	more, err := io.Copy(io.Discard, r)
 	if err == nil && more > 0 {
 		err = fmt.Errorf("%w: %d bytes beyond the %d of the blob", errTransfer, more, b.Size)
@@ -65,29 +72,31 @@ func (t *trainer) fetchBlob(ctx context.Context, from coordpb.BlobsClient, b ids
 		return err
 	}
 	if got := ids.Digest(h.Sum(nil)); got != b.Digest {
-		return fmt.Errorf("%w: a blob of %d bytes with digest %s, want %s", errTransfer, b.Size, got.Short(), b.Digest.Short())
+		return fmt.Errorf("%w: a blob of %d bytes with digest %s, want %s",
+			errTransfer, b.Size, got.Short(), b.Digest.Short())
 	}
 	t.digest = b.Digest
 	return nil
 }
 
-// pieces reads the bytes of a stream of pieces.
-type pieces struct {
+// pieceReader reads the bytes of a stream of pieces.
+type pieceReader struct {
 	stream grpc.ServerStreamingClient[coordpb.BlobPiece]
-	rest   []byte
+	rest   []byte // of the last piece: what is not read yet
 }
 
 // Read implements io.Reader.
-func (p *pieces) Read(b []byte) (int, error) {
+func (p *pieceReader) Read(b []byte) (int, error) {
 	for len(p.rest) == 0 {
 		m, err := p.stream.Recv()
 		if err == io.EOF {
 			return 0, err
 		} else if err != nil {
-			return 0, unheard(err)
+			return 0, transferError(err)
 		}
-		if len(m.Data) > maxPiece {
-			return 0, fmt.Errorf("%w: a piece of %d bytes, want at most %d", errTransfer, len(m.Data), maxPiece)
+		if len(m.Data) > coordpb.MaxPieceSize {
+			return 0, fmt.Errorf("%w: a piece of %d bytes, want at most %d",
+				errTransfer, len(m.Data), coordpb.MaxPieceSize)
 		}
 		p.rest = m.Data
 	}
@@ -96,38 +105,44 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// store gives the coordinator the state that the trainer holds. It returns when it is durable there.
-func (t *trainer) store(ctx context.Context, with coordpb.BlobsClient, generation uint64) error {
+// storeState sends the trainer's state to the coordinator. It returns when the coordinator has made
+// it durable.
+func (t *trainer) storeState(ctx context.Context, to coordpb.BlobsClient, generation uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := with.Store(ctx)
+	stream, err := to.Store(ctx)
 	if err != nil {
-		return unheard(err)
+		return transferError(err)
 	}
-	head := &coordpb.BlobHead{WorkerId: t.id, Generation: generation, Step: t.state.Step, Digest: t.digest[:], Size: int64(optim.StateSize(len(t.state.Params)))}
-	err = stream.Send(&coordpb.StoreBlob{Body: &coordpb.StoreBlob_Head{Head: head}})
+	err = stream.Send(&coordpb.StoreBlob{Body: &coordpb.StoreBlob_Head{Head: &coordpb.BlobHead{
+		WorkerId:   t.workerID,
+		Generation: generation,
+		Step:       t.state.Step,
+		Digest:     t.digest[:],
+		Size:       int64(optim.StateSize(len(t.state.Params))),
+	}}})
 	if err == nil {
-		err = t.state.Write(sender{stream})
+		err = t.state.Write(pieceWriter{stream})
 	}
-	if err != nil && !errors.Is(err, io.EOF) { // which says that the answer is there already
-		return unheard(err)
+	if err != nil && !errors.Is(err, io.EOF) { // io.EOF means that the answer is there already
+		return transferError(err)
 	}
 	if _, err := stream.CloseAndRecv(); err != nil {
-		return fmt.Errorf("store the state after step %d: %w", t.state.Step, unheard(err))
+		return fmt.Errorf("store the state after step %d: %w", t.state.Step, transferError(err))
 	}
 	return nil
 }
 
-// sender sends what is written as pieces.
-type sender struct {
+// pieceWriter sends the bytes that are written to it as pieces.
+type pieceWriter struct {
 	stream grpc.ClientStreamingClient[coordpb.StoreBlob, coordpb.StoredBlob]
 }
 
 // Write implements io.Writer. A message is encoded before Send returns, so p can be used again.
-func (s sender) Write(p []byte) (int, error) {
+func (s pieceWriter) Write(p []byte) (int, error) {
 	sent := 0
 	for len(p) > 0 {
-		n := min(len(p), maxPiece)
+		n := min(len(p), coordpb.MaxPieceSize)
 		if err := s.stream.Send(&coordpb.StoreBlob{Body: &coordpb.StoreBlob_Data{Data: p[:n]}}); err != nil {
 			return sent, err
 		}
@@ -136,13 +151,15 @@ func (s sender) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
-// unheard tells a failure of the coordinator or of the way to it, after which another session may do, from what it says about this worker.
-func unheard(err error) error {
+// transferError classifies the error of a transfer. It is an errTransfer if the coordinator or the
+// way to it failed, so that another session may succeed, but not if the coordinator objects to what
+// this worker sent.
+func transferError(err error) error {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.FailedPrecondition:
-		return plain(err)
-	case codes.Aborted: // the coordinator has ended the generation, and says so in the session
-		return fmt.Errorf("%w: %w", errUnheard, plain(err))
+		return plainError(err)
+	case codes.Aborted: // the coordinator has ended the generation, and the session tells why
+		return fmt.Errorf("%w: %w", errUnreportable, plainError(err))
 	}
-	return fmt.Errorf("%w: %w", errTransfer, plain(err))
+	return fmt.Errorf("%w: %w", errTransfer, plainError(err))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,35 +20,41 @@ import (
 	"github.com/dptune/dpt/model/optim"
 )
 
-// depot is a coordinator's blobs as a worker sees them: Fetch gives the pieces, then the error; Store keeps what comes and answers.
-type depot struct {
-	fetch   [][]byte
-	failure error // after the pieces; nil is their end
-	fetched int
+// fakeBlobs is a coordinator's blob service as a worker sees it. Fetch streams the pieces, then
+// failure; Store keeps what comes and answers.
+type fakeBlobs struct {
+	fetch   [][]byte // the pieces
+	failure error    // after the pieces; nil is their end
+	fetched int      // counts calls of Fetch
 
-	head   *coordpb.BlobHead
-	stored []byte
-	answer error
+	head   *coordpb.BlobHead // of the last Store
+	stored []byte            // by the last Store
+	answer error             // to Store
 }
 
-func (d *depot) Fetch(ctx context.Context, _ *coordpb.FetchBlob, _ ...grpc.CallOption) (grpc.ServerStreamingClient[coordpb.BlobPiece], error) {
+func (d *fakeBlobs) Fetch(ctx context.Context, _ *coordpb.FetchBlob, _ ...grpc.CallOption) (
+	grpc.ServerStreamingClient[coordpb.BlobPiece], error,
+) {
 	d.fetched++
-	return &given{ctx: ctx, pieces: d.fetch, failure: d.failure}, nil
+	return &fakeFetch{ctx: ctx, pieces: d.fetch, failure: d.failure}, nil
 }
 
-func (d *depot) Store(ctx context.Context, _ ...grpc.CallOption) (grpc.ClientStreamingClient[coordpb.StoreBlob, coordpb.StoredBlob], error) {
+func (d *fakeBlobs) Store(ctx context.Context, _ ...grpc.CallOption) (
+	grpc.ClientStreamingClient[coordpb.StoreBlob, coordpb.StoredBlob], error,
+) {
 	d.head, d.stored = nil, nil
-	return &taken{depot: d}, nil
+	return &fakeStore{blobs: d}, nil
 }
 
-type given struct {
+// fakeFetch is the stream of a Fetch.
+type fakeFetch struct {
 	grpc.ClientStream
 	ctx     context.Context
 	pieces  [][]byte
 	failure error
 }
 
-func (g *given) Recv() (*coordpb.BlobPiece, error) {
+func (g *fakeFetch) Recv() (*coordpb.BlobPiece, error) {
 	if err := g.ctx.Err(); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
@@ -61,42 +68,45 @@ func (g *given) Recv() (*coordpb.BlobPiece, error) {
 	return &coordpb.BlobPiece{Data: p}, nil
 }
 
-type taken struct {
+// fakeStore is the stream of a Store.
+type fakeStore struct {
 	grpc.ClientStream
-	depot *depot
+	blobs *fakeBlobs
 }
 
-func (t *taken) Send(m *coordpb.StoreBlob) error {
-	if t.depot.answer != nil {
-		return io.EOF // as gRPC: the reason is in the answer
+func (t *fakeStore) Send(m *coordpb.StoreBlob) error {
+	if t.blobs.answer != nil {
+		return io.EOF // as gRPC does: the reason is in the answer
 	}
 	if h := m.GetHead(); h != nil {
-		t.depot.head = h
+		t.blobs.head = h
 	}
-	t.depot.stored = append(t.depot.stored, m.GetData()...)
+	t.blobs.stored = append(t.blobs.stored, m.GetData()...)
 	return nil
 }
 
-func (t *taken) CloseAndRecv() (*coordpb.StoredBlob, error) {
-	return &coordpb.StoredBlob{}, t.depot.answer
+func (t *fakeStore) CloseAndRecv() (*coordpb.StoredBlob, error) {
+	return &coordpb.StoredBlob{}, t.blobs.answer
 }
 
-// many is what a worker trains; nothing is computed.
-type many int
+// fakeObjective is an objective of some number of parameters that computes nothing.
+type fakeObjective int
 
-func (n many) size() int { return int(n) }
-func (many) rows() int   { return 0 }
-func (many) lossGrad([]float32, []model.Pair, []float32) (float64, int, []float32, error) {
+func (n fakeObjective) parameters() int { return int(n) }
+func (fakeObjective) promptRows() int   { return 0 }
+func (fakeObjective) lossGrad([]float32, []model.Pair, []float32) (float64, int, []float32, error) {
 	return 0, 0, nil, errors.New("nothing is computed here")
 }
-func (many) evaluate([]float32, []model.Pair, int) ([][]int32, model.Result, error) {
+func (fakeObjective) evaluate([]float32, []model.Pair, int) ([][]int32, model.Result, error) {
 	return nil, model.Result{}, errors.New("nothing is computed here")
 }
 
-func trainerOf(n int) *trainer {
-	return &trainer{id: "w", subject: many(n), kept: new(partials).of("job")}
+// newTestTrainer returns a trainer of n parameters that holds no state yet.
+func newTestTrainer(n int) *trainer {
+	return &trainer{workerID: "w", objective: fakeObjective(n), contributions: new(contributionCache).forJob("job")}
 }
 
+// stateAfter returns a trainer state of n parameters, encoded and as the name of its blob.
 func stateAfter(step int64, n int) (data []byte, b ids.Blob) {
 	s := optim.NewState(make([]float32, n))
 	s.Step = step
@@ -110,7 +120,7 @@ func stateAfter(step int64, n int) (data []byte, b ids.Blob) {
 	return data, ids.Blob{Digest: ids.Sum(data), Size: int64(len(data))}
 }
 
-// A worker that holds the committed state does not have it sent again; any other has.
+// A worker fetches the committed state only if it does not hold it.
 func TestFetchOnlyWhatIsMissing(t *testing.T) {
 	const n = 300_000 // several pieces
 	data, b := stateAfter(5, n)
@@ -119,57 +129,64 @@ func TestFetchOnlyWhatIsMissing(t *testing.T) {
 		k := min(len(rest), 1<<18)
 		pieces, rest = append(pieces, rest[:k]), rest[k:]
 	}
-	d := &depot{fetch: pieces}
-	tr := trainerOf(n)
+	d := &fakeBlobs{fetch: pieces}
+	tr := newTestTrainer(n)
 	for i, want := range []bool{true, false, false} {
-		if fetched, err := tr.fetch(t.Context(), d, b, 5); err != nil || fetched != want {
+		if fetched, err := tr.fetchState(t.Context(), d, b, 5); err != nil || fetched != want {
 			t.Fatalf("time %d: fetched %v (%v), want %v", i, fetched, err, want)
 		}
 	}
 	first := &tr.state.Params[0]
 	tr.digest = ids.Digest{} // a step has begun to change it
-	if fetched, err := tr.fetch(t.Context(), d, b, 5); err != nil || !fetched || &tr.state.Params[0] != first {
-		t.Errorf("after a step that was abandoned: fetched %v (%v), into the same memory: %v", fetched, err, &tr.state.Params[0] == first)
+	fetched, err := tr.fetchState(t.Context(), d, b, 5)
+	if same := &tr.state.Params[0] == first; err != nil || !fetched || !same {
+		t.Errorf("after a step that was abandoned: fetched %v (%v), into the same memory: %v", fetched, err, same)
 	}
 	if d.fetched != 2 || tr.state.Digest() != b.Digest {
 		t.Errorf("fetched %d times, want twice; the state is %x", d.fetched, tr.state.Digest())
 	}
-	if _, err := tr.fetch(t.Context(), d, b, 6); err == nil || !strings.Contains(err.Error(), "state after step 5, want step 6") {
+	_, err = tr.fetchState(t.Context(), d, b, 6)
+	if err == nil || !strings.Contains(err.Error(), "state after step 5, want step 6") {
 		t.Errorf("the state of another step: %v", err)
 	}
 }
 
-// What comes that is not the state leaves no state that could be taken for one, and the next session may do better.
+// After a transfer of anything but the state, the trainer does not take what it holds for a state,
+// and can fetch it again.
 func TestFetchRefuses(t *testing.T) {
 	data, b := stateAfter(5, 4)
 	_, other := stateAfter(6, 4)
+	gone, missing := status.Error(codes.Unavailable, "gone"), status.Error(codes.NotFound, "no blob")
 	for name, c := range map[string]struct {
-		d    depot
-		blob ids.Blob
-		says string
+		pieces  [][]byte
+		failure error
+		blob    ids.Blob
+		want    string
 	}{
-		"torn":        {depot{fetch: [][]byte{data[:50]}}, b, "ends within"},
-		"more":        {depot{fetch: [][]byte{data, []byte("more")}}, b, "4 bytes beyond"},
-		"other":       {depot{fetch: [][]byte{data}}, other, "with digest " + b.Digest.Short() + ", want " + other.Digest.Short()},
-		"not finite":  {depot{fetch: [][]byte{data[:28], {0, 0, 0x80, 0x7f}, data[32:]}}, b, "parameter 0 is +Inf"},
-		"big pieces":  {depot{fetch: [][]byte{data[:8], make([]byte, maxPiece+1)}}, b, "a piece of 1048577 bytes"},
-		"unavailable": {depot{fetch: [][]byte{data[:40]}, failure: status.Error(codes.Unavailable, "gone")}, b, "gone"},
-		"not found":   {depot{failure: status.Error(codes.NotFound, "no blob")}, b, "no blob"},
+		"torn": {[][]byte{data[:50]}, nil, b, "ends within"},
+		"more": {[][]byte{data, []byte("more")}, nil, b, "4 bytes beyond"},
+		"other": {[][]byte{data}, nil, other,
+			"with digest " + b.Digest.Short() + ", want " + other.Digest.Short()},
+		"not finite":  {[][]byte{data[:28], {0, 0, 0x80, 0x7f}, data[32:]}, nil, b, "parameter 0 is +Inf"},
+		"big pieces":  {[][]byte{data[:8], make([]byte, coordpb.MaxPieceSize+1)}, nil, b, "a piece of 1048577 bytes"},
+		"unavailable": {[][]byte{data[:40]}, gone, b, "gone"},
+		"not found":   {nil, missing, b, "no blob"},
 	} {
-		tr := trainerOf(4)
-		good := &depot{fetch: [][]byte{data}}
-		if _, err := tr.fetch(t.Context(), good, b, 5); err != nil {
+		tr := newTestTrainer(4)
+		good := &fakeBlobs{fetch: [][]byte{data}}
+		if _, err := tr.fetchState(t.Context(), good, b, 5); err != nil {
 			t.Fatal(err)
 		}
 		tr.digest = ids.Digest{}
-		if _, err := tr.fetch(t.Context(), &c.d, c.blob, 5); !errors.Is(err, errTransfer) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: error %v, want one of the transfer with %q", name, err, c.says)
+		_, err := tr.fetchState(t.Context(), &fakeBlobs{fetch: c.pieces, failure: c.failure}, c.blob, 5)
+		if !errors.Is(err, errTransfer) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one of the transfer with %q", name, err, c.want)
 		}
 		if tr.digest != (ids.Digest{}) {
 			t.Errorf("%s: the state counts as whole", name)
 		}
-		if fetched, err := tr.fetch(t.Context(), good, b, 5); err != nil || !fetched {
-			t.Errorf("%s: afterwards fetched %v (%v), want the state anew", name, fetched, err)
+		if fetched, err := tr.fetchState(t.Context(), good, b, 5); err != nil || !fetched {
+			t.Errorf("%s: afterwards fetched %v (%v), want the state again", name, fetched, err)
 		}
 	}
 }
@@ -177,23 +194,35 @@ func TestFetchRefuses(t *testing.T) {
 func TestStoreSendsTheState(t *testing.T) {
 	const n = 300_000
 	data, b := stateAfter(5, n)
-	tr := trainerOf(n)
-	if _, err := tr.fetch(t.Context(), &depot{fetch: [][]byte{data[:1<<20], data[1<<20 : 2<<20], data[2<<20 : 3<<20], data[3<<20:]}}, b, 5); err != nil {
+	tr := newTestTrainer(n)
+	pieces := slices.Collect(slices.Chunk(data, 1<<20))
+	if _, err := tr.fetchState(t.Context(), &fakeBlobs{fetch: pieces}, b, 5); err != nil {
 		t.Fatal(err)
 	}
-	d := new(depot)
-	if err := tr.store(t.Context(), d, 3); err != nil || !bytes.Equal(d.stored, data) || d.head.WorkerId != "w" || d.head.Generation != 3 || d.head.Step != 5 || d.head.Size != b.Size {
+	d := new(fakeBlobs)
+	if err := tr.storeState(t.Context(), d, 3); err != nil || !bytes.Equal(d.stored, data) ||
+		d.head.WorkerId != "w" || d.head.Generation != 3 || d.head.Step != 5 || d.head.Size != b.Size {
 		t.Errorf("stored %d bytes under %v (%v), want the state", len(d.stored), d.head, err)
 	}
-	for code, kind := range map[codes.Code]error{codes.Aborted: errUnheard, codes.Unavailable: errTransfer, codes.InvalidArgument: nil} {
-		err := tr.store(t.Context(), &depot{answer: status.Error(code, "the reason")}, 3)
-		if err == nil || !strings.Contains(err.Error(), "the reason") || kind != nil && !errors.Is(err, kind) || kind == nil && (errors.Is(err, errTransfer) || errors.Is(err, errUnheard)) {
-			t.Errorf("refused with %v: %v, want the reason and %v", code, err, kind)
+	for code, kind := range map[codes.Code]error{
+		codes.Aborted:         errUnreportable,
+		codes.Unavailable:     errTransfer,
+		codes.InvalidArgument: nil, // neither
+	} {
+		err := tr.storeState(t.Context(), &fakeBlobs{answer: status.Error(code, "the reason")}, 3)
+		if err == nil || !strings.Contains(err.Error(), "the reason") {
+			t.Errorf("refused with %v: %v, want the reason", code, err)
+		}
+		for _, k := range []error{errUnreportable, errTransfer} {
+			if errors.Is(err, k) != (k == kind) {
+				t.Errorf("refused with %v: %v, want kind %v", code, err, kind)
+			}
 		}
 	}
 }
 
-// FuzzFetch has anything come in pieces of any size: the state that was asked for, or an error and no state.
+// FuzzFetch transfers any bytes in pieces of any size: the result is the state that was asked for,
+// or an error and no state.
 func FuzzFetch(f *testing.F) {
 	const n = 5
 	good, b := stateAfter(5, n)
@@ -202,7 +231,7 @@ func FuzzFetch(f *testing.F) {
 	f.Add(append([]byte{7}, good[:40]...))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d := new(depot)
+		d := new(fakeBlobs)
 		for len(data) > 0 {
 			k, width := binary.Uvarint(data)
 			if width <= 0 {
@@ -212,8 +241,8 @@ func FuzzFetch(f *testing.F) {
 			k = min(k, uint64(len(data)))
 			d.fetch, data = append(d.fetch, data[:k]), data[k:]
 		}
-		tr := trainerOf(n)
-		_, err := tr.fetch(t.Context(), d, b, 5)
+		tr := newTestTrainer(n)
+		_, err := tr.fetchState(t.Context(), d, b, 5)
 		if (err == nil) != bytes.Equal(bytes.Join(d.fetch, nil), good) {
 			t.Errorf("%x: error %v", d.fetch, err)
 		}

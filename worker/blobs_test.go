@@ -17,12 +17,13 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// Large trainer states, which the log only names: the tests have every state be large.
+// Large trainer states travel and are kept as blobs, which the log only names. These tests count
+// every state as large.
 
-// apart has every trainer state be a blob.
-func apart(cfg *coordinator.Config) { cfg.Storage.Inline = 1 }
+// statesAsBlobs makes every trainer state a blob.
+func statesAsBlobs(cfg *coordinator.Config) { cfg.Storage.Inline = 1 }
 
-// blobsOf are the names of the trainer states in a data directory, and what else lies there.
+// blobsOf returns the names of the files among the blobs in a job's data directory.
 func blobsOf(t *testing.T, out string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(out, "state", "blobs"))
@@ -35,13 +36,14 @@ func blobsOf(t *testing.T, out string) (names []string) {
 	return names
 }
 
-// Workers that come and go and a coordinator that is started again leave the bits of the undisturbed run, whose states go through the log.
+// Workers that come and go and a coordinator that is started again do not change the bits: they are
+// those of the undisturbed run, whose states go through the log.
 func TestLargeStatesLeaveNoTrace(t *testing.T) {
 	s := settings()
 	s.Epochs, s.EvalEvery = 5, 4
 	prompt, job := undisturbed(t, s)
 	out := t.TempDir()
-	c := startCoordinatorWith(t, s, 2, out, "", apart)
+	c := startCoordinatorWith(t, s, 2, out, "", statesAsBlobs)
 	stop, lost := c.startWorker("lost", nil)
 	c.startWorker("stays", nil)
 	c.awaitStep(3)
@@ -56,47 +58,48 @@ func TestLargeStatesLeaveNoTrace(t *testing.T) {
 	if !errors.As(o.err, &stopped) || stopped.Step < 8 {
 		t.Fatalf("stopped coordinator returns %v, want a StoppedError at step 8 or later", o.err)
 	}
-	if err := os.WriteFile(filepath.Join(out, "state", "blobs", strings.Repeat("0", 64)+".7.tmp"), []byte("torn"), 0o644); err != nil {
+	torn := filepath.Join(out, "state", "blobs", strings.Repeat("0", 64)+".7.tmp")
+	if err := os.WriteFile(torn, []byte("torn"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	next := startCoordinatorWith(t, s, 2, out, c.addr, apart)
+	next := startCoordinatorWith(t, s, 2, out, c.addr, statesAsBlobs)
 	next.finish()
 	next.mustEqual(prompt, job)
 	if job.PromptStep == job.Step {
-		t.Error("the best state is the last: nothing is seen of whether it is kept")
+		t.Error("the best state is the last: the test does not show whether it is kept")
 	}
 	got := readJob(t, out)
 	if names := blobsOf(t, out); len(names) != 2 || names[0] != got.StateDigest && names[1] != got.StateDigest {
 		t.Errorf("files %v are left, want the last state, %s, and the best one", names, got.StateDigest)
 	}
 
-	t.Run("a lost one is missed by name", func(t *testing.T) {
+	t.Run("a damaged blob is named", func(t *testing.T) {
 		half := t.TempDir()
-		c := startCoordinatorWith(t, s, 1, half, "", apart)
+		c := startCoordinatorWith(t, s, 1, half, "", statesAsBlobs)
 		c.startWorker("a", nil)
 		c.awaitStep(5)
 		c.stop()
 		<-c.result
 		for _, name := range blobsOf(t, half) {
 			path := filepath.Join(half, "state", "blobs", name)
-			data := read(t, path)
+			data := readFile(t, path)
 			data[len(data)/2] ^= 1
 			if err := os.WriteFile(path, data, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		again := startCoordinatorWith(t, s, 1, half, c.addr, apart)
+		again := startCoordinatorWith(t, s, 1, half, c.addr, statesAsBlobs)
 		o := <-again.result
-		if o.err == nil || !strings.Contains(o.err.Error(), "is missing or damaged in "+filepath.Join(half, "state", "blobs")) {
+		if !contains(o.err, "is missing or damaged in "+filepath.Join(half, "state", "blobs")) {
 			t.Errorf("error %v, want one that says where a trainer state is missing", o.err)
 		}
 	})
-	t.Run("a disk that takes none", func(t *testing.T) {
+	t.Run("a disk that cannot store blobs", func(t *testing.T) {
 		full := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(full, "state"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		c := startCoordinatorWith(t, s, 1, full, "", apart)
+		c := startCoordinatorWith(t, s, 1, full, "", statesAsBlobs)
 		c.startWorker("a", nil)
 		c.awaitStep(2)
 		c.stop()
@@ -108,20 +111,21 @@ func TestLargeStatesLeaveNoTrace(t *testing.T) {
 		if err := os.WriteFile(dir, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		again := startCoordinatorWith(t, s, 1, full, c.addr, apart)
-		if o := <-again.result; o.err == nil || !strings.Contains(o.err.Error(), dir) {
+		again := startCoordinatorWith(t, s, 1, full, c.addr, statesAsBlobs)
+		if o := <-again.result; !contains(o.err, dir) {
 			t.Errorf("error %v, want one that names %s", o.err, dir)
 		}
 	})
 }
 
-// Leaders are lost in the middle, one replica loses its trainer states, and all end with the bits of the undisturbed run.
+// Leaders are lost in the middle of the job, one replica loses its trainer states, and all replicas
+// end with the bits of the undisturbed run.
 func TestLargeStatesSurviveLeaders(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.change = apart
-	c.startWorkers(3)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.change = statesAsBlobs
+	c.startWorkers(3, nil)
 	c.start("a", "b", "c")
 	rng := rand.New(rand.NewPCG(3, 4))
 	at := ids.Step(0)
@@ -134,7 +138,7 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 		last = id
 		next := c.leads(id)
 		c.awaitStep(next, at+2)
-		if err := os.RemoveAll(filepath.Join(c.seats[id].out, "state", "blobs")); err != nil {
+		if err := os.RemoveAll(filepath.Join(c.members[id].out, "state", "blobs")); err != nil {
 			t.Fatal(err)
 		}
 		c.start(id) // and it comes back without its trainer states
@@ -142,13 +146,17 @@ func TestLargeStatesSurviveLeaders(t *testing.T) {
 	c.finish(prompt, job, "a", "b", "c")
 }
 
-// A queue whose states are all large, stopped in the middle of a job: its jobs end with the bits that they have alone, and what is left are their results.
+// A queue whose states are all large is stopped in the middle of a job: its jobs end with the bits
+// that they have alone, and only the blobs of their results are left.
 func TestQueueOfLargeStates(t *testing.T) {
 	prompt, alone := undisturbed(t, settings())
 	out := t.TempDir()
 	start := func(addr string) *cluster {
 		t.Helper()
-		return startCoordinatorWith(t, job.Settings{}, 1, out, addr, func(c *coordinator.Config) { c.Serve = true; apart(c) })
+		return startCoordinatorWith(t, job.Settings{}, 1, out, addr, func(c *coordinator.Config) {
+			c.Serve = true
+			statesAsBlobs(c)
+		})
 	}
 	c := start("")
 	c.startWorker("a", nil)
@@ -179,7 +187,7 @@ func TestQueueOfLargeStates(t *testing.T) {
 		}
 		path := filepath.Join(out, name, "prompt.safetensors")
 		awaitFile(t, path)
-		if !bytes.Equal(read(t, path), prompt) {
+		if !bytes.Equal(readFile(t, path), prompt) {
 			t.Errorf("%s has another prompt than alone", name)
 		}
 	}

@@ -14,67 +14,73 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-// bent is a backbone with a gradient that a test has changed.
-type bent struct {
-	worker.Backbone
-	bend func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32)
-}
-
-func (b *bent) LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error) {
-	res, grad, err := b.Backbone.LossGrad(prompt, pairs)
-	if err == nil {
-		b.bend(prompt, pairs, &res, grad)
-	}
-	return res, grad, err
-}
-
-// bending makes a worker compute with a bent backbone.
-func bending(bend func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32)) func(*worker.Config) {
+// withBackbone makes a worker compute with a backbone that wraps the real one.
+func withBackbone(wrap func(worker.Backbone) worker.Backbone) func(*worker.Config) {
 	return func(cfg *worker.Config) {
 		cfg.Open = func(dir string, options model.Options) (worker.Backbone, error) {
 			b, err := model.Open(dir, options)
 			if err != nil {
 				return nil, err
 			}
-			return &bent{b, bend}, nil
+			return wrap(b), nil
 		}
 	}
 }
 
-// poisoned makes every worker fail alike at one example of step 2, and says which.
-func poisoned(t *testing.T, s job.Settings) (id string, change func(*worker.Config)) {
+// alteration changes the result of a gradient.
+type alteration func(prompt []float32, pairs []model.Pair, res *model.Result, grad []float32)
+
+// alteredBackbone is a backbone whose gradients a test alters.
+type alteredBackbone struct {
+	worker.Backbone
+	alter alteration
+}
+
+func (b *alteredBackbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error) {
+	res, grad, err := b.Backbone.LossGrad(prompt, pairs)
+	if err == nil {
+		b.alter(prompt, pairs, &res, grad)
+	}
+	return res, grad, err
+}
+
+// alteringResults makes a worker compute with an alteredBackbone.
+func alteringResults(alter alteration) func(*worker.Config) {
+	return withBackbone(func(b worker.Backbone) worker.Backbone { return &alteredBackbone{b, alter} })
+}
+
+// failingExample chooses an example of step 2, and makes every worker fail alike at it.
+func failingExample(t *testing.T, s job.Settings) (id string, change func(*worker.Config)) {
 	t.Helper()
-	job, err := job.Load(s, testLogger(t, "job", nil))
+	loaded, err := job.Load(s, testLogger(t, "job", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := job.Plan(2).Micro[1].Examples[0]
-	return bad.Id, bending(func(_ []float32, pairs []model.Pair, res *model.Result, _ []float32) {
+	bad := loaded.Plan(2).Micro[1].Examples[0]
+	return bad.Id, alteringResults(func(_ []float32, pairs []model.Pair, res *model.Result, _ []float32) {
 		if slices.ContainsFunc(pairs, func(p model.Pair) bool { return slices.Equal(p.Source, bad.Source) }) {
 			res.Loss = math.NaN()
 		}
 	})
 }
 
-func mustFail(t *testing.T, who string, err error, says ...string) {
+// mustFail fails the test unless who ended with an error that contains all texts.
+func mustFail(t *testing.T, who string, err error, texts ...string) {
 	t.Helper()
-	for _, text := range says {
-		if err == nil || !strings.Contains(err.Error(), text) {
-			t.Errorf("%s ended with %v, want it to say %q", who, err, text)
+	for _, text := range texts {
+		if !contains(err, text) {
+			t.Errorf("%s ended with %v, want %q in it", who, err, text)
 		}
 	}
 }
 
-// A job that its data fails is not found out anew: the log says so, every process ends with the same words, and so does a restart.
+// A job that fails because of its data stays failed: the log records it, every process ends with
+// the same reason, and so does a coordinator that is started again.
 func TestFailedJobStaysFailed(t *testing.T) {
 	s := settings()
-	id, poison := poisoned(t, s)
+	id, poison := failingExample(t, s)
 	c := startCoordinator(t, s, 2, t.TempDir(), "")
-	var ended []<-chan error
-	for i := range 2 {
-		_, e := c.startWorker(fmt.Sprint("w", i), poison)
-		ended = append(ended, e)
-	}
+	ended := c.startWorkers(2, poison)
 	o := <-c.result
 	var failed *coordinator.FailedError
 	if !errors.As(o.err, &failed) || failed.Step != 2 || failed.Committed > 1 {
@@ -97,25 +103,16 @@ func TestFailedJobStaysFailed(t *testing.T) {
 		other := s
 		other.Shots = 11
 		again := startCoordinator(t, other, 2, c.out, "")
-		mustFail(t, "the coordinator", (<-again.result).err, "holds a job that failed at step 2", "example "+id, "train_digest is", "another --out or --data-dir")
+		mustFail(t, "the coordinator", (<-again.result).err, "holds a job that failed at step 2",
+			"example "+id, "train_digest is", "another --out or --data-dir")
 	})
 }
 
 func TestFailedJobEndsAllReplicas(t *testing.T) {
 	s := settings()
-	id, poison := poisoned(t, s)
-	c := newCouncil(t, s, "a", "b", "c")
-	var addrs []string
-	for _, seat := range c.seats {
-		addrs = append(addrs, seat.workerAddr)
-	}
-	as := &cluster{t: t}
-	var ended []<-chan error
-	for i := range 3 {
-		_, e := as.startWorker(fmt.Sprint("w", i), func(w *worker.Config) { w.Coordinators = addrs; poison(w) })
-		ended = append(ended, e)
-	}
-	t.Cleanup(as.wg.Wait)
+	id, poison := failingExample(t, s)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	ended := c.startWorkers(3, poison)
 	c.start("a", "b", "c")
 	var text string
 	for _, replica := range []string{"a", "b", "c"} {

@@ -14,14 +14,14 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// Full fine-tuning on a cluster: the same bytes from one and two workers, every weight moves, the loss falls, and what is written is a model from which
-// another job can start.
+// Full fine-tuning on a cluster: one and two workers write the same bytes, every weight changes,
+// the loss falls, and the output is a model from which another job can start.
 func TestFineTuning(t *testing.T) {
 	s := settings()
 	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = job.FineTuning, 0, 2e-3, 0, 2
 	one, two := train(t, s, 1), train(t, s, 2)
 	for _, name := range []string{"final/model.safetensors", "model/model.safetensors", "final/tokenizer_config.json"} {
-		if !bytes.Equal(read(t, one, name), read(t, two, name)) {
+		if !bytes.Equal(readFile(t, one, name), readFile(t, two, name)) {
 			t.Errorf("one and two workers end with different bytes of %s", name)
 		}
 	}
@@ -47,11 +47,12 @@ func TestFineTuning(t *testing.T) {
 			t.Errorf("%s is as it was before training", p.Name)
 		}
 	}
-	if f := readJob(t, one); f.Settings.Parameters != len(weights) || f.Settings.Method != "ft" || f.Settings.PromptLength != 0 || f.Settings.InitFrom != "model" {
-		t.Errorf("job.json says %+v", f.Settings)
+	if s := readJob(t, one).Settings; s.Parameters != len(weights) || s.Method != "ft" ||
+		s.PromptLength != 0 || s.InitFrom != "model" {
+		t.Errorf("job.json has settings %+v", s)
 	}
 	var losses []float64
-	for line := range strings.Lines(string(read(t, one, "eval.jsonl"))) {
+	for line := range strings.Lines(string(readFile(t, one, "eval.jsonl"))) {
 		var e outputs.EvalLine
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -23,19 +22,21 @@ import (
 	"github.com/dptune/dpt/model/optim"
 )
 
-// script is a session's stream whose other side says what was written down before, whatever it hears.
-type script struct {
+// scriptedStream is a session's stream whose other side sends the messages of a script, whatever it
+// receives.
+type scriptedStream struct {
 	grpc.ClientStream
 	session  *session
-	lines    []*coordpb.CoordinatorMessage
-	finished bool          // a Finish was read
-	heard    chan struct{} // something was said to it
+	lines    []*coordpb.CoordinatorMessage // what is left of the script
+	finished bool                          // a Finish was read
+	heard    chan struct{}                 // receives when the session sends a message
 }
 
 var errScriptOver = errors.New("the script is over")
 
-// Recv is called by the session's goroutine. The script ends when what it has asked for is done, failed, or takes long.
-func (s *script) Recv() (*coordpb.CoordinatorMessage, error) {
+// Recv is called by the session's goroutine. The stream ends when the work that the script asked
+// for is done, has failed, or takes long.
+func (s *scriptedStream) Recv() (*coordpb.CoordinatorMessage, error) {
 	if len(s.lines) > 0 {
 		m := s.lines[0]
 		s.lines = s.lines[1:]
@@ -57,7 +58,7 @@ func (s *script) Recv() (*coordpb.CoordinatorMessage, error) {
 	return nil, errScriptOver
 }
 
-func (s *script) Send(m *coordpb.WorkerMessage) error {
+func (s *scriptedStream) Send(m *coordpb.WorkerMessage) error {
 	if _, err := proto.Marshal(m); err != nil {
 		return err
 	}
@@ -68,11 +69,14 @@ func (s *script) Send(m *coordpb.WorkerMessage) error {
 	return nil
 }
 
-func (s *script) CloseSend() error { return nil }
+func (s *scriptedStream) CloseSend() error { return nil }
 
-// FuzzCoordinatorMessages has a coordinator say anything, in any order: the session ends with an error that names it, or in peace after a
-// Finish, and never with a panic; nothing of it goes on afterwards, and memory stays within what messages themselves take. The first
-// byte says how many of a good beginning's messages (welcome, generation, plan) come before; then each message comes after its length.
+// FuzzCoordinatorMessages has a coordinator send any messages, in any order. The session ends with
+// an error that names the reason, or well after a Finish, and never with a panic; no goroutine goes
+// on afterwards, and the memory used is in proportion to the messages.
+//
+// The first byte is how many messages of a good beginning (welcome, generation, plan) come first.
+// Then comes each message after its length.
 func FuzzCoordinatorMessages(f *testing.F) {
 	backbone, err := model.Open(tinyrandom.Dir(f), model.Options{Threads: 1})
 	if err != nil {
@@ -81,7 +85,17 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	f.Cleanup(func() { backbone.Close() })
 	digest := backbone.Digest()
 	spec := func() *coordpb.TrainSpec {
-		return &coordpb.TrainSpec{Method: "dpt", Dim: int32(backbone.Dim()), Length: 2, Bottleneck: 1, LearningRate: 0.1, Beta1: 0.9, Beta2: 0.99, Epsilon: 1e-8, TotalSteps: 10}
+		return &coordpb.TrainSpec{
+			Method:       "dpt",
+			Dim:          int32(backbone.Dim()),
+			Length:       2,
+			Bottleneck:   1,
+			LearningRate: 0.1,
+			Beta1:        0.9,
+			Beta2:        0.99,
+			Epsilon:      1e-8,
+			TotalSteps:   10,
+		}
 	}
 	state, err := optim.NewState(make([]float32, (backbone.Dim()+2)*1)).MarshalBinary()
 	if err != nil {
@@ -91,21 +105,38 @@ func FuzzCoordinatorMessages(f *testing.F) {
 		return &coordpb.Example{Id: "x", Source: source, Target: []int32{5, 1}}
 	}
 	welcome := func(change func(*coordpb.Welcome)) *coordpb.CoordinatorMessage {
-		w := &coordpb.Welcome{JobId: "job", Version: "v", ModelDigest: digest[:], Train: spec(), HeartbeatIntervalMs: 1000, StepTimeoutMs: 1000}
+		w := &coordpb.Welcome{
+			JobId:               "job",
+			Version:             "v",
+			ModelDigest:         digest[:],
+			Train:               spec(),
+			HeartbeatIntervalMs: 1000,
+			StepTimeoutMs:       1000,
+		}
 		if change != nil {
 			change(w)
 		}
 		return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: w}}
 	}
 	generation := func(change func(*coordpb.StartGeneration)) *coordpb.CoordinatorMessage {
-		g := &coordpb.StartGeneration{Generation: 1, Members: []*coordpb.Member{{Id: "w", RingAddr: "127.0.0.1:1"}}, State: state}
+		g := &coordpb.StartGeneration{
+			Generation: 1,
+			Members:    []*coordpb.Member{{Id: "w", RingAddr: "127.0.0.1:1"}},
+			State:      state,
+		}
 		if change != nil {
 			change(g)
 		}
 		return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StartGeneration{StartGeneration: g}}
 	}
 	plan := func(change func(*coordpb.Plan)) *coordpb.CoordinatorMessage {
-		p := &coordpb.Plan{Generation: 1, Step: 1, MicroBatches: 1, Shard: []*coordpb.MicroBatch{{Examples: []*coordpb.Example{example(4, 1)}}}, AttachState: true}
+		p := &coordpb.Plan{
+			Generation:   1,
+			Step:         1,
+			MicroBatches: 1,
+			Shard:        []*coordpb.MicroBatch{{Examples: []*coordpb.Example{example(4, 1)}}},
+			AttachState:  true,
+		}
 		if change != nil {
 			change(p)
 		}
@@ -115,9 +146,13 @@ func FuzzCoordinatorMessages(f *testing.F) {
 		e.Generation = 1
 		return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Evaluate{Evaluate: e}}
 	}
-	standDown := &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StandDown{StandDown: &coordpb.StandDown{Generation: 1}}}
+	standDown := &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StandDown{
+		StandDown: &coordpb.StandDown{Generation: 1},
+	}}
 	idle := func(ms int64) *coordpb.CoordinatorMessage {
-		return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Idle{Idle: &coordpb.Idle{HeartbeatIntervalMs: ms}}}
+		return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Idle{
+			Idle: &coordpb.Idle{HeartbeatIntervalMs: ms},
+		}}
 	}
 	finish := &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: &coordpb.Finish{}}}
 	good := []*coordpb.CoordinatorMessage{welcome(nil), generation(nil), plan(nil)}
@@ -153,21 +188,24 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(0, welcome(func(w *coordpb.Welcome) { w.Train.Length, w.Train.Bottleneck = 1<<16, 1<<13 }))
 	add(0, welcome(func(w *coordpb.Welcome) { w.Train.Method, w.Train.Length, w.Train.Bottleneck = "pt", 1<<23, 0 }))
 	add(0, welcome(func(w *coordpb.Welcome) { w.Train.Dim = -1 }))
-	add(0, welcome(func(w *coordpb.Welcome) { w.Train.LearningRate, w.Train.Epsilon = math.NaN(), 0 }), good[1], good[2])
+	add(0, welcome(func(w *coordpb.Welcome) { w.Train.LearningRate, w.Train.Epsilon = math.NaN(), 0 }),
+		good[1], good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.Rank = -1 }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.Rank = 1 << 30 }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.Members = nil }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.Members = append(g.Members, g.Members[0]) }), good[2])
-	add(1, generation(func(g *coordpb.StartGeneration) { g.Members = append(g.Members, &coordpb.Member{Id: "b"}) }), good[2])
+	add(1, generation(func(g *coordpb.StartGeneration) {
+		g.Members = append(g.Members, &coordpb.Member{Id: "b"})
+	}), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.ResumeStep = math.MaxInt64 }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = g.State[:20] }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State = make([]byte, len(g.State)) }), good[2])
-	apart := generation(func(g *coordpb.StartGeneration) {
+	asBlob := generation(func(g *coordpb.StartGeneration) {
 		d := ids.Sum(state)
 		g.State, g.StateSize, g.StateDigest = nil, int64(len(state)), d[:]
 	})
 	storing := plan(func(p *coordpb.Plan) { p.AttachState, p.StoreState = false, true })
-	add(1, apart, storing)
+	add(1, asBlob, storing)
 	add(2, storing)
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State, g.StateSize = nil, int64(len(state)) }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) {
@@ -176,8 +214,8 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(1, generation(func(g *coordpb.StartGeneration) { g.StateSize = math.MinInt64 }), good[2])
 	add(1, generation(func(g *coordpb.StartGeneration) { g.State, g.StateSize = nil, math.MaxInt64 }), good[2])
 	add(2, good[1], good[2], good[2])
-	add(2, many(2*maxAbandoned, good[1])...)
-	add(2, many(2*maxAbandoned, standDown)...)
+	add(2, many(2*maxUnfinished, good[1])...)
+	add(2, many(2*maxUnfinished, standDown)...)
 	add(2, many(2*queueSize, good[2])...)
 	add(2, plan(func(p *coordpb.Plan) { p.Step = math.MinInt64 }))
 	add(2, plan(func(p *coordpb.Plan) { p.Shard = nil }))
@@ -191,7 +229,11 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(2, plan(func(p *coordpb.Plan) { p.Audit, p.Committed = p.Shard, math.MaxInt64 }))
 	add(2, evaluate(&coordpb.Evaluate{MaxNewTokens: math.MaxInt32, Examples: []*coordpb.Example{example(4, 1)}}))
 	add(2, evaluate(&coordpb.Evaluate{MaxNewTokens: -1, Examples: []*coordpb.Example{example(4, 1)}}))
-	add(2, evaluate(&coordpb.Evaluate{MaxNewTokens: 2, Chunk: -1, Examples: []*coordpb.Example{{Source: []int32{4, 1}}}}))
+	add(2, evaluate(&coordpb.Evaluate{
+		MaxNewTokens: 2,
+		Chunk:        -1,
+		Examples:     []*coordpb.Example{{Source: []int32{4, 1}}},
+	}))
 	add(2, evaluate(&coordpb.Evaluate{MaxNewTokens: 2}))
 	add(3, standDown, generation(func(g *coordpb.StartGeneration) { g.Generation = 2 }))
 
@@ -199,14 +241,14 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	ring, err := allreduce.NewNode(allreduce.Config{Listener: listener, Logger: logger})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { ring.Close() })
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := &script{heard: make(chan struct{}, 1)}
+		s := &scriptedStream{heard: make(chan struct{}, 1)}
 		size := len(data)
 		if len(data) > 0 {
 			s.lines = append(s.lines, good[:int(data[0])%(len(good)+1)]...)
@@ -222,31 +264,43 @@ func FuzzCoordinatorMessages(f *testing.F) {
 				break // gRPC ends the stream
 			}
 			if w := m.GetWelcome(); w != nil {
-				w.ModelName = "" // a path is the coordinator's to say; its contents are for the model's own tests
+				w.ModelName = "" // any path is allowed; the files there are for the model's own tests
 			}
 			if e := m.GetEvaluate(); e != nil && e.MaxNewTokens > 8 && e.MaxNewTokens <= maxNewTokens {
-				e.MaxNewTokens = 8 // what is asked for by right takes its time
+				e.MaxNewTokens = 8 // as many as asked for would take too long
 			}
 			s.lines = append(s.lines, m)
 			data = data[k+int(n):]
 		}
-		w := &worker{Config: Config{ID: "w", Logger: logger, Version: "v"}, host: "host", ring: ring, backbone: backbone}
+		w := &worker{
+			Config:   Config{ID: "w", Logger: logger, Version: "v"},
+			hostname: "host",
+			ring:     ring,
+			backbone: backbone,
+		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
-		s.session = &session{worker: w, addr: "coordinator:1", stream: s, blobs: &depot{fetch: [][]byte{state}}, broken: cancel}
+		s.session = &session{
+			worker: w,
+			addr:   "coordinator:1",
+			stream: s,
+			blobs:  &fakeBlobs{fetch: [][]byte{state}},
+			abort:  cancel,
+		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		err := s.session.run(ctx, time.NewTimer(time.Hour))
 		s.session.stopGeneration()
-		s.session.standing.Wait()
+		s.session.standDowns.Wait()
 		runtime.ReadMemStats(&after)
 		if s.finished != (err == nil) {
-			t.Errorf("the session ended with %v after %d messages were left; finished: %v", err, len(s.lines), s.finished)
+			t.Errorf("the session ended with %v when %d messages were left; finished: %v",
+				err, len(s.lines), s.finished)
 		}
 		if err != nil && err.Error() == "" {
 			t.Error("the session ended without a reason")
 		}
-		if n := s.session.abandoned.Load(); n != 0 {
+		if n := s.session.unfinished.Load(); n != 0 {
 			t.Errorf("%d generations go on after the session", n)
 		}
 		if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20+uint64(size)<<16 {

@@ -11,34 +11,50 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// queueSize bounds the messages a coordinator may be ahead: a few plans and evaluation chunks.
+// queueSize bounds how many messages the coordinator may be ahead of a generation: a few plans and
+// evaluation chunks.
 const queueSize = 64
 
-// errUnheard says that the coordinator cannot be told. The session's reader learns why.
-var errUnheard = errors.New("the coordinator does not hear this worker")
+// errUnreportable is in the chain of errors that end a generation without a Failure to the
+// coordinator: it cannot be reached, or the session itself tells why.
+var errUnreportable = errors.New("the coordinator does not hear this worker")
 
-// generation is this worker's part in one ring. One goroutine runs it; it ends at the first error or when stopped.
+// generation is this worker's part in one ring. One goroutine runs it; it ends at the first error
+// or when stopped.
 type generation struct {
-	s       *session
-	t       *trainer
-	number  allreduce.Generation
-	rank    allreduce.Rank
-	members []allreduce.Member
-	resume  int64  // the committed step it starts after
-	state   []byte // after that; nil once taken over, or where it is a blob
-	blob    ids.Blob
-	work    chan *coordpb.CoordinatorMessage
-	cancel  context.CancelFunc
-	done    chan struct{}
-	// left is what was computed of the step in flight when the generation ended; valid after done. The trainer goes on to the next generation.
-	left work
+	// Set by newGeneration and constant from then on.
+	session   *session
+	trainer   *trainer
+	number    allreduce.Generation
+	rank      allreduce.Rank
+	members   []allreduce.Member
+	resume    int64    // the committed step that the generation starts after
+	stateBlob ids.Blob // the trainer state after resume, if it does not come in the message
+
+	state  []byte                           // the same, if it comes in the message; run drops it
+	queue  chan *coordpb.CoordinatorMessage // plans and evaluations, from the session's reader
+	cancel context.CancelFunc               // stops the generation; set by start
+	done   chan struct{}                    // closed when the generation has ended
+
+	// abandonedWork is what was computed of the step in flight when the generation ended. The
+	// generation sets it before it closes done, because the trainer goes on to the next generation.
+	abandonedWork gradientWork
 }
 
+// newGeneration returns the generation that a message describes, not yet started.
 func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generation {
-	g := &generation{s: s, t: t, number: allreduce.Generation(m.Generation), rank: allreduce.Rank(m.Rank), resume: m.ResumeStep, state: m.State,
-		work: make(chan *coordpb.CoordinatorMessage, queueSize), done: make(chan struct{})}
+	g := &generation{
+		session: s,
+		trainer: t,
+		number:  allreduce.Generation(m.Generation),
+		rank:    allreduce.Rank(m.Rank),
+		resume:  m.ResumeStep,
+		state:   m.State,
+		queue:   make(chan *coordpb.CoordinatorMessage, queueSize),
+		done:    make(chan struct{}),
+	}
 	if m.StateSize > 0 {
-		g.blob = ids.Blob{Digest: ids.Digest(m.StateDigest), Size: m.StateSize}
+		g.stateBlob = ids.Blob{Digest: ids.Digest(m.StateDigest), Size: m.StateSize}
 	}
 	for _, p := range m.Members {
 		g.members = append(g.members, allreduce.Member{ID: p.Id, Addr: p.RingAddr})
@@ -46,13 +62,13 @@ func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generati
 	return g
 }
 
-// start runs the generation until ctx ends, it is stopped, or something fails. It begins when the one before, which is
-// cancelled, has ended: that may take as long as a micro-batch.
+// start runs the generation until ctx ends, it is stopped, or something fails. It begins when the
+// one before, which is cancelled, has ended: that may take as long as a micro-batch.
 func (g *generation) start(ctx context.Context, before *generation) {
 	ctx, g.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(g.done)
-		defer g.s.abandoned.Add(-1)
+		defer g.session.unfinished.Add(-1)
 		defer g.cancel()
 		if before != nil {
 			<-before.done
@@ -61,36 +77,40 @@ func (g *generation) start(ctx context.Context, before *generation) {
 			return
 		}
 		g.run(ctx)
-		g.left = g.t.work
+		g.abandonedWork = g.trainer.work
 	}()
 }
 
-// run takes over the state and works. The ring forms while the first gradient is computed, or while a large state is on its way: neighbours
-// that have it wait for nobody to answer.
+// run restores the state, joins the ring and works. The ring forms while the first gradient is
+// computed, and while a large state is on its way, so that neighbours which have the state already
+// do not time out.
 func (g *generation) run(stopped context.Context) {
-	if g.blob.Size == 0 {
-		if err := g.t.restore(g.state, g.resume); err != nil {
-			g.report(fmt.Errorf("generation %d: %w", g.number, err))
+	if g.stateBlob.Size == 0 {
+		if err := g.trainer.restore(g.state, g.resume); err != nil {
+			g.reportFailure(fmt.Errorf("generation %d: %w", g.number, err))
 			return
 		}
 		g.state = nil
 	}
-	redone := g.t.kept.steps()
+	redone := g.trainer.contributions.cachedSteps()
+
+	// Join the ring in the background. Its failure ends the work too.
 	ctx, fail := context.WithCancelCause(stopped)
 	var ring *allreduce.Ring
-	joined := make(chan struct{})
+	joined := make(chan struct{}) // closed when Join has returned; ring is constant from then on
 	go func() {
 		defer close(joined)
-		joinCtx, cancel := context.WithTimeout(ctx, g.t.stepTimeout)
+		joinCtx, cancel := context.WithTimeout(ctx, g.trainer.stepTimeout)
 		defer cancel()
-		r, err := g.s.ring.Join(joinCtx, g.t.job, g.number, g.rank, g.members)
+		r, err := g.session.ring.Join(joinCtx, g.trainer.jobID, g.number, g.rank, g.members)
 		if err != nil {
 			fail(err)
 			return
 		}
 		ring = r
-		g.s.mark(AfterJoin)
-		g.s.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank), "workers", len(g.members), "after_step", g.resume, "redone", redone)
+		g.session.mark(afterJoin)
+		g.session.Logger.Debug("generation joined", "generation", uint64(g.number), "rank", int(g.rank),
+			"workers", len(g.members), "after_step", g.resume, "redone", redone)
 	}()
 	defer func() {
 		fail(nil)
@@ -98,95 +118,103 @@ func (g *generation) run(stopped context.Context) {
 			ring.Close()
 		}
 	}()
-	with := company{
-		ring: func(ctx context.Context) (*allreduce.Ring, error) {
-			select {
-			case <-joined:
-				if ring != nil {
-					return ring, nil
-				}
-			case <-ctx.Done():
+	awaitRing := func(ctx context.Context) (*allreduce.Ring, error) {
+		select {
+		case <-joined:
+			if ring != nil {
+				return ring, nil
 			}
-			return nil, context.Cause(ctx)
-		},
-		progress: func(step int64, done int) error {
-			return g.tell(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Progress{Progress: &coordpb.Progress{Generation: uint64(g.number), Step: step, Done: int32(done)}}})
-		},
-		blobs: g.s.blobs,
+		case <-ctx.Done():
+		}
+		return nil, context.Cause(ctx)
 	}
-	err := g.takeBlob(ctx)
+
+	err := g.fetchState(ctx)
 	if err == nil {
-		err = g.loop(ctx, with)
+		err = g.serve(ctx, stepIO{ring: awaitRing, progress: g.sendProgress, blobs: g.session.blobs})
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // why the ring could not be formed, rather than that the work was cancelled
 	}
 	if stopped.Err() == nil {
-		g.report(err) // before the ring is left: the neighbours' complaints come after the reason
+		g.reportFailure(err) // before the ring is left: the neighbours' complaints come after the reason
 	}
 }
 
-// takeBlob has the state come that the coordinator keeps as a blob.
-func (g *generation) takeBlob(ctx context.Context) error {
-	if g.blob.Size == 0 {
+// fetchState fetches the trainer state if the coordinator keeps it as a blob.
+func (g *generation) fetchState(ctx context.Context) error {
+	if g.stateBlob.Size == 0 {
 		return nil
 	}
 	began := time.Now()
-	fetched, err := g.t.fetch(ctx, g.s.blobs, g.blob, g.resume)
+	fetched, err := g.trainer.fetchState(ctx, g.session.blobs, g.stateBlob, g.resume)
 	if err != nil {
 		return fmt.Errorf("generation %d: %w", g.number, err)
 	}
-	g.s.Logger.Debug("trainer state is here", "generation", uint64(g.number), "after_step", g.resume, "bytes", g.blob.Size, "fetched", fetched, "seconds", time.Since(began).Seconds())
+	g.session.Logger.Debug("trainer state is here", "generation", uint64(g.number), "after_step", g.resume,
+		"bytes", g.stateBlob.Size, "fetched", fetched, "seconds", time.Since(began).Seconds())
 	return nil
 }
 
-func (g *generation) loop(ctx context.Context, with company) error {
+// serve does the queued work and reports it, one piece after another.
+func (g *generation) serve(ctx context.Context, io stepIO) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case m := <-g.work:
-			reply, err := g.t.do(ctx, with, m)
+		case m := <-g.queue:
+			reply, err := g.trainer.handle(ctx, io, m)
 			if err != nil {
 				return err
 			}
-			if err := g.tell(reply); err != nil {
+			if err := g.send(reply); err != nil {
 				return err
 			}
-			g.s.mark(AfterReport)
+			g.session.mark(afterReport)
 		}
 	}
 }
 
-func (g *generation) tell(m *coordpb.WorkerMessage) error {
-	if err := g.s.send(m); err != nil {
-		return fmt.Errorf("%w: %w", errUnheard, err)
+// send sends a message to the coordinator.
+func (g *generation) send(m *coordpb.WorkerMessage) error {
+	if err := g.session.send(m); err != nil {
+		return fmt.Errorf("%w: %w", errUnreportable, err)
 	}
 	return nil
 }
 
-// report tells the coordinator why this generation cannot go on here.
-func (g *generation) report(err error) {
-	if errors.Is(err, errUnheard) {
+// sendProgress tells the coordinator how many micro-batches of a step are computed here.
+func (g *generation) sendProgress(step int64, done int) error {
+	return g.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Progress{Progress: &coordpb.Progress{
+		Generation: uint64(g.number),
+		Step:       step,
+		Done:       int32(done),
+	}}})
+}
+
+// reportFailure tells the coordinator why this generation cannot go on here, and ends the session
+// if the reason is this machine or the way to the coordinator.
+func (g *generation) reportFailure(err error) {
+	if errors.Is(err, errUnreportable) {
 		return
 	}
 	if errors.Is(err, errTransfer) {
-		g.s.Logger.Warn("generation failed here", "generation", uint64(g.number), "reason", err)
-		g.s.broken(err)
+		g.session.Logger.Warn("generation failed here", "generation", uint64(g.number), "reason", err)
+		g.session.abort(err)
 		return
 	}
-	f := &coordpb.Failure{Generation: uint64(g.number), Step: g.t.state.Step + 1, Error: err.Error()}
+	f := &coordpb.Failure{Generation: uint64(g.number), Step: g.trainer.state.Step + 1, Error: err.Error()}
 	var peer *allreduce.PeerError
-	var data *DataError
+	var data *dataError
 	switch {
 	case errors.As(err, &peer):
 		f.PeerId = peer.ID
 	case errors.As(err, &data):
-		f.Fatal, f.MicroBatch = true, data.micro
+		f.Fatal, f.MicroBatch = true, data.microBatch
 	default:
 		// Not a neighbour and not the data: this machine cannot compute. The others can.
-		defer g.s.broken(&localError{err})
+		defer g.session.abort(&localError{err})
 	}
-	g.s.Logger.Warn("generation failed here", "generation", uint64(g.number), "step", f.Step, "reason", err)
-	_ = g.s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Failure{Failure: f}})
+	g.session.Logger.Warn("generation failed here", "generation", uint64(g.number), "step", f.Step, "reason", err)
+	_ = g.session.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Failure{Failure: f}})
 }

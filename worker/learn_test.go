@@ -2,7 +2,6 @@ package worker_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 
@@ -11,18 +10,18 @@ import (
 	"github.com/dptune/dpt/dataset"
 )
 
-// TestPromptLearns tunes a prompt for the embedded model with two workers until it can do a task: whether a speaker takes for true, for false or for open what
-// others are said to do (CommitmentBank). The format, the labels and the people who meet in it are held out of pre-training, and a third of the
-// examples is of each label. A wrong gradient, optimizer, sampler or metric ends below.
+// TestPromptLearns tunes a prompt for the embedded model with two workers until it can do a task:
+// whether a speaker believes what a clause says, its opposite, or neither (CommitmentBank).
+// Pre-training has seen neither the format nor the labels nor the people named, and each label has
+// a third of the examples. A wrong gradient, optimizer, sampler or metric ends below the wanted
+// score.
 func TestPromptLearns(t *testing.T) {
 	const want = 98 // per cent
 	s := job.DefaultSettings()
 	s.Task, s.PromptLength, s.Steps, s.BatchSize, s.MicroBatch, s.MaxTargetLength = "cb", 20, 40, 16, 8, 8
 	s.EvalEvery = int64(s.Steps)
 	c := startCoordinator(t, s, 2, t.TempDir(), "")
-	for i := range 2 {
-		c.startWorker(fmt.Sprint("w", i), nil)
-	}
+	c.startWorkers(2, nil)
 	var res *coordinator.Result
 	select {
 	case o := <-c.result:
@@ -44,14 +43,14 @@ func TestPromptLearns(t *testing.T) {
 		return v
 	}
 	before, after := accuracy(0), accuracy(len(res.Evaluations)-1)
-	t.Logf("accuracy %.2f before, %.2f after %d steps; always the same answer: %v", before, after, res.Steps, res.Majority)
+	t.Logf("accuracy %.2f before, %.2f after %d steps; a constant answer: %v", before, after, res.Steps, res.Majority)
 	if majority := res.Majority.Primary(); majority > 40 {
-		t.Errorf("always the same answer scores %.2f, want about 33: the task tells its answers", majority)
+		t.Errorf("a constant answer scores %.2f, want about 33: the labels are not balanced", majority)
 	}
 	if before > want-10 {
-		t.Errorf("accuracy %.2f before training, want less than %d: nothing is left to learn", before, want-10)
+		t.Errorf("accuracy %.2f before training, want at most %d: nothing is left to learn", before, want-10)
 	}
 	if after < want {
-		t.Errorf("accuracy %.2f after %d steps, want %d at least", after, res.Steps, want)
+		t.Errorf("accuracy %.2f after %d steps, want at least %d", after, res.Steps, want)
 	}
 }

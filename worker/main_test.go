@@ -7,7 +7,7 @@ import (
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
-// tinyModel is the directory of the model that clusters train on.
+// tinyModel is the directory of the random model that clusters train on.
 var tinyModel string
 
 func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }

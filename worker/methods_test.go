@@ -14,22 +14,22 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// few is a small data set, which is evaluated in no time.
-var few = filepath.Join("..", "dataset", "testdata", "tasks")
+// smallTasks is a small data set, whose evaluation takes little time.
+var smallTasks = filepath.Join("..", "dataset", "testdata", "tasks")
 
-// Every method trains on a cluster: the same bytes from one and two workers, a prompt that differs from the first one, and a file that
-// holds what was trained, from which another job can go on.
+// Every method trains on a cluster: one and two workers write the same bytes, every parameter
+// changes, and the file holds what was trained, so that another job can start from it.
 func TestMethodsTrain(t *testing.T) {
 	for _, method := range prompt.Methods() {
 		t.Run(method, func(t *testing.T) {
 			s := settings()
-			s.Method, s.EvalEvery, s.Data = method, 0, few
+			s.Method, s.EvalEvery, s.Data = method, 0, smallTasks
 			s.Bottleneck = 0
 			if method == "respt" {
 				s.Bottleneck = 6
 			}
 			one, two := train(t, s, 1), train(t, s, 2)
-			if !bytes.Equal(read(t, one, "final.safetensors"), read(t, two, "final.safetensors")) {
+			if !bytes.Equal(readFile(t, one, "final.safetensors"), readFile(t, two, "final.safetensors")) {
 				t.Error("one and two workers end with different bytes")
 			}
 			own, err := job.Load(s, testLogger(t, "job", nil))
@@ -53,13 +53,14 @@ func TestMethodsTrain(t *testing.T) {
 					t.Errorf("%s is as it was before training", part.Name)
 				}
 			}
-			if adapter, err := checkpoint.ReadPrompt(filepath.Join(one, "adapter")); err != nil || adapter.Length != s.PromptLength {
+			adapter, err := checkpoint.ReadPrompt(filepath.Join(one, "adapter"))
+			if err != nil || adapter.Length != s.PromptLength {
 				t.Errorf("adapter: %v", err)
 			}
-			if f := readJob(t, one); f.Settings.Parameters != len(params) || f.Settings.Method != method {
-				t.Errorf("job.json says %d parameters of %s, want %d of %s", f.Settings.Parameters, f.Settings.Method, len(params), method)
+			if s := readJob(t, one).Settings; s.Parameters != len(params) || s.Method != method {
+				t.Errorf("job.json has %d parameters of %s, want %d of %s", s.Parameters, s.Method, len(params), method)
 			}
-			lines := strings.Split(strings.TrimSpace(string(read(t, one, "eval.jsonl"))), "\n")
+			lines := strings.Split(strings.TrimSpace(string(readFile(t, one, "eval.jsonl"))), "\n")
 			if len(lines) != 3 {
 				t.Errorf("%d evaluations, want 3", len(lines))
 			}
@@ -83,23 +84,19 @@ func TestMethodsTrain(t *testing.T) {
 	}
 }
 
-// A prompt for two tasks: the same bytes from one and two workers, both tasks evaluated.
+// A prompt for two tasks: one and two workers write the same bytes, and both tasks are evaluated.
 func TestMixtureTrains(t *testing.T) {
 	s := settings()
-	s.Task, s.Shots, s.EvalEvery, s.Data = "copa,cb", 6, 0, few
+	s.Task, s.Shots, s.EvalEvery, s.Data = "copa,cb", 6, 0, smallTasks
 	var first []byte
 	for _, workers := range []int{1, 2} {
-		c := startCoordinator(t, s, workers, t.TempDir(), "")
-		for i := range workers {
-			c.startWorker(fmt.Sprint("w", i), nil)
-		}
-		out := c.finish().Out
-		if got := read(t, out, "prompt.safetensors"); first == nil {
+		out := train(t, s, workers)
+		if got := readFile(t, out, "prompt.safetensors"); first == nil {
 			first = got
 		} else if !bytes.Equal(first, got) {
 			t.Error("one and two workers end with different bytes")
 		}
-		lines := strings.Split(strings.TrimSpace(string(read(t, out, "eval.jsonl"))), "\n")
+		lines := strings.Split(strings.TrimSpace(string(readFile(t, out, "eval.jsonl"))), "\n")
 		for _, line := range lines {
 			var e outputs.EvalLine
 			var metrics map[string]float64

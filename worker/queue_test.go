@@ -22,20 +22,30 @@ import (
 // startQueue runs a coordinator that takes its jobs from a queue.
 func startQueue(t *testing.T, nodes int, out, addr string) *cluster {
 	t.Helper()
-	return startCoordinatorWith(t, job.Settings{}, nodes, out, addr, func(c *coordinator.Config) { c.Serve = true })
+	serve := func(c *coordinator.Config) { c.Serve = true }
+	return startCoordinatorWith(t, job.Settings{}, nodes, out, addr, serve)
 }
 
-// jobs asks the cluster's coordinator about its jobs.
+// dial connects to a coordinator at addr as a client of its services. The test closes the
+// connection.
+func dial(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// jobs returns a client of the coordinator's Jobs.
 func (c *cluster) jobs() coordpb.JobsClient {
 	c.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+c.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	conn := dial(c.t, c.addr)
 	c.t.Cleanup(func() { conn.Close() })
 	return coordpb.NewJobsClient(conn)
 }
 
+// submit puts a job in the queue.
 func (c *cluster) submit(name string, s job.Settings) {
 	c.t.Helper()
 	request, err := s.Request()
@@ -43,8 +53,8 @@ func (c *cluster) submit(name string, s job.Settings) {
 		c.t.Fatal(err)
 	}
 	jobs := c.jobs()
-	for range 2 { // a client that heard no answer asks again
-		if err := leading(func() error {
+	for range 2 { // as a client does that received no answer
+		if err := retryWhileUnavailable(func() error {
 			_, err := jobs.Submit(context.Background(), &coordpb.SubmitJob{Name: name, Settings: request})
 			return err
 		}); err != nil {
@@ -53,8 +63,8 @@ func (c *cluster) submit(name string, s job.Settings) {
 	}
 }
 
-// leading asks until a leader is there.
-func leading(ask func() error) error {
+// retryWhileUnavailable asks until a leader answers, and returns its answer.
+func retryWhileUnavailable(ask func() error) error {
 	for {
 		err := ask()
 		if status.Code(err) != codes.Unavailable {
@@ -64,13 +74,13 @@ func leading(ask func() error) error {
 	}
 }
 
-// await waits until the job has the status.
+// await waits until a job has the wanted status, and returns it.
 func (c *cluster) await(name, want string) *coordpb.Job {
 	c.t.Helper()
 	jobs := c.jobs()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		var list *coordpb.JobList
-		if err := leading(func() (err error) {
+		if err := retryWhileUnavailable(func() (err error) {
 			list, err = jobs.List(context.Background(), &coordpb.ListJobs{Evaluations: true, Names: []string{name}})
 			return err
 		}); err != nil {
@@ -85,8 +95,9 @@ func (c *cluster) await(name, want string) *coordpb.Job {
 	}
 }
 
-// TestQueue runs jobs one after another on the same workers: some end well, one cannot start, one is cancelled, and one goes on after the coordinator
-// was stopped in its middle. Each ends with the bits that it has alone.
+// TestQueue runs jobs one after another on the same workers: some finish, one cannot start, one is
+// cancelled, and one goes on after the coordinator was stopped in the middle of it. Each ends with
+// the bits that it has alone.
 func TestQueue(t *testing.T) {
 	alone := startCoordinator(t, settings(), 2, t.TempDir(), "")
 	alone.startWorker("a", nil)
@@ -108,8 +119,10 @@ func TestQueue(t *testing.T) {
 	c.submit("other", other)
 
 	first := c.await("first", "finished")
-	if first.StateDigest != want.StateDigest.String() || first.Step != int64(want.Steps) || first.TotalSteps != int64(want.Steps) {
-		t.Errorf("first ended at step %d with state %s, alone at %d with %s", first.Step, first.StateDigest, want.Steps, want.StateDigest)
+	if steps := int64(want.Steps); first.StateDigest != want.StateDigest.String() ||
+		first.Step != steps || first.TotalSteps != steps {
+		t.Errorf("first ended at step %d with state %s, alone at %d with %s",
+			first.Step, first.StateDigest, want.Steps, want.StateDigest)
 	}
 	if j := c.await("missing", "failed"); !strings.Contains(j.Reason, "nowhere") {
 		t.Errorf("a job without data failed because %q, want the directory named", j.Reason)
@@ -119,7 +132,7 @@ func TestQueue(t *testing.T) {
 	if _, err := jobs.Cancel(context.Background(), &coordpb.CancelJob{Job: "waits"}); err != nil {
 		t.Error(err)
 	}
-	// Stopped in the middle of a job and started again, with the workers of before.
+	// Stop the coordinator in the middle of a job and start it again, with the same workers.
 	for step := c.await("long", "running").Step; c.await("long", "running").Step < step+3; {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -140,14 +153,17 @@ func TestQueue(t *testing.T) {
 	}
 	c2.await("long", "cancelled")
 	c2.await("waits", "cancelled")
-	if j := c2.await("other", "finished"); len(j.Evaluations) != 3 || j.Best == nil || !strings.Contains(string(j.Best.Metrics), "accuracy") {
+	if j := c2.await("other", "finished"); len(j.Evaluations) != 3 || j.Best == nil ||
+		!strings.Contains(string(j.Best.Metrics), "accuracy") {
 		t.Errorf("job %v, want 3 evaluations and the best", j)
 	}
-	if _, err := c2.jobs().Cancel(context.Background(), &coordpb.CancelJob{Job: "other"}); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "finished") {
+	_, err := c2.jobs().Cancel(context.Background(), &coordpb.CancelJob{Job: "other"})
+	if status.Code(err) != codes.FailedPrecondition || !contains(err, "finished") {
 		t.Errorf("cancel a finished job: %v", err)
 	}
-	if _, err := c2.jobs().Cancel(context.Background(), &coordpb.CancelJob{Job: "nobody's"}); status.Code(err) != codes.NotFound {
-		t.Errorf("cancel no job: %v", err)
+	_, err = c2.jobs().Cancel(context.Background(), &coordpb.CancelJob{Job: "unknown"})
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("cancel an unknown job: %v", err)
 	}
 	c2.stop()
 	if o := <-c2.result; o.err != nil {
@@ -163,8 +179,8 @@ func TestQueue(t *testing.T) {
 			t.Errorf("%s: %d bytes of the queue's job, %d alone, or others (%v)", file, len(b), len(a), err)
 		}
 	}
-	if data, err := os.ReadFile(filepath.Join(out, "long", "job.json")); err != nil || !strings.Contains(string(data), `"status": "cancelled"`) {
-		t.Errorf("job.json of a cancelled job: %s (%v)", data, err)
+	if f := readJob(t, filepath.Join(out, "long")); f.Status != "cancelled" {
+		t.Errorf("job.json of a cancelled job: %+v", f)
 	}
 }
 
@@ -182,26 +198,29 @@ func TestSubmitRefuses(t *testing.T) {
 	c := startQueue(t, 1, t.TempDir(), "")
 	c.submit("taken", settings())
 	jobs := c.jobs()
+	bad := bytes.Replace(good, []byte(`"BatchSize":4`), []byte(`"BatchSize":0`), 1)
 	for name, r := range map[string]struct {
-		job  *coordpb.SubmitJob
-		code codes.Code
-		want string
+		job      string
+		settings []byte
+		code     codes.Code
+		want     string
 	}{
-		"a path for a name":   {&coordpb.SubmitJob{Name: "../x", Settings: good}, codes.InvalidArgument, `"../x"`},
-		"no settings":         {&coordpb.SubmitJob{Name: "x"}, codes.InvalidArgument, "settings"},
-		"an unknown setting":  {&coordpb.SubmitJob{Name: "x", Settings: []byte(`{"Colour":"red"}`)}, codes.InvalidArgument, "Colour"},
-		"a bad setting":       {&coordpb.SubmitJob{Name: "x", Settings: bytes.Replace(good, []byte(`"BatchSize":4`), []byte(`"BatchSize":0`), 1)}, codes.InvalidArgument, "batch-size"},
-		"a name that is used": {&coordpb.SubmitJob{Name: "taken", Settings: changed}, codes.AlreadyExists, "other settings"},
+		"a path for a name":   {"../x", good, codes.InvalidArgument, `"../x"`},
+		"no settings":         {"x", nil, codes.InvalidArgument, "settings"},
+		"an unknown setting":  {"x", []byte(`{"Colour":"red"}`), codes.InvalidArgument, "Colour"},
+		"a bad setting":       {"x", bad, codes.InvalidArgument, "batch-size"},
+		"a name that is used": {"taken", changed, codes.AlreadyExists, "other settings"},
 	} {
-		if _, err := jobs.Submit(context.Background(), r.job); status.Code(err) != r.code || !strings.Contains(err.Error(), r.want) {
+		_, err := jobs.Submit(context.Background(), &coordpb.SubmitJob{Name: r.job, Settings: r.settings})
+		if status.Code(err) != r.code || !contains(err, r.want) {
 			t.Errorf("%s: %v, want code %v and %q", name, err, r.code, r.want)
 		}
 	}
 	single := startCoordinator(t, settings(), 1, t.TempDir(), "")
-	if err := leading(func() error {
+	if err := retryWhileUnavailable(func() error {
 		_, err := single.jobs().Submit(context.Background(), &coordpb.SubmitJob{Name: "x", Settings: good})
 		return err
-	}); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "--serve") {
+	}); status.Code(err) != codes.FailedPrecondition || !contains(err, "--serve") {
 		t.Errorf("submitted to a coordinator of one job: %v", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,35 +19,35 @@ func TestReplicasAllHoldTheResult(t *testing.T) {
 	s := settings()
 	s.Epochs = 8
 	prompt, job := undisturbed(t, s)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(4)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(4, nil)
 	c.start("a", "b", "c")
 	c.finish(prompt, job, "a", "b", "c")
 	for _, file := range []string{"eval.jsonl", "final.safetensors", "job.json", "metrics.jsonl"} {
-		a := read(t, c.seats["a"].out, file)
+		a := readFile(t, c.members["a"].out, file)
 		for _, id := range []string{"b", "c"} {
-			if !bytes.Equal(a, read(t, c.seats[id].out, file)) {
+			if !bytes.Equal(a, readFile(t, c.members[id].out, file)) {
 				t.Errorf("%s of replicas a and %s differ", file, id)
 			}
 		}
 	}
-	t.Run("one that starts after the end has it too", func(t *testing.T) {
-		if err := os.RemoveAll(filepath.Join(c.seats["b"].out, "prompt.safetensors")); err != nil {
+	t.Run("a replica that starts after the end has it too", func(t *testing.T) {
+		if err := os.RemoveAll(filepath.Join(c.members["b"].out, "prompt.safetensors")); err != nil {
 			t.Fatal(err)
 		}
 		c.t = t
 		c.start("b", "a")
-		awaitFile(t, filepath.Join(c.seats["b"].out, "prompt.safetensors"))
-		c.start("c") // so that nobody stays for it
+		awaitFile(t, filepath.Join(c.members["b"].out, "prompt.safetensors"))
+		c.start("c") // otherwise the others stay up for it
 		c.finish(prompt, job, "b")
 	})
 }
 
 func TestLeaderLossLeavesNoTrace(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(4)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(4, nil)
 	c.start("a", "b", "c")
 	rng := rand.New(rand.NewPCG(1, 2))
 	at := ids.Step(0)
@@ -67,14 +66,14 @@ func TestLeaderLossLeavesNoTrace(t *testing.T) {
 }
 
 func TestCleanStopHandsOver(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(2)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(2, nil)
 	c.start("a", "b", "c")
 	id := c.leads("")
 	c.awaitStep(id, 5)
-	c.seats[id].stop()
+	c.members[id].stop()
 	var stopped *coordinator.StoppedError
 	if o := c.ended(id); !errors.As(o.err, &stopped) || stopped.Step < 5 {
 		t.Fatalf("stopped leader returns %v, want a StoppedError at step 5 or later", o.err)
@@ -86,54 +85,54 @@ func TestCleanStopHandsOver(t *testing.T) {
 }
 
 func TestMinorityMakesNoProgress(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(2)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(2, nil)
 	c.start("a", "b", "c")
 	old := c.leads("")
 	c.awaitStep(old, 5)
 
-	c.raft.set(old, true) // the leader alone; its workers still reach it
-	drain(c.seats[old].steps)
+	c.raftNetwork.setCut(old, true) // partition the leader, which its workers still reach
+	drain(c.members[old].steps)
 	next := c.leads(old)
 	c.awaitStep(next, 20) // the majority goes on
-	if steps := drain(c.seats[old].steps); len(steps) > 3 {
+	if steps := drain(c.members[old].steps); len(steps) > 3 {
 		t.Errorf("the leader that was cut off went on to step %d", steps[len(steps)-1])
 	}
-	c.raft.set(old, false)
-	c.awaitStep(old, 25) // it hears of the others' steps
+	c.raftNetwork.setCut(old, false)
+	c.awaitStep(old, 25) // it learns of the others' steps
 
 	now := c.leads("")
-	for id := range c.seats {
-		c.raft.set(id, true) // nobody has a majority
+	for id := range c.members {
+		c.raftNetwork.setCut(id, true) // no replica has a majority
 	}
 	time.Sleep(500 * time.Millisecond) // lets what is under way end; the test does not depend on it
-	for id := range c.seats {
-		drain(c.seats[id].steps)
+	for id := range c.members {
+		drain(c.members[id].steps)
 	}
 	time.Sleep(time.Second)
-	for id := range c.seats {
-		if steps := drain(c.seats[id].steps); len(steps) > 0 {
-			t.Errorf("replica %s of a coordinator in pieces commits steps %v; %s led", id, steps, now)
+	for id := range c.members {
+		if steps := drain(c.members[id].steps); len(steps) > 0 {
+			t.Errorf("replica %s commits steps %v without a majority; %s led", id, steps, now)
 		}
 	}
-	for id := range c.seats {
-		c.raft.set(id, false)
+	for id := range c.members {
+		c.raftNetwork.setCut(id, false)
 	}
 	c.finish(prompt, job, "a", "b", "c")
 }
 
 func TestAllReplicasRestart(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(2)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(2, nil)
 	c.start("a", "b", "c")
 	c.awaitStep(c.leads(""), 12)
 	for _, id := range []string{"a", "b", "c"} {
-		c.raft.set(id, true)
-		c.work.set(id, true)
+		c.raftNetwork.setCut(id, true)
+		c.workerNetwork.setCut(id, true)
 	}
 	for _, id := range []string{"a", "b", "c"} {
 		c.kill(id)
@@ -147,11 +146,11 @@ func TestAllReplicasRestart(t *testing.T) {
 }
 
 func TestCommitEveryFewSteps(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
+	c := newReplicaSet(t, s, "a", "b", "c")
 	c.change = func(cfg *coordinator.Config) { cfg.CommitEvery = 7 }
-	c.startWorkers(3)
+	c.startWorkers(3, nil)
 	c.start("a", "b", "c")
 	id := c.leads("")
 	c.awaitStep(id, 20)
@@ -162,16 +161,16 @@ func TestCommitEveryFewSteps(t *testing.T) {
 }
 
 func TestReplicasComeAndGo(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
+	c := newReplicaSet(t, s, "a", "b", "c")
 	d := c.reserve("d")
 	d.join = true
-	c.startWorkers(2)
+	c.startWorkers(2, nil)
 	c.start("a", "b", "c")
 	c.awaitStep(c.leads(""), 5)
 	c.start("d")
-	list := c.ask(func(ctx context.Context, r coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
+	list := c.askLeader(func(ctx context.Context, r coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
 		return r.Add(ctx, &coordpb.AddReplica{Replica: &coordpb.Replica{Id: "d", Addr: d.raftAddr}})
 	})
 	if len(list.Replicas) != 4 {
@@ -179,13 +178,13 @@ func TestReplicasComeAndGo(t *testing.T) {
 	}
 	c.awaitStep("d", 10)
 	gone := c.leads("") // the leader itself is removed
-	list = c.ask(func(ctx context.Context, r coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
+	list = c.askLeader(func(ctx context.Context, r coordpb.ReplicasClient) (*coordpb.ReplicaList, error) {
 		return r.Remove(ctx, &coordpb.RemoveReplica{Id: gone})
 	})
 	if len(list.Replicas) != 3 {
 		t.Errorf("replicas after the removal: %v, want 3", list.Replicas)
 	}
-	if o := c.ended(gone); o.err == nil || !strings.Contains(o.err.Error(), "was removed") {
+	if o := c.ended(gone); !contains(o.err, "was removed") {
 		t.Errorf("removed replica ended with %v", o.err)
 	}
 	left := []string{"d"}
@@ -198,16 +197,16 @@ func TestReplicasComeAndGo(t *testing.T) {
 }
 
 func TestReplicaWithOtherSettingsIsRefused(t *testing.T) {
-	s := long()
+	s := longJob()
 	prompt, job := longUndisturbed(t)
-	c := newCouncil(t, s, "a", "b", "c")
-	c.startWorkers(2)
+	c := newReplicaSet(t, s, "a", "b", "c")
+	c.startWorkers(2, nil)
 	c.start("a", "b")
 	c.awaitStep(c.leads(""), 3)
 	c.settings.LR, c.settings.Seed = 0.1, 7
 	c.start("c")
 	o := c.ended("c")
-	if o.err == nil || !strings.Contains(o.err.Error(), "lr is 0.3, want 0.1") || !strings.Contains(o.err.Error(), "seed is 42, want 7") {
+	if !contains(o.err, "lr is 0.3, want 0.1", "seed is 42, want 7") {
 		t.Errorf("replica with other settings ended with %v, want an error that names lr and seed", o.err)
 	}
 	c.settings = s

@@ -20,51 +20,64 @@ import (
 )
 
 const (
-	maxMessage = 64 << 20
-	// leaveGrace bounds the wait for the coordinator to take note of a leave.
+	// leaveGrace bounds the wait for the coordinator to take note of a Leave.
 	leaveGrace = time.Second
-	// defaultHeartbeat stands in until the coordinator names its interval.
+	// defaultHeartbeat is the interval between heartbeats if the coordinator names none.
 	defaultHeartbeat = time.Second
 	// missedBeats is how many intervals of silence end a session.
 	missedBeats = 5
-	// maxHeartbeat bounds what it may name, so that a worker does not wait for long for a coordinator that is gone.
+	// maxHeartbeat bounds the interval that the coordinator may name, so that a worker does not
+	// wait long for a coordinator that is gone.
 	maxHeartbeat = time.Hour
-	// maxAbandoned bounds the generations, and the words that they are abandoned, that wait for an abandoned one's micro-batch to end.
-	maxAbandoned = 64
-	// welcomeTimeout bounds the wait for a coordinator's first answer: it may hold the question for two seconds while it
-	// has no leader.
+	// maxUnfinished bounds session.unfinished: a coordinator cannot make this worker pile up
+	// goroutines.
+	maxUnfinished = 64
+	// welcomeTimeout bounds the wait for a coordinator's first answer. A replica holds it back for
+	// up to two seconds while it knows no leader.
 	welcomeTimeout = 4 * time.Second
 )
 
+// errSilent is in the chain of errors of a coordinator that did not answer in time.
 var errSilent = errors.New("the coordinator is silent")
 
-// session is one connection to the coordinator. The goroutine that runs it reads; send may be called from any.
+// session is one connection to the coordinator. The goroutine that runs it reads from the stream
+// and owns the fields that have no comment about others; send may be called from any goroutine.
 type session struct {
 	*worker
 	addr   string // of the coordinator
-	joined bool   // it has welcomed us
+	joined bool   // the coordinator has welcomed this worker
 	stream coordpb.Coordinator_SessionClient
-	blobs  coordpb.BlobsClient // of the same connection
-	mu     sync.Mutex          // serializes Send
-	gen    *generation
-	// abandoned counts the generations that have not ended, with the present one, and the Standbys that wait for that.
-	abandoned atomic.Int32
-	// standing are the goroutines that wait for a generation that this worker stands down from.
-	standing sync.WaitGroup
-	broken   context.CancelCauseFunc // ends the session from within
+	blobs  coordpb.BlobsClient // on the same connection
+	mu     sync.Mutex          // serializes stream.Send
+	gen    *generation         // the latest generation; nil before the first
+
+	// unfinished counts the generations that have not ended, including the present one, and the
+	// Standbys that wait for the end of one. The goroutines that wait lower it.
+	unfinished atomic.Int32
+	// standDowns waits for the goroutines that send a Standby when a generation has ended.
+	standDowns sync.WaitGroup
+	// abort ends the session from within, for the reason given. Any goroutine calls it.
+	abort context.CancelCauseFunc
 }
 
-// session connects, joins and works until the stream ends. It returns nil after the coordinator's Finish; joined says
-// whether the coordinator took this worker.
+// session connects, joins and works until the stream ends. It returns nil after the coordinator's
+// Finish; joined reports whether the coordinator took this worker.
 func (w *worker) session(ctx context.Context, addr string) (joined bool, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr, append(w.dialOptions(), grpc.WithTransportCredentials(w.Credentials.Coordinator),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}))...)
+	conn, err := grpc.NewClient("passthrough:///"+addr, append(w.dialOptions(),
+		grpc.WithTransportCredentials(w.Credentials.Coordinator),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(coordpb.MaxMessage),
+			grpc.MaxCallSendMsgSize(coordpb.MaxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:    10 * time.Second,
+			Timeout: 10 * time.Second,
+		}))...)
 	if err != nil {
 		return false, &localError{fmt.Errorf("coordinator %s: %w", addr, err)}
 	}
 	defer conn.Close()
-	// The stream outlives ctx for as long as it takes to say that we leave.
+
+	// The stream outlives ctx until the Leave is sent.
 	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	welcome := time.AfterFunc(welcomeTimeout, func() {
@@ -75,9 +88,11 @@ func (w *worker) session(ctx context.Context, addr string) (joined bool, err err
 	if err != nil {
 		return false, err
 	}
-	s := &session{worker: w, addr: addr, stream: stream, blobs: coordpb.NewBlobsClient(conn), broken: cancel}
-	defer s.standing.Wait()
+	s := &session{worker: w, addr: addr, stream: stream, blobs: coordpb.NewBlobsClient(conn), abort: cancel}
+	defer s.standDowns.Wait()
 	defer s.stopGeneration()
+
+	// When ctx ends, leave; then run.
 	left := context.AfterFunc(ctx, func() {
 		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Leave{Leave: &coordpb.Leave{}}})
 		time.AfterFunc(leaveGrace, func() { cancel(context.Cause(ctx)) })
@@ -85,22 +100,30 @@ func (w *worker) session(ctx context.Context, addr string) (joined bool, err err
 	defer left()
 	err = s.run(streamCtx, welcome)
 	if cause := context.Cause(streamCtx); cause != nil && ctx.Err() == nil {
-		err = cause // broken from within: say why, not that it was cancelled
+		err = cause // why the session was aborted, not that its stream was cancelled
 	}
 	return s.joined, err
 }
 
-func (s *session) run(ctx context.Context, silence *time.Timer) error {
+// run says hello and handles the coordinator's messages until the stream ends. It stops
+// welcomeTimer at the first answer.
+func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Hello{Hello: &coordpb.Hello{
-		Protocol: coordpb.ProtocolVersion, Version: s.Version, WorkerId: s.ID, RingAddr: s.Advertise, Host: s.host,
+		Protocol: coordpb.ProtocolVersion,
+		Version:  s.Version,
+		WorkerId: s.ID,
+		RingAddr: s.Advertise,
+		Host:     s.hostname,
 	}}}); err != nil {
-		return s.ended(err)
+		return s.streamError(err)
 	}
+
+	// The first answer welcomes this worker to a job or to wait for one, or says that all is done.
 	first, err := s.stream.Recv()
 	if err != nil {
 		return err
 	}
-	silence.Stop()
+	welcomeTimer.Stop()
 	if first.GetFinish() != nil {
 		return s.stream.CloseSend()
 	}
@@ -108,31 +131,35 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 	if welcome == nil && idle == nil {
 		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.addr, first.Body)}
 	}
-	s.welcome = true
+	s.welcomed = true
 	beat := defaultHeartbeat
 	if ms := welcome.GetHeartbeatIntervalMs() + idle.GetHeartbeatIntervalMs(); ms > maxHeartbeat.Milliseconds() {
-		return &localError{fmt.Errorf("coordinator %s: heartbeats every %d ms, want at most %d", s.addr, ms, maxHeartbeat.Milliseconds())}
+		return &localError{fmt.Errorf("coordinator %s: heartbeats every %d ms, want at most %d",
+			s.addr, ms, maxHeartbeat.Milliseconds())}
 	} else if ms > 0 {
 		beat = time.Duration(ms) * time.Millisecond
 	}
 	s.joined = true
+
+	// Heartbeats go out from here on, also while this goroutine loads the backbone.
 	beatCtx, stopBeat := context.WithCancel(ctx)
-	beating := make(chan struct{})
-	go func() { defer close(beating); s.beat(beatCtx, beat) }()
-	defer func() { stopBeat(); <-beating }()
+	beatsEnded := make(chan struct{})
+	go func() { defer close(beatsEnded); s.sendHeartbeats(beatCtx, beat) }()
+	defer func() { stopBeat(); <-beatsEnded }()
 
 	var job *trainer // nil while there is no job
 	if welcome != nil {
-		if job, err = s.take(welcome); err != nil {
+		if job, err = s.prepareJob(welcome); err != nil {
 			return err
 		}
 	} else {
 		s.Logger.Info("joined the coordinator, which has no job now", "coordinator", s.addr, "ring", s.Advertise)
 	}
-	// A coordinator that hangs keeps its connections. It is missed by its heartbeats.
+
+	// A coordinator that hangs keeps its connections, but its heartbeats stay out.
 	limit := missedBeats * beat
 	watch := time.AfterFunc(limit, func() {
-		s.broken(fmt.Errorf("coordinator %s: %w: not heard for %v", s.addr, errSilent, limit))
+		s.abort(fmt.Errorf("coordinator %s: %w: not heard for %v", s.addr, errSilent, limit))
 	})
 	defer watch.Stop()
 	for {
@@ -147,8 +174,8 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 		switch b := m.Body.(type) {
 		case *coordpb.CoordinatorMessage_Welcome:
 			s.stopGeneration()
-			watch.Stop() // while this goroutine loads, it does not listen
-			if job, err = s.take(b.Welcome); err != nil {
+			watch.Stop() // while this goroutine loads the backbone, it reads no messages
+			if job, err = s.prepareJob(b.Welcome); err != nil {
 				return err
 			}
 			watch.Reset(limit)
@@ -157,7 +184,8 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 			job = nil
 		case *coordpb.CoordinatorMessage_StartGeneration:
 			if job == nil {
-				return &localError{fmt.Errorf("coordinator %s: generation %d without a job", s.addr, b.StartGeneration.Generation)}
+				return &localError{fmt.Errorf("coordinator %s: generation %d without a job, want a welcome first",
+					s.addr, b.StartGeneration.Generation)}
 			}
 			if err := s.startGeneration(ctx, job, b.StartGeneration); err != nil {
 				return err
@@ -174,18 +202,17 @@ func (s *session) run(ctx context.Context, silence *time.Timer) error {
 		case *coordpb.CoordinatorMessage_Finish:
 			return s.stream.CloseSend()
 		default:
-			return &localError{fmt.Errorf("coordinator %s: unexpected message %T", s.addr, m.Body)}
+			return &localError{fmt.Errorf("coordinator %s: unknown message %T", s.addr, m.Body)}
 		}
 	}
 }
 
-// take makes this worker ready for a job, and says so.
-func (s *session) take(w *coordpb.Welcome) (*trainer, error) {
-	want, err := ids.DigestOf(w.ModelDigest)
-	if err != nil {
+// prepareJob loads the backbone, makes a trainer for the job and sends Ready.
+func (s *session) prepareJob(w *coordpb.Welcome) (*trainer, error) {
+	if _, err := ids.DigestOf(w.ModelDigest); err != nil {
 		return nil, &localError{fmt.Errorf("coordinator %s: model %w", s.addr, err)}
 	}
-	if err := s.load(w.ModelName, want); err != nil {
+	if err := s.load(w.ModelName); err != nil {
 		return nil, &localError{err}
 	}
 	job, err := newTrainer(s.worker, w)
@@ -195,15 +222,21 @@ func (s *session) take(w *coordpb.Welcome) (*trainer, error) {
 	s.Logger.Info("joined the coordinator", "coordinator", s.addr, "job", w.JobId, "ring", s.Advertise)
 	digest := s.backbone.Digest()
 	if err := s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		ModelDigest: digest[:], ModelName: s.path, Engine: s.backbone.EngineName(), Numerics: s.backbone.Numerics(), JobId: w.JobId, Blobs: true,
+		ModelDigest: digest[:],
+		ModelName:   s.backbonePath,
+		Engine:      s.backbone.EngineName(),
+		Numerics:    s.backbone.Numerics(),
+		JobId:       w.JobId,
+		Blobs:       true,
 	}}}); err != nil {
-		return nil, s.ended(err)
+		return nil, s.streamError(err)
 	}
 	return job, nil
 }
 
-// ended turns a failed Send into the reason that the server gave: Send itself only says EOF.
-func (s *session) ended(err error) error {
+// streamError returns the reason that the server gave for a failed Send, which itself is only
+// io.EOF.
+func (s *session) streamError(err error) error {
 	if err != io.EOF {
 		return err
 	}
@@ -214,40 +247,46 @@ func (s *session) ended(err error) error {
 	}
 }
 
+// send sends a message to the coordinator. Any goroutine may call it.
 func (s *session) send(m *coordpb.WorkerMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stream.Send(m)
 }
 
-// beat tells the coordinator that this process is alive, also while it loads or computes.
-func (s *session) beat(ctx context.Context, every time.Duration) {
-	t := time.NewTicker(every)
+// sendHeartbeats tells the coordinator that this process is alive, also while it loads or computes.
+func (s *session) sendHeartbeats(ctx context.Context, interval time.Duration) {
+	heartbeat := &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}
+	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}) != nil {
+			if s.send(heartbeat) != nil {
 				return // the reader learns why
 			}
 		}
 	}
 }
 
-// startGeneration abandons the generation before. It does not wait for its end, so that the coordinator is heard meanwhile.
+// startGeneration abandons the present generation and starts the next. It does not wait for the
+// abandoned one's end, so that this goroutine goes on reading.
 func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.StartGeneration) error {
-	most := optim.StateSize(len(t.grad))
-	if size := m.StateSize + int64(len(m.State)); size != int64(most) || m.StateSize != 0 && len(m.State) > 0 {
-		return &localError{fmt.Errorf("coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters", s.addr, m.Generation, size, most, len(t.grad))}
+	// The state comes in the message or as a blob, whole in either case.
+	want := int64(optim.StateSize(len(t.grad)))
+	if size := m.StateSize + int64(len(m.State)); size != want || m.StateSize != 0 && len(m.State) > 0 {
+		return &localError{fmt.Errorf(
+			"coordinator %s: generation %d with a state of %d bytes, want %d for %d parameters",
+			s.addr, m.Generation, size, want, len(t.grad))}
 	}
 	if m.StateSize != 0 {
 		if _, err := ids.DigestOf(m.StateDigest); err != nil {
 			return &localError{fmt.Errorf("coordinator %s: generation %d: state %w", s.addr, m.Generation, err)}
 		}
 	}
-	if err := s.abandon(); err != nil {
+	if err := s.addUnfinished(); err != nil {
 		return err
 	}
 	before := s.gen
@@ -259,38 +298,41 @@ func (s *session) startGeneration(ctx context.Context, t *trainer, m *coordpb.St
 	return nil
 }
 
-// abandon counts one more that waits for what was abandoned to end; abandoned is lowered when it has.
-func (s *session) abandon() error {
-	if n := s.abandoned.Add(1); n > maxAbandoned {
-		s.abandoned.Add(-1)
-		return &localError{fmt.Errorf("coordinator %s: %d generations that have not ended here, want at most %d", s.addr, n, maxAbandoned)}
+// addUnfinished counts one more goroutine that waits for the end of a generation, unless there are
+// too many. That goroutine lowers unfinished.
+func (s *session) addUnfinished() error {
+	if n := s.unfinished.Add(1); n > maxUnfinished {
+		s.unfinished.Add(-1)
+		return &localError{fmt.Errorf("coordinator %s: %d generations that have not ended here, want at most %d",
+			s.addr, n, maxUnfinished)}
 	}
 	return nil
 }
 
-// standDown abandons a generation that goes on without this worker, and says when that is done: a worker that hangs or
-// computes slowly says so late.
+// standDown abandons a generation that goes on without this worker, and sends a Standby when that
+// has ended here: late, if the worker hangs or computes slowly.
 func (s *session) standDown(generation uint64) error {
-	if err := s.abandon(); err != nil {
+	if err := s.addUnfinished(); err != nil {
 		return err
 	}
 	g := s.gen
 	if g != nil && uint64(g.number) == generation {
 		g.cancel()
 	}
-	s.standing.Go(func() {
-		defer s.abandoned.Add(-1)
+	s.standDowns.Go(func() {
+		defer s.unfinished.Add(-1)
 		m := &coordpb.Standby{Generation: generation}
 		if g != nil && uint64(g.number) == generation {
 			<-g.done
-			m.GradientNs, m.GradientCost = g.left.took.Nanoseconds(), g.left.cost
+			m.GradientNs, m.GradientCost = g.abandonedWork.took.Nanoseconds(), g.abandonedWork.cost
 		}
-		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Standby{Standby: m}}) // the reader learns why
+		// If this fails, the reader learns why.
+		_ = s.send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Standby{Standby: m}})
 	})
 	return nil
 }
 
-// stopGeneration abandons the step in flight and waits until it is.
+// stopGeneration abandons the step in flight and waits until the generation has ended.
 func (s *session) stopGeneration() {
 	if s.gen != nil {
 		s.gen.cancel()
@@ -299,14 +341,15 @@ func (s *session) stopGeneration() {
 	}
 }
 
-// queue hands work to the generation it belongs to; work of an ended one is dropped.
+// queue hands work to the generation that it belongs to, and drops that of another.
 func (s *session) queue(generation uint64, m *coordpb.CoordinatorMessage) {
 	if s.gen == nil || uint64(s.gen.number) != generation {
 		return
 	}
 	select {
-	case s.gen.work <- m:
+	case s.gen.queue <- m:
 	default:
-		s.broken(&localError{fmt.Errorf("coordinator %s: more than %d messages ahead of this worker", s.addr, cap(s.gen.work))})
+		s.abort(&localError{fmt.Errorf("coordinator %s: more than %d messages ahead of this worker",
+			s.addr, cap(s.gen.queue))})
 	}
 }

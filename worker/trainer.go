@@ -14,68 +14,83 @@ import (
 	"github.com/dptune/dpt/model/optim"
 )
 
-// trainer holds what a step needs: what is trained, the trainer state and the accumulator.
+// trainer computes the steps and evaluations of one job: it holds what is trained, the trainer
+// state and the accumulator. One generation at a time uses it, from its goroutine.
 type trainer struct {
-	job         string
-	id          string // of this worker
-	mark        func(point string)
-	subject     subject
+	// Set by newTrainer and constant from then on.
+	jobID       string
+	workerID    string
+	mark        func(point string) // worker.mark
+	objective   objective
 	adam        optim.AdamW
 	schedule    optim.Linear
 	maxNorm     float64
 	stepTimeout time.Duration
 
-	state   optim.State
-	digest  ids.Digest // of state; zero while that is not whole
-	kept    *partials
-	work    work                   // of the step in flight
-	resumed int64                  // the step that the generation started after
-	acc     *allreduce.Accumulator // the gradient, then the loss sum and the token count
-	grad    []float32
-	spare   []float32 // the memory of a micro-batch's gradient that nobody needs any more
+	state         optim.State
+	digest        ids.Digest // of state; zero while state is not whole
+	contributions *contributionCache
+	work          gradientWork           // in the step in flight
+	resumedAfter  int64                  // the step that the generation started after
+	acc           *allreduce.Accumulator // the gradient, then the loss sum and the token count
+	grad          []float32              // the mean gradient
+	spareGrad     []float32              // a micro-batch's gradient that is not needed any more, for its memory
 }
 
-// work is how much was computed, and how long that took. What was kept from before does not count.
-type work struct {
+// gradientWork is how much of a step's gradient was computed, and how long that took. Contributions
+// that were cached do not count.
+type gradientWork struct {
 	cost int64 // rows: source, prompt and target tokens
 	took time.Duration
 }
 
-// progressInterval is the least time between two words about a shard's progress.
+// progressInterval is the least time between two Progress messages about a shard, but for the last.
 const progressInterval = 100 * time.Millisecond
 
 // maxNewTokens bounds the outputs of an evaluation, whose memory and time grow with it.
 const maxNewTokens = 1 << 16
 
-// DataError is a failure that the examples cause on any machine.
-type DataError struct {
-	err   error
-	micro int32 // 1 + the index of the micro-batch that fails; 0 where it is what all ranks do alike
+// dataError is a failure that the examples cause on any machine.
+type dataError struct {
+	err        error
+	microBatch int32 // 1 + the index of the micro-batch that fails; 0 if all ranks fail alike
 }
 
-func (e *DataError) Error() string { return e.err.Error() }
-func (e *DataError) Unwrap() error { return e.err }
+func (e *dataError) Error() string { return e.err.Error() }
+func (e *dataError) Unwrap() error { return e.err }
 
+// newTrainer returns the trainer for the job that a Welcome describes, and makes it own's.
 func newTrainer(own *worker, w *coordpb.Welcome) (*trainer, error) {
 	b, spec := own.backbone, w.Train
 	if spec == nil {
-		return nil, errors.New("welcome without a training specification")
+		return nil, errors.New("found a welcome without a training specification, want one with it")
 	}
-	what, err := newSubject(b, spec)
+	what, err := newObjective(b, spec)
 	if err != nil {
 		return nil, err
 	}
-	n := what.size()
+	n := what.parameters()
 	t := &trainer{
-		job: w.JobId, id: own.ID, mark: own.mark, subject: what,
-		adam:     optim.AdamW{LR: spec.LearningRate, Beta1: spec.Beta1, Beta2: spec.Beta2, Eps: spec.Epsilon, WeightDecay: spec.WeightDecay},
-		schedule: optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps}, maxNorm: spec.MaxGradNorm,
-		stepTimeout: time.Duration(w.StepTimeoutMs) * time.Millisecond,
-		kept:        own.partials.of(w.JobId),
+		jobID:     w.JobId,
+		workerID:  own.ID,
+		mark:      own.mark,
+		objective: what,
+		adam: optim.AdamW{
+			LR:          spec.LearningRate,
+			Beta1:       spec.Beta1,
+			Beta2:       spec.Beta2,
+			Eps:         spec.Epsilon,
+			WeightDecay: spec.WeightDecay,
+		},
+		schedule:      optim.Linear{Warmup: spec.WarmupSteps, Total: spec.TotalSteps},
+		maxNorm:       spec.MaxGradNorm,
+		stepTimeout:   time.Duration(w.StepTimeoutMs) * time.Millisecond,
+		contributions: own.contributions.forJob(w.JobId),
 	}
-	if before := own.trainer; before != nil && before.job == t.job && len(before.grad) == n {
-		// A session has ended, the job has not: a large state need not come again, nor its memory be had twice.
-		t.state, t.digest, t.acc, t.grad, t.spare = before.state, before.digest, before.acc, before.grad, before.spare
+	if before := own.trainer; before != nil && before.jobID == t.jobID && len(before.grad) == n {
+		// A session has ended, the job has not: keep the state and the memory, which may be large.
+		t.state, t.digest = before.state, before.digest
+		t.acc, t.grad, t.spareGrad = before.acc, before.grad, before.spareGrad
 	} else {
 		own.trainer = nil
 		t.acc, t.grad = allreduce.NewAccumulator(n+2), make([]float32, n)
@@ -90,97 +105,107 @@ func (t *trainer) restore(data []byte, step int64) error {
 	if err := s.UnmarshalBinary(data); err != nil {
 		return err
 	}
-	if s.Step != step || len(s.Params) != t.subject.size() {
-		return fmt.Errorf("state after step %d with %d parameters, want step %d and %d", s.Step, len(s.Params), step, t.subject.size())
+	if s.Step != step || len(s.Params) != t.objective.parameters() {
+		return fmt.Errorf("state after step %d with %d parameters, want step %d and %d",
+			s.Step, len(s.Params), step, t.objective.parameters())
 	}
 	if plantedRestore != nil {
 		s = plantedRestore(t.state, s)
 	}
-	t.state, t.resumed, t.work = s, step, work{}
-	t.kept.forget(step)
+	t.state, t.resumedAfter, t.work = s, step, gradientWork{}
+	t.contributions.dropThrough(step)
 	t.digest = t.state.Digest()
 	return nil
 }
 
-// do does one piece of work and returns what to tell the coordinator.
-func (t *trainer) do(ctx context.Context, with company, m *coordpb.CoordinatorMessage) (*coordpb.WorkerMessage, error) {
+// handle does the work that a Plan or an Evaluate asks for, and returns the answer to the
+// coordinator.
+func (t *trainer) handle(
+	ctx context.Context, io stepIO, m *coordpb.CoordinatorMessage,
+) (*coordpb.WorkerMessage, error) {
 	switch b := m.Body.(type) {
 	case *coordpb.CoordinatorMessage_Plan:
-		r, err := t.step(ctx, with, b.Plan)
+		r, err := t.step(ctx, io, b.Plan)
 		return &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Report{Report: r}}, err
 	case *coordpb.CoordinatorMessage_Evaluate:
 		r, err := t.evaluate(b.Evaluate)
 		return &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Evaluation{Evaluation: r}}, err
 	}
-	return nil, fmt.Errorf("unexpected work %T", m.Body)
+	return nil, fmt.Errorf("unknown work %T", m.Body)
 }
 
-// company is what a step needs of the other workers and of the coordinator.
-type company struct {
-	ring     func(context.Context) (*allreduce.Ring, error) // waits until it has formed
-	progress func(step int64, done int) error               // tells the coordinator how many micro-batches are computed
+// stepIO connects a step with the other workers and the coordinator.
+type stepIO struct {
+	ring     func(context.Context) (*allreduce.Ring, error) // waits until the ring has formed
+	progress func(step int64, done int) error               // reports how many micro-batches are computed
 	blobs    coordpb.BlobsClient                            // where the coordinator keeps large states
 }
 
-// step is one training step: the shard's gradient, the all-reduce, the update.
-func (t *trainer) step(ctx context.Context, with company, p *coordpb.Plan) (*coordpb.Report, error) {
+// step does one training step: the shard's gradient, the all-reduce, the update.
+func (t *trainer) step(ctx context.Context, io stepIO, p *coordpb.Plan) (*coordpb.Report, error) {
 	if p.Step != t.state.Step+1 {
-		return nil, fmt.Errorf("plan of step %d, this worker is after step %d", p.Step, t.state.Step)
+		return nil, fmt.Errorf("plan of step %d, want one of step %d", p.Step, t.state.Step+1)
 	}
-	t.kept.forget(p.Committed)
+	t.contributions.dropThrough(p.Committed)
 	r := &coordpb.Report{Generation: p.Generation, Step: p.Step}
-	if err := t.gradient(ctx, with, p, r); err != nil {
+	if err := t.gradient(ctx, io, p, r); err != nil {
 		return nil, fmt.Errorf("step %d: %w", p.Step, err)
 	}
-	ring, err := with.ring(ctx)
+
+	// Sum the gradient over all workers.
+	ring, err := io.ring(ctx)
 	if err != nil {
 		return nil, err
 	}
 	reduceCtx, cancel := context.WithTimeout(ctx, t.stepTimeout)
 	defer cancel()
-	t.mark(BeforeReduce)
+	t.mark(beforeReduce)
 	if err := ring.AllReduce(reduceCtx, allreduce.Step(p.Step), t.acc); err != nil {
 		return nil, err
 	}
-	t.mark(AfterReduce)
+	t.mark(afterReduce)
+
+	// Update the state, which is not whole meanwhile, and report or store it.
 	t.digest = ids.Digest{}
 	if err := t.update(r); err != nil {
-		return nil, &DataError{err: fmt.Errorf("step %d: %w", p.Step, err)}
+		return nil, &dataError{err: fmt.Errorf("step %d: %w", p.Step, err)}
 	}
 	if plantedUpdate != nil {
-		plantedUpdate(t.id, t.state.Step == t.resumed+1, &t.state, func() error { return t.update(r) })
+		plantedUpdate(t.workerID, t.state.Step == t.resumedAfter+1, &t.state, func() error { return t.update(r) })
 	}
-	t.mark(AfterUpdate)
+	t.mark(afterUpdate)
 	t.digest = t.state.Digest()
 	r.StateDigest = slices.Clone(t.digest[:])
 	switch {
 	case p.StoreState:
-		err = t.store(ctx, with.blobs, p.Generation)
+		err = t.storeState(ctx, io.blobs, p.Generation)
 	case p.AttachState:
 		r.State, err = t.state.MarshalBinary()
 	}
 	return r, err
 }
 
-// gradient fills the accumulator with the shard's share of the global batch's summed gradient, loss and tokens.
-// The sums are exact, so how the batch was dealt out leaves no trace in them. Then it computes what it was given to audit, which
-// enters no sum.
-func (t *trainer) gradient(ctx context.Context, with company, p *coordpb.Plan, r *coordpb.Report) error {
+// gradient fills the accumulator with the shard's share of the global batch's summed gradient, loss
+// and tokens. The sums are exact, so how the batch is dealt out cannot change their bits. Then it
+// computes the micro-batches to audit, which enter no sum.
+func (t *trainer) gradient(ctx context.Context, io stepIO, p *coordpb.Plan, r *coordpb.Report) error {
 	t.acc.Reset()
-	t.work = work{}
+	t.work = gradientWork{}
 	limit := allreduce.Limit(int(p.MicroBatches))
 	n := len(t.grad)
-	said := time.Now()
+	reported := time.Now()
 	for done, mb := range slices.Concat(p.Shard, p.Audit) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if done > 0 && time.Since(said) >= progressInterval {
-			said = time.Now()
-			if err := with.progress(p.Step, done); err != nil {
+		if done > 0 && time.Since(reported) >= progressInterval {
+			reported = time.Now()
+			if err := io.progress(p.Step, done); err != nil {
 				return err
 			}
 		}
+
+		// Add the micro-batch to the sums if it is the shard's.
 		c, err := t.contribution(p.Step, mb)
 		summed := done < len(p.Shard)
 		if err == nil && summed {
@@ -190,29 +215,31 @@ func (t *trainer) gradient(ctx context.Context, with company, p *coordpb.Plan, r
 			err = t.acc.AddFloat64(n, c.loss, limit)
 		}
 		if err != nil {
-			return t.blame(mb, limit, err)
+			return t.blameExample(mb, limit, err)
 		}
 		if summed {
 			if err := t.acc.AddInt(n+1, int64(c.tokens)); err != nil {
 				return err
 			}
 		}
+
+		// Identify the contribution if another worker computes it too.
 		if !summed || slices.Contains(p.Compare, mb.Index) {
 			d := c.digest(mb.Index)
 			r.Contributions = append(r.Contributions, &coordpb.Contribution{MicroBatch: mb.Index, Digest: d[:]})
 		}
-		if !c.kept {
-			t.spare = c.grad // one of all weights is too large to be kept, and its memory to be had anew each time
+		if !c.cached {
+			t.spareGrad = c.grad // a gradient of all weights is too large to cache, or to allocate each time
 		}
 	}
 	r.GradientNs, r.GradientCost = t.work.took.Nanoseconds(), t.work.cost
-	return with.progress(p.Step, len(p.Shard)+len(p.Audit))
+	return io.progress(p.Step, len(p.Shard)+len(p.Audit))
 }
 
-// contribution is what a micro-batch adds to step's sums, computed now or kept from an earlier generation.
+// contribution returns what a micro-batch adds to step's sums: from the cache, or computed now.
 func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contribution, error) {
-	key := partialKey{step, mb.Index, t.digest}
-	if c := t.kept.get(key); c != nil {
+	key := contributionKey{step, mb.Index, t.digest}
+	if c := t.contributions.get(key); c != nil {
 		return c, nil
 	}
 	began := time.Now()
@@ -223,21 +250,23 @@ func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contributio
 	}
 	t.work.took += time.Since(began)
 	for _, e := range mb.Examples {
-		t.work.cost += int64(len(e.Source) + t.subject.rows() + len(e.Target))
+		t.work.cost += int64(len(e.Source) + t.objective.promptRows() + len(e.Target))
 	}
-	t.kept.keep(key, c)
+	t.contributions.put(key, c)
 	return c, nil
 }
 
+// microBatch computes the summed loss of examples, their target tokens, and the loss's gradient,
+// which may use spareGrad's memory.
 func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens int, grad []float32, err error) {
-	into := t.spare
-	t.spare = nil
-	return t.subject.lossGrad(t.state.Params, pairsOf(examples), into)
+	into := t.spareGrad
+	t.spareGrad = nil
+	return t.objective.lossGrad(t.state.Params, pairsOf(examples), into)
 }
 
-// blame finds the example that makes a micro-batch fail, so that the error can name it. The numbers of an example
-// are the same on any machine, so the job cannot go on elsewhere either.
-func (t *trainer) blame(mb *coordpb.MicroBatch, limit float64, cause error) error {
+// blameExample finds the example that makes a micro-batch fail, so that the error can name it. The
+// numbers of an example are the same on any machine, so the job cannot go on elsewhere either.
+func (t *trainer) blameExample(mb *coordpb.MicroBatch, limit float64, cause error) error {
 	for _, e := range mb.Examples {
 		loss, _, grad, err := t.microBatch([]*coordpb.Example{e})
 		if err == nil {
@@ -247,18 +276,18 @@ func (t *trainer) blame(mb *coordpb.MicroBatch, limit float64, cause error) erro
 			}
 		}
 		if err != nil {
-			return &DataError{fmt.Errorf("example %s: %w", e.Id, err), mb.Index + 1}
+			return &dataError{fmt.Errorf("example %s: %w", e.Id, err), mb.Index + 1}
 		}
 	}
 	ids := make([]string, len(mb.Examples))
 	for i, e := range mb.Examples {
 		ids[i] = e.Id
 	}
-	return &DataError{fmt.Errorf("examples %v together: %w", ids, cause), mb.Index + 1}
+	return &dataError{fmt.Errorf("examples %v together: %w", ids, cause), mb.Index + 1}
 }
 
-// update turns the reduced sums into the mean gradient, clips it and applies AdamW. Every worker does the same
-// arithmetic on the same integers.
+// update turns the reduced sums into the mean gradient, clips it and applies AdamW. Every worker
+// does the same arithmetic on the same integers.
 func (t *trainer) update(r *coordpb.Report) error {
 	n := len(t.grad)
 	tokens, err := t.acc.Int(n + 1)
@@ -281,22 +310,28 @@ func (t *trainer) update(r *coordpb.Report) error {
 // evaluate decodes and scores a chunk of evaluation examples under the current state.
 func (t *trainer) evaluate(e *coordpb.Evaluate) (*coordpb.EvaluationReport, error) {
 	if e.Step != t.state.Step {
-		return nil, fmt.Errorf("evaluation of step %d, this worker is after step %d", e.Step, t.state.Step)
+		return nil, fmt.Errorf("evaluation of the state after step %d, want after step %d", e.Step, t.state.Step)
 	}
 	if e.MaxNewTokens < 0 || e.MaxNewTokens > maxNewTokens {
-		return nil, fmt.Errorf("evaluation of step %d with outputs of %d tokens, want 0 to %d", e.Step, e.MaxNewTokens, maxNewTokens)
+		return nil, fmt.Errorf("evaluation of step %d with outputs of %d tokens, want 0 to %d",
+			e.Step, e.MaxNewTokens, maxNewTokens)
 	}
-	outputs, score, err := t.subject.evaluate(t.state.Params, pairsOf(e.Examples), int(e.MaxNewTokens))
+	outputs, score, err := t.objective.evaluate(t.state.Params, pairsOf(e.Examples), int(e.MaxNewTokens))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate step %d: %w", e.Step, err)
 	}
 	r := &coordpb.EvaluationReport{Generation: e.Generation, Step: e.Step, Chunk: e.Chunk}
 	for i := range outputs {
-		r.Outputs = append(r.Outputs, &coordpb.Output{Tokens: outputs[i], LossSum: score.Losses[i], LossTokens: int64(score.Counts[i])})
+		r.Outputs = append(r.Outputs, &coordpb.Output{
+			Tokens:     outputs[i],
+			LossSum:    score.Losses[i],
+			LossTokens: int64(score.Counts[i]),
+		})
 	}
 	return r, nil
 }
 
+// pairsOf converts examples to what the model takes.
 func pairsOf(examples []*coordpb.Example) []model.Pair {
 	pairs := make([]model.Pair, len(examples))
 	for i, e := range examples {

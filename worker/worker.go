@@ -1,11 +1,12 @@
-// Package worker is one worker's life: join a coordinator, load the backbone that the job names, and then, for
-// every step, compute the gradient of its share of the global batch, all-reduce it with the other workers, apply
-// the update and report.
+// Package worker is one worker of a job: it joins a coordinator, loads the backbone that the job
+// names, and then, for every step, computes the gradient of its share of the global batch,
+// all-reduces it with the other workers, applies the update and reports.
 //
-// A worker keeps nothing but the backbone and, until a step is committed, what it has computed for it. The trainer state reaches it with each generation, the tokenized
-// examples with each plan. Whatever goes wrong, recovery is one path: the generation ends, the coordinator starts
-// another, and the worker resumes from the state that it is sent. When the coordinator is not there the worker
-// keeps trying.
+// A worker keeps nothing but the backbone and, until a step is committed, the contributions that it
+// has computed for that step. The trainer state reaches it with each generation, the tokenized
+// examples with each plan. Recovery is one path, whatever goes wrong: the generation ends, the
+// coordinator starts another, and the worker resumes from the state that the coordinator sends.
+// While no coordinator answers, the worker keeps trying.
 package worker
 
 import (
@@ -26,78 +27,104 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/allreduce"
+	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
 )
 
 // Config is how a worker runs.
 type Config struct {
-	Coordinators []string     // host:port of each replica; a name with several addresses stands for all of them
+	// Coordinators are the host:port of each replica. A name with several addresses stands for all
+	// of them.
+	Coordinators []string
 	ID           string       // unique among the job's workers
 	Listener     net.Listener // for ring streams; the worker closes it
-	Advertise    string       // host:port under which ring neighbours reach Listener; "" is its own address
-	Model        string       // where the backbone lies here; "" is where the coordinator has it
-	Options      model.Options
-	Version      string
-	Logger       *slog.Logger
+	// Advertise is the host:port at which ring neighbours reach Listener. Empty means its own
+	// address.
+	Advertise string
+	// Model is the backbone's path on this machine. Empty means the path that the coordinator
+	// names.
+	Model   string
+	Options model.Options
+	Version string // of this build, for messages to people
+	Logger  *slog.Logger
 
 	Credentials Credentials
 
-	// What a simulation of a whole cluster puts in place of the real thing. Zero means the real thing.
-	Dial func(ctx context.Context, addr string) (net.Conn, error)               // TCP, to the coordinator and to ring neighbours
-	Open func(dir string, options model.Options) (backbone Backbone, err error) // model.Open
-	Mark func(point string)                                                     // called at the points that Marks names
+	// Test hooks: what a simulation of a whole cluster replaces. Zero means the real thing.
+
+	// Dial replaces TCP, to the coordinator and to ring neighbours.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Open replaces model.Open.
+	Open func(dir string, options model.Options) (backbone Backbone, err error)
+	// Mark is called at the points that Marks names.
+	Mark func(point string)
 }
 
 // Credentials secure a worker's connections; where one is nil, they are in plain text.
 type Credentials struct {
-	// Coordinator is for the session. If it is a Refuser, refusals by all replicas before the worker was ever welcome end it: to
-	// try again would not help. Later ones do not, as a certificate may be about to be replaced.
+	// Coordinator is for the session. If it is a Refuser and all replicas refuse the worker before
+	// any has ever welcomed it, Run ends: to try again would not help. Later refusals do not end
+	// it, as a certificate may be about to be replaced.
 	Coordinator credentials.TransportCredentials
-	// RingServer is for the previous neighbour's connection, RingClient for that to the next. If the latter is a Refuser, a
-	// refusal ends the generation, and the coordinator is told why.
+	// RingServer is for connections from ring neighbours, RingClient for those to them. If
+	// RingClient is a Refuser, a refusal ends the generation, and the worker tells the coordinator
+	// why.
 	RingServer, RingClient credentials.TransportCredentials
 }
 
-// Refuser is implemented by credentials that know why the latest connection to a HOST:PORT was refused, by either side;
-// nil if it was not, failed for another reason, or was asked about before.
-type Refuser interface{ Refusal(addr string) error }
-
-const (
-	firstRetry = 100 * time.Millisecond
-	maxRetry   = 2 * time.Second
-	// sayAgain is how often a coordinator that stays away is mentioned.
-	sayAgain = 30 * time.Second
-)
-
-// worker is the state that outlives a session: the ring node, the backbone, and what was computed for steps not committed yet.
-type worker struct {
-	Config
-	host     string
-	ring     *allreduce.Node
-	backbone Backbone
-	path     string // of backbone
-	partials partials
-	trainer  *trainer // of the last session; nil before the first
-	welcome  bool     // a coordinator has taken this worker before
+// Refuser is implemented by credentials that know why a connection was refused.
+type Refuser interface {
+	// Refusal returns why the latest connection to addr (host:port) was refused, by either side. It
+	// returns nil if the connection was not refused, failed for another reason, or if Refusal was
+	// asked about it before.
+	Refusal(addr string) error
 }
 
-// Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator or the machine rules the
-// worker out.
+const (
+	// firstRetry and maxRetry bound the pause before the worker asks the replicas again. The pause
+	// doubles each time, and half of it is random.
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 2 * time.Second
+	// warnInterval is the least time between two warnings that no coordinator answers.
+	warnInterval = 30 * time.Second
+)
+
+// worker is the state that outlives a session. The goroutine that runs Run writes its fields, but
+// for contributions and trainer's contents, which belong to the generation that is running.
+type worker struct {
+	Config
+	hostname      string
+	ring          *allreduce.Node
+	backbone      Backbone // nil before the first job
+	backbonePath  string   // the path that backbone was loaded from
+	contributions contributionCache
+	trainer       *trainer // the last session's, for its memory and its state; nil before the first
+	welcomed      bool     // a coordinator has welcomed this worker before
+}
+
+// Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator
+// refuses the worker for good or this machine fails (why).
 func Run(ctx context.Context, cfg Config) (err error) {
 	w := &worker{Config: cfg}
-	if w.host, err = os.Hostname(); err != nil {
-		w.host = "unknown host"
+	if w.hostname, err = os.Hostname(); err != nil {
+		w.hostname = "unknown host"
 	}
-	for _, c := range []*credentials.TransportCredentials{&w.Credentials.Coordinator, &w.Credentials.RingServer, &w.Credentials.RingClient} {
+	for _, c := range []*credentials.TransportCredentials{
+		&w.Credentials.Coordinator, &w.Credentials.RingServer, &w.Credentials.RingClient,
+	} {
 		if *c == nil {
 			*c = insecure.NewCredentials()
 		}
 	}
-	if w.ring, err = allreduce.NewNode(allreduce.Config{Listener: cfg.Listener, Logger: cfg.Logger, MaxMessageBytes: maxMessage,
-		ServerOptions: []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
-		DialOptions:   append(cfg.dialOptions(), grpc.WithTransportCredentials(w.Credentials.RingClient)),
-		Refusal:       func(addr string) error { return refusal(w.Credentials.RingClient, addr) }}); err != nil {
+	if w.ring, err = allreduce.NewNode(allreduce.Config{
+		Listener:        cfg.Listener,
+		Logger:          cfg.Logger,
+		MaxMessageBytes: coordpb.MaxMessage,
+		ServerOptions:   []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
+		DialOptions:     append(cfg.dialOptions(), grpc.WithTransportCredentials(w.Credentials.RingClient)),
+		Refusal:         func(addr string) error { return refusalOf(w.Credentials.RingClient, addr) },
+	}); err != nil {
 		return err
 	}
 	if w.Advertise == "" {
@@ -109,54 +136,58 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			err = errors.Join(err, w.backbone.Close())
 		}
 	}()
-	find := &finder{addrs: w.Coordinators, logger: w.Logger}
+
+	// One session after another, until one finishes the job or ends the worker.
+	replicas := &discovery{addrs: w.Coordinators, logger: w.Logger}
 	retry := firstRetry
-	var said time.Time
+	var warned time.Time
 	for {
-		joined, err := w.round(ctx, find)
+		joined, err := w.tryReplicas(ctx, replicas)
 		switch {
 		case err == nil:
 			w.Logger.Info("the job is finished")
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case permanent(err):
-			return plain(err)
+		case isPermanent(err):
+			return plainError(err)
 		}
 		if joined {
-			retry, said = firstRetry, time.Time{}
+			retry, warned = firstRetry, time.Time{}
 		}
-		if time.Since(said) > sayAgain {
-			said = time.Now()
-			w.Logger.Warn("no coordinator; trying again until it is there", "coordinator", strings.Join(w.Coordinators, ","), "reason", reason(err))
+		if time.Since(warned) > warnInterval {
+			warned = time.Now()
+			w.Logger.Warn("no coordinator; trying again until it is there",
+				"coordinator", strings.Join(w.Coordinators, ","), "reason", logReason(err))
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(retry/2 + rand.N(retry)): // workers that lost the same leader do not come all at once
+		case <-time.After(retry/2 + rand.N(retry)): // so that workers which lost one leader spread out
 		}
 		retry = min(2*retry, maxRetry)
 	}
 }
 
-// round asks the coordinator's replicas one after another until one takes this worker, and works for that one until the
-// session ends. joined says whether one did; err is the last error.
-func (w *worker) round(ctx context.Context, find *finder) (joined bool, err error) {
+// tryReplicas asks the coordinator's replicas one after another until one takes this worker, and
+// works for that one until the session ends. joined reports whether one did; err is the last error.
+func (w *worker) tryReplicas(ctx context.Context, replicas *discovery) (joined bool, err error) {
 	asked, refusals := 0, 0
-	for addr := range find.round(ctx) {
+	for addr := range replicas.candidates(ctx) {
 		joined, err = w.session(ctx, addr)
-		find.heard(addr, err)
-		if joined || err == nil || ctx.Err() != nil || permanent(err) {
+		replicas.recordAttempt(addr, err)
+		if joined || err == nil || ctx.Err() != nil || isPermanent(err) {
 			return joined, err
 		}
 		asked++
-		if refused := refusal(w.Credentials.Coordinator, addr); refused != nil {
+		if refused := refusalOf(w.Credentials.Coordinator, addr); refused != nil {
 			refusals++
 			err = fmt.Errorf("coordinator %w", refused)
 		}
-		w.Logger.Debug("this coordinator does not take workers now", "coordinator", addr, "reason", reason(err))
+		w.Logger.Debug("this coordinator does not take workers now",
+			"coordinator", addr, "reason", logReason(err))
 	}
-	if refusals > 0 && refusals == asked && !w.welcome {
+	if refusals > 0 && refusals == asked && !w.welcomed {
 		return false, &localError{err} // every replica refuses: to try again would not help
 	}
 	if err == nil {
@@ -171,51 +202,55 @@ type localError struct{ err error }
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// permanent says whether another session would end the same way.
-func permanent(err error) bool {
+// isPermanent reports whether another session would end the same way.
+func isPermanent(err error) bool {
 	var local *localError
 	if errors.As(err, &local) {
 		return true
 	}
 	switch status.Code(err) {
-	case codes.FailedPrecondition, codes.InvalidArgument, codes.Aborted, codes.Unimplemented, codes.PermissionDenied, codes.Unauthenticated:
+	case codes.FailedPrecondition, codes.InvalidArgument, codes.Aborted, codes.Unimplemented,
+		codes.PermissionDenied, codes.Unauthenticated:
 		return true
 	}
 	return false
 }
 
-// refusal is why the latest connection to addr was refused, nil if it was not or the credentials do not know.
-func refusal(c credentials.TransportCredentials, addr string) error {
+// refusalOf returns why the latest connection to addr was refused, nil if it was not or the
+// credentials do not know.
+func refusalOf(c credentials.TransportCredentials, addr string) error {
 	if r, ok := c.(Refuser); ok {
 		return r.Refusal(addr)
 	}
 	return nil
 }
 
-// reason is the part of an error that a person wants to read.
-func reason(err error) string {
-	message := plain(err).Error()
+// logReason returns the part of an error that a person wants to read.
+func logReason(err error) string {
+	message := plainError(err).Error()
 	if at := strings.Index(message, "dial tcp "); at >= 0 {
 		message = strings.Trim(message[at:], `"`) // gRPC wraps it twice
 	}
 	return message
 }
 
-// plain is the message of an error from the other side, without gRPC's frame around it.
-func plain(err error) error {
+// plainError returns an error from the other side without the prefix that gRPC puts before its
+// message.
+func plainError(err error) error {
 	if s, ok := status.FromError(err); ok {
 		return errors.New(s.Message())
 	}
 	return err
 }
 
-// load makes the backbone that the job names available, and checks that it is the same.
-func (w *worker) load(name string, want ids.Digest) error {
+// load makes the backbone that the job names available. The coordinator checks that it is the right
+// one, by the digest in Ready.
+func (w *worker) load(name string) error {
 	path := w.Model
 	if path == "" {
 		path = name
 	}
-	if w.backbone != nil && w.path != path {
+	if w.backbone != nil && w.backbonePath != path {
 		if err := w.backbone.Close(); err != nil {
 			return err
 		}
@@ -226,18 +261,20 @@ func (w *worker) load(name string, want ids.Digest) error {
 		b, err := w.open(path)
 		if err != nil {
 			if w.Model == "" && path != "" && errors.Is(err, os.ErrNotExist) {
-				err = fmt.Errorf("%w (the coordinator has the model there; --model says where it lies on this machine)", err)
+				err = fmt.Errorf("%w (that is the coordinator's path; --model gives the path on this machine)", err)
 			}
 			return err
 		}
-		w.backbone, w.path = b, path
-		w.Logger.Info("backbone loaded", "model", nameOf(path), "engine", b.EngineName(), "d_model", b.Dim(), "digest", ids.Digest(b.Digest()).Short(),
+		w.backbone, w.backbonePath = b, path
+		w.Logger.Info("backbone loaded", "model", modelName(path), "engine", b.EngineName(),
+			"d_model", b.Dim(), "digest", ids.Digest(b.Digest()).Short(),
 			"seconds", time.Since(began).Round(time.Millisecond).Seconds())
 	}
 	return nil
 }
 
-func nameOf(path string) string {
+// modelName returns what to call the model at path in messages to people.
+func modelName(path string) string {
 	if path == "" {
 		return "embedded"
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
-func TestFinderOrder(t *testing.T) {
+func TestDiscoveryOrder(t *testing.T) {
 	const a, b, c, far = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "10.0.0.9:1"
 	to := func(addr string) error {
 		return coordpb.RedirectTo(&coordpb.Redirect{WorkerAddr: addr}, "go to %s", addr)
@@ -29,19 +29,23 @@ func TestFinderOrder(t *testing.T) {
 		"a hint that was asked": {{[]error{no, to(a), no}, []string{a, b, c}}},
 		"on after the last":     {{[]error{nil}, []string{a}}, {[]error{no, nil}, []string{b, c}}},
 		"silent ones last":      {{[]error{silent, nil}, []string{a, b}}, {[]error{no, no, nil}, []string{c, b, a}}},
-		"heard again":           {{[]error{silent, no, no}, []string{a, b, c}}, {[]error{no, no, no}, []string{b, c, a}}, {[]error{no, no, no}, []string{a, b, c}}},
+		"heard again": {
+			{[]error{silent, no, no}, []string{a, b, c}},
+			{[]error{no, no, no}, []string{b, c, a}},
+			{[]error{no, no, no}, []string{a, b, c}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &finder{addrs: []string{a, b, c}, logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			f := &discovery{addrs: []string{a, b, c}, logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 			for i, r := range rounds {
 				var asked []string
-				for addr := range f.round(t.Context()) {
+				for addr := range f.candidates(t.Context()) {
 					if len(asked) == len(r.answers) {
 						t.Fatalf("round %d asks %s after %v", i, addr, asked)
 					}
 					err := r.answers[len(asked)]
 					asked = append(asked, addr)
-					f.heard(addr, err)
+					f.recordAttempt(addr, err)
 					if err == nil {
 						break
 					}

@@ -16,9 +16,10 @@ import (
 	"github.com/dptune/dpt/coordinator/outputs"
 )
 
-// impatient is a job of ninety steps that is evaluated every second step, on data that says the opposite of what it trains on: its
-// evaluations soon become worse, and its patience runs out.
-func impatient(t *testing.T) job.Settings {
+// earlyStopSettings returns a job of ninety steps that is evaluated every second step, on data with
+// the opposite labels of its training data: its evaluations soon become worse, and its patience
+// runs out.
+func earlyStopSettings(t *testing.T) job.Settings {
 	t.Helper()
 	s := settings()
 	s.Data, s.Shots, s.Epochs, s.EvalEvery, s.Warmup, s.Patience = t.TempDir(), 0, 30, 2, 0, 4
@@ -37,13 +38,16 @@ func impatient(t *testing.T) job.Settings {
 	return s
 }
 
-// TestEarlyStop: a job whose patience runs out ends with the same bits wherever it ran: on one worker, on two, with a stop of the coordinator in between, and
-// with replicas whose leader is killed.
+// A job whose patience runs out ends with the same bits however it ran: on one worker, on two, with
+// a stop of the coordinator in between, and with replicas whose leader is killed.
 func TestEarlyStop(t *testing.T) {
-	s := impatient(t)
+	s := earlyStopSettings(t)
 	prompt, job := undisturbed(t, s)
-	if job.Status != "finished" || job.StoppedEarly == "" || job.Step >= job.Settings.Steps || job.Step != job.PromptStep+2*int64(s.Patience) {
-		t.Fatalf("job ended %s at step %d of %d with the best prompt of step %d (%s), want it stopped four evaluations after the best", job.Status, job.Step, job.Settings.Steps, job.PromptStep, job.StoppedEarly)
+	if job.Status != "finished" || job.StoppedEarly == "" || job.Step >= job.Settings.Steps ||
+		job.Step != job.PromptStep+2*int64(s.Patience) {
+		t.Fatalf("job ended %s at step %d of %d with the best prompt of step %d (%s), "+
+			"want it stopped four evaluations after the best",
+			job.Status, job.Step, job.Settings.Steps, job.PromptStep, job.StoppedEarly)
 	}
 	t.Run("the schedule is that of all steps", func(t *testing.T) {
 		whole := s
@@ -52,11 +56,13 @@ func TestEarlyStop(t *testing.T) {
 		c.startWorker("a", nil)
 		c.finish()
 		var l outputs.StepLine
-		if err := json.Unmarshal(bytes.Split(read(t, c.out, "metrics.jsonl"), []byte("\n"))[job.Step-1], &l); err != nil {
+		lines := bytes.Split(readFile(t, c.out, "metrics.jsonl"), []byte("\n"))
+		if err := json.Unmarshal(lines[job.Step-1], &l); err != nil {
 			t.Fatal(err)
 		}
 		if l.Step != job.Step || l.StateDigest != job.StateDigest {
-			t.Errorf("without patience step %d leads to state %s, stopped there to %s", l.Step, l.StateDigest, job.StateDigest)
+			t.Errorf("without patience step %d leads to state %s, stopped there to %s",
+				l.Step, l.StateDigest, job.StateDigest)
 		}
 	})
 	t.Run("restart", func(t *testing.T) {
@@ -64,7 +70,7 @@ func TestEarlyStop(t *testing.T) {
 		c := startCoordinator(t, s, 2, out, "")
 		c.startWorker("a", nil)
 		c.startWorker("b", nil)
-		c.awaitStep(ids.Step(job.PromptStep + 3)) // when some of its patience is gone
+		c.awaitStep(ids.Step(job.PromptStep + 3)) // when some of its patience is used up
 		c.stop()
 		var stopped *coordinator.StoppedError
 		if o := <-c.result; !errors.As(o.err, &stopped) {
@@ -73,7 +79,7 @@ func TestEarlyStop(t *testing.T) {
 		next := startCoordinator(t, s, 2, out, c.addr)
 		res := next.finish()
 		next.mustEqual(prompt, job)
-		evals := bytes.Split(bytes.TrimSpace(read(t, out, "eval.jsonl")), []byte("\n"))
+		evals := bytes.Split(bytes.TrimSpace(readFile(t, out, "eval.jsonl")), []byte("\n"))
 		if last := evals[len(evals)-1]; !bytes.Contains(last, []byte(`"without_improvement":4`)) {
 			t.Errorf("last evaluation is %s, want it to say that four are without an improvement", last)
 		}
@@ -87,8 +93,8 @@ func TestEarlyStop(t *testing.T) {
 		again.mustEqual(prompt, job)
 	})
 	t.Run("another leader", func(t *testing.T) {
-		c := newCouncil(t, s, "a", "b", "c")
-		c.startWorkers(2)
+		c := newReplicaSet(t, s, "a", "b", "c")
+		c.startWorkers(2, nil)
 		c.start("a", "b", "c")
 		id := c.leads("")
 		c.awaitStep(id, ids.Step(job.PromptStep+3))
@@ -102,7 +108,9 @@ func TestEarlyStop(t *testing.T) {
 		c.startWorker("a", nil)
 		c.submit("early", s)
 		c.submit("whole", settings())
-		if j := c.await("early", "finished"); j.Step != job.Step || j.TotalSteps != job.Settings.Steps || j.StateDigest != job.StateDigest || !strings.HasPrefix(j.Reason, "stopped early at step") {
+		j := c.await("early", "finished")
+		if j.Step != job.Step || j.TotalSteps != job.Settings.Steps || j.StateDigest != job.StateDigest ||
+			!strings.HasPrefix(j.Reason, "stopped early at step") {
 			t.Errorf("job ended at step %d of %d because %q, want step %d", j.Step, j.TotalSteps, j.Reason, job.Step)
 		}
 		if j := c.await("whole", "finished"); j.Step != j.TotalSteps || j.Reason != "" {

@@ -7,9 +7,10 @@ import (
 	"testing"
 )
 
-// A contribution's digest is that of its encoding as a whole, wherever the pieces end.
+// A contribution's digest is that of its whole encoding, although that is hashed piece by piece.
 func TestContributionDigest(t *testing.T) {
-	for _, n := range []int{0, 1, digestPiece/4 - 6, digestPiece/4 - 5, digestPiece/4 - 4, digestPiece/2 + 3} {
+	const piece = digestBufferSize / 4 // numbers in a buffer
+	for _, n := range []int{0, 1, piece - 6, piece - 5, piece - 4, 2*piece + 3} {
 		c := &contribution{loss: 1.5, tokens: 3}
 		whole := binary.LittleEndian.AppendUint32(nil, 7)
 		whole = binary.LittleEndian.AppendUint64(whole, 3)

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Strangers that connect and say nothing are bounded, and do not keep the workers that are there from their work.
-func TestStrangersAreBounded(t *testing.T) {
+// The coordinator bounds the connections that do not introduce themselves, and they do not disturb
+// the workers that have joined.
+func TestSilentConnectionsAreBounded(t *testing.T) {
 	s := settings()
 	prompt, job := undisturbed(t, s)
 	c := startCoordinator(t, s, 2, t.TempDir(), "")
@@ -20,7 +21,7 @@ func TestStrangersAreBounded(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	silent := func() bool { // the coordinator has taken it, and speaks first
+	silent := func() bool { // reports whether the coordinator accepts it: then it speaks first
 		conn, err := net.Dial("tcp", c.addr)
 		if err != nil {
 			t.Fatal(err)
