@@ -8,13 +8,14 @@ import (
 	"github.com/dptune/dpt/model"
 )
 
-// backbone stands in for T5: each pair pulls the prompt towards a point of its own. Losses and gradients are pure
-// functions of prompt and pair; time passes while they are computed.
+// backbone is a simulated backbone in place of T5: each pair pulls the prompt towards a target of
+// its own. Losses and gradients are pure functions of prompt and pair; time passes while it
+// computes them.
 type backbone struct {
-	dim    int
-	digest [32]byte
-	pace   func() time.Duration                   // of one pair
-	took   func(pairs []model.Pair) time.Duration // of all of a call, in place of pace; nil leaves pace
+	dim      int
+	digest   [32]byte
+	pairTime func() time.Duration                   // how long one pair takes
+	callTime func(pairs []model.Pair) time.Duration // how long a whole call takes; nil: the sum of pairTime
 }
 
 func (b *backbone) Dim() int           { return b.dim }
@@ -24,8 +25,9 @@ func (b *backbone) Numerics() string   { return "simulated" }
 func (b *backbone) Digest() [32]byte   { return b.digest }
 func (b *backbone) Close() error       { return nil }
 
-// point is where pair pulls number i of the prompt, in [-1, 1).
-func point(p model.Pair) func(i int) float64 {
+// target returns a pair's target: number i of it is what number i of the prompt is pulled to, in
+// [-1, 1).
+func target(p model.Pair) func(i int) float64 {
 	h := fnv.New64a()
 	for _, ids := range [][]int32{p.Source, p.Target} {
 		for _, id := range ids {
@@ -41,19 +43,19 @@ func point(p model.Pair) func(i int) float64 {
 	}
 }
 
-// LossGrad is half the squared distance of the prompt to each pair's point, and its gradient.
+// LossGrad returns half the squared distance of the prompt to each pair's target, and its gradient.
 func (b *backbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error) {
-	if b.took != nil {
-		time.Sleep(b.took(pairs))
+	if b.callTime != nil {
+		time.Sleep(b.callTime(pairs))
 	} else {
 		for range pairs {
-			time.Sleep(b.pace())
+			time.Sleep(b.pairTime())
 		}
 	}
 	res := model.Result{Losses: make([]float64, len(pairs)), Counts: make([]int, len(pairs))}
 	grad := make([]float32, len(prompt))
 	for k, p := range pairs {
-		at := point(p)
+		at := target(p)
 		for i, v := range prompt {
 			d := float64(v) - at(i)
 			res.Losses[k] += d * d / 2
@@ -66,12 +68,15 @@ func (b *backbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result,
 	return res, grad, nil
 }
 
-// Evaluate answers a pair with its target if the prompt's first number lies on the same side of 0 as the pair's point.
-func (b *backbone) Evaluate(prompt []float32, pairs []model.Pair, maxNew int) ([][]int32, model.Result, error) {
+// Evaluate outputs a pair's Target if the prompt's first number has the same sign as the first
+// number that the pair pulls it to, and nothing otherwise.
+func (b *backbone) Evaluate(
+	prompt []float32, pairs []model.Pair, maxNew int,
+) ([][]int32, model.Result, error) {
 	res, _, err := b.LossGrad(prompt, pairs)
 	out := make([][]int32, len(pairs))
 	for k, p := range pairs {
-		if (prompt[0] < 0) == (point(p)(0) < 0) && len(p.Target) > 0 {
+		if (prompt[0] < 0) == (target(p)(0) < 0) && len(p.Target) > 0 {
 			out[k] = p.Target[:min(len(p.Target)-1, maxNew)]
 		}
 	}

@@ -16,64 +16,74 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
-// disk keeps what a coordinator has synced. It outlives the coordinator's processes, each of which mounts it.
+// disk keeps what a coordinator has synced. It outlives the coordinator's processes, each of which
+// mounts it.
 type disk struct {
-	mu        sync.Mutex
-	logs      map[uint64]*raft.Log
-	stable    map[string][]byte
-	snapshots []snapshot // oldest first
-	files     map[string][]byte
+	mu        sync.Mutex           // guards what follows, and the mounts
+	logs      map[uint64]*raft.Log // by index
+	stable    map[string][]byte    // raft's stable store: votes and terms
+	snapshots []snapshot           // oldest first
+	files     map[string][]byte    // the large trainer states, by name
 }
 
+// snapshot is a snapshot of raft's.
 type snapshot struct {
 	meta raft.SnapshotMeta
 	data []byte
 }
 
-// keptSnapshots is as many as the product keeps.
+// keptSnapshots is how many snapshots the product keeps.
 const keptSnapshots = 2
 
 func newDisk() *disk {
 	return &disk{logs: map[uint64]*raft.Log{}, stable: map[string][]byte{}, files: map[string][]byte{}}
 }
 
-// What a disk answers that fails, and one that is full.
+// The errors of a disk that fails, and of one that is full.
 var (
 	errSync = errors.New("fsync: input/output error (simulated)")
 	errFull = fmt.Errorf("write (simulated): %w", syscall.ENOSPC)
 )
 
-var errNotFound = raftboltdb.ErrKeyNotFound // as the product's store answers
+var errNotFound = raftboltdb.ErrKeyNotFound // what the product's store returns
 
-// mount is one process's use of the disk. After the process has crashed, its writes reach nothing but its own view.
+// mount is one process's access to a disk. After the process has crashed, its writes change only
+// its own view.
 type mount struct {
 	disk *disk
 	rand *rand.Rand
 
-	// guarded by disk.mu
-	view    *disk
-	frozen  bool
-	failing error       // what the next write answers, and from then on all
-	pending []*raft.Log // an append that is being synced
+	// Guarded by disk.mu.
+	view     *disk       // the disk as the process sees it
+	crashed  bool        // the process has crashed
+	writeErr error       // what the next write returns, and all after it; nil: they succeed
+	pending  []*raft.Log // an append that is being synced
 }
 
 // mount opens the disk for a process.
 func (d *disk) mount(r *rand.Rand) *mount {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &mount{disk: d, rand: r, view: &disk{logs: maps.Clone(d.logs), stable: maps.Clone(d.stable), snapshots: slices.Clone(d.snapshots), files: maps.Clone(d.files)}}
+	return &mount{disk: d, rand: r, view: &disk{
+		logs:      maps.Clone(d.logs),
+		stable:    maps.Clone(d.stable),
+		snapshots: slices.Clone(d.snapshots),
+		files:     maps.Clone(d.files),
+	}}
 }
 
-// freeze is the crash: what is synced stays, an append under way may be there, in part or as a whole, or not.
-func (m *mount) freeze() {
+// crash ends the process's access: the disk keeps what is synced, and nothing, some or all of an
+// append under way.
+func (m *mount) crash() {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	if !m.frozen {
-		m.frozen = true
+	if !m.crashed {
+		m.crashed = true
 		m.tearLocked()
 	}
 }
 
+// tearLocked writes a random part of the pending append, from its beginning.
 func (m *mount) tearLocked() {
 	for _, l := range m.pending[:m.rand.IntN(len(m.pending)+1)] {
 		m.disk.logs[l.Index] = l
@@ -81,42 +91,49 @@ func (m *mount) tearLocked() {
 	m.pending = nil
 }
 
-// fail makes the next write fail with err.
-func (m *mount) fail(err error) {
+// failWrites makes the next write and all after it fail with err.
+func (m *mount) failWrites(err error) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	m.failing = err
+	m.writeErr = err
 }
 
-// StoreLogs implements raft.LogStore. It takes a disk's time.
+// StoreLogs implements raft.LogStore. It takes as long as a disk takes.
 func (m *mount) StoreLogs(logs []*raft.Log) error {
+	// The append is pending until the disk has synced it.
 	m.disk.mu.Lock()
 	took := between(m.rand, 50*time.Microsecond, 3*time.Millisecond)
-	if !m.frozen {
+	if !m.crashed {
 		for _, l := range logs {
-			c := *l
-			c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
-			m.pending = append(m.pending, &c)
+			m.pending = append(m.pending, cloneLog(l))
 		}
 	}
 	m.disk.mu.Unlock()
 	time.Sleep(took)
+
+	// Then the process sees it, and the disk has it unless a crash came in between.
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	if m.failing != nil && !m.frozen {
+	if m.writeErr != nil && !m.crashed {
 		m.tearLocked()
-		return m.failing
+		return m.writeErr
 	}
 	for _, l := range logs {
-		c := *l
-		c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
-		m.view.logs[l.Index] = &c
-		if !m.frozen { // else freeze has decided what of it is there
-			m.disk.logs[l.Index] = &c
+		c := cloneLog(l)
+		m.view.logs[l.Index] = c
+		if !m.crashed { // otherwise crash has decided how much of it is there
+			m.disk.logs[l.Index] = c
 		}
 	}
 	m.pending = nil
 	return nil
+}
+
+// cloneLog returns a copy of an entry of the log that shares nothing with it.
+func cloneLog(l *raft.Log) *raft.Log {
+	c := *l
+	c.Data, c.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+	return &c
 }
 
 // StoreLog implements raft.LogStore.
@@ -130,22 +147,22 @@ func (m *mount) GetLog(index uint64, to *raft.Log) error {
 	if !ok {
 		return raft.ErrLogNotFound
 	}
-	*to = *l
-	to.Data, to.Extensions = bytes.Clone(l.Data), bytes.Clone(l.Extensions)
+	*to = *cloneLog(l)
 	return nil
 }
 
 // FirstIndex implements raft.LogStore.
 func (m *mount) FirstIndex() (uint64, error) {
-	return m.edge(func(a, b uint64) bool { return a < b }), nil
+	return m.extremeIndex(func(a, b uint64) bool { return a < b }), nil
 }
 
 // LastIndex implements raft.LogStore.
 func (m *mount) LastIndex() (uint64, error) {
-	return m.edge(func(a, b uint64) bool { return a > b }), nil
+	return m.extremeIndex(func(a, b uint64) bool { return a > b }), nil
 }
 
-func (m *mount) edge(better func(a, b uint64) bool) uint64 {
+// extremeIndex returns the index that is better than all others in the log, 0 if the log is empty.
+func (m *mount) extremeIndex(better func(a, b uint64) bool) uint64 {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
 	var at uint64
@@ -163,7 +180,7 @@ func (m *mount) DeleteRange(lo, hi uint64) error {
 	defer m.disk.mu.Unlock()
 	inside := func(i uint64, _ *raft.Log) bool { return i >= lo && i <= hi }
 	maps.DeleteFunc(m.view.logs, inside)
-	if !m.frozen {
+	if !m.crashed {
 		maps.DeleteFunc(m.disk.logs, inside)
 	}
 	return nil
@@ -173,11 +190,11 @@ func (m *mount) DeleteRange(lo, hi uint64) error {
 func (m *mount) Set(key, value []byte) error {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	if m.failing != nil && !m.frozen {
-		return m.failing
+	if m.writeErr != nil && !m.crashed {
+		return m.writeErr
 	}
 	m.view.stable[string(key)] = bytes.Clone(value)
-	if !m.frozen {
+	if !m.crashed {
 		m.disk.stable[string(key)] = bytes.Clone(value)
 	}
 	return nil
@@ -214,9 +231,17 @@ func (m *mount) Close() error { return nil }
 type snapshotStore struct{ *mount }
 
 // Create implements raft.SnapshotStore.
-func (s snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	return &sink{mount: s.mount, snap: snapshot{meta: raft.SnapshotMeta{Version: version, ID: fmt.Sprintf("%d-%d", term, index),
-		Index: index, Term: term, Configuration: c, ConfigurationIndex: at}}}, nil
+func (s snapshotStore) Create(
+	version raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport,
+) (raft.SnapshotSink, error) {
+	return &sink{mount: s.mount, snap: snapshot{meta: raft.SnapshotMeta{
+		Version:            version,
+		ID:                 fmt.Sprintf("%d-%d", term, index),
+		Index:              index,
+		Term:               term,
+		Configuration:      c,
+		ConfigurationIndex: at,
+	}}}, nil
 }
 
 // List implements raft.SnapshotStore: newest first.
@@ -242,7 +267,7 @@ func (s snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error
 	return nil, nil, fmt.Errorf("snapshot %s: %w", id, errNotFound)
 }
 
-// sink writes one snapshot, which exists from its Close on.
+// sink writes one snapshot, which exists once the sink is closed.
 type sink struct {
 	*mount
 	snap snapshot
@@ -257,15 +282,15 @@ func (s *sink) Close() error {
 	s.snap.meta.Size = int64(len(s.snap.data))
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
-	if s.failing != nil && !s.frozen {
-		return s.failing
+	if s.writeErr != nil && !s.crashed {
+		return s.writeErr
 	}
 	add := func(to *disk) {
 		to.snapshots = append(slices.Clone(to.snapshots), s.snap)
 		to.snapshots = to.snapshots[max(0, len(to.snapshots)-keptSnapshots):]
 	}
 	add(s.view)
-	if !s.frozen {
+	if !s.crashed {
 		add(s.disk)
 	}
 	return nil

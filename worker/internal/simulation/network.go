@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -14,12 +13,12 @@ import (
 	"time"
 )
 
-// network connects hosts by streams in memory. Its methods may be called from any goroutine of the bubble; none of
-// them waits for the network while it holds the lock.
+// network connects hosts by streams in memory. Its methods may be called from any goroutine of the
+// bubble; none of them waits for the network while it holds the lock.
 type network struct {
 	seed uint64
 
-	mu        sync.Mutex
+	mu        sync.Mutex           // guards what follows, and the fields of hosts, links, conns and pipes
 	listeners map[string]*listener // by address
 	links     map[[2]string]*link  // by from and to
 	conns     []*conn              // both ends of every connection, in the order of dialing
@@ -28,10 +27,10 @@ type network struct {
 // link is one direction between two hosts.
 type link struct {
 	from, to string
-	base     time.Duration // latency
-	jitter   time.Duration // on top, at most
-	slow     int           // factor; 1 is as drawn
-	blocked  int           // how many faults hold it
+	base     time.Duration // the least latency
+	jitter   time.Duration // the most that is added to it
+	slowdown int           // factor; 1 is as drawn
+	holds    int           // how many faults hold it
 	dialed   uint64        // connections so far, which numbers their draws
 }
 
@@ -39,12 +38,18 @@ func newNetwork(seed uint64) *network {
 	return &network{seed: seed, listeners: map[string]*listener{}, links: map[[2]string]*link{}}
 }
 
-// linkLocked is the link from one host to another.
+// linkLocked returns the link from one host to another.
 func (n *network) linkLocked(from, to string) *link {
 	l := n.links[[2]string{from, to}]
 	if l == nil {
-		r := draw(n.seed, "link", from, to)
-		l = &link{from: from, to: to, slow: 1, base: between(r, 50*time.Microsecond, 2*time.Millisecond), jitter: between(r, 10*time.Microsecond, 3*time.Millisecond)}
+		r := seededRand(n.seed, "link", from, to)
+		l = &link{
+			from:     from,
+			to:       to,
+			base:     between(r, 50*time.Microsecond, 2*time.Millisecond),
+			jitter:   between(r, 10*time.Microsecond, 3*time.Millisecond),
+			slowdown: 1,
+		}
 		n.links[[2]string{from, to}] = l
 	}
 	return l
@@ -52,11 +57,12 @@ func (n *network) linkLocked(from, to string) *link {
 
 // latency draws the time that one write takes.
 func (l *link) latency(r *rand.Rand) time.Duration {
-	return time.Duration(l.slow) * (l.base + time.Duration(r.Int64N(int64(l.jitter))))
+	return time.Duration(l.slowdown) * (l.base + time.Duration(r.Int64N(int64(l.jitter))))
 }
 
-// each changes the links between two hosts; "" is every other host. oneWay leaves the way back alone.
-func (n *network) each(a, b string, oneWay bool, change func(*link)) {
+// changeLinks changes the links between two hosts, in both directions unless oneWay. An empty b
+// means every other host.
+func (n *network) changeLinks(a, b string, oneWay bool, change func(*link)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, l := range n.links {
@@ -71,8 +77,9 @@ func (n *network) each(a, b string, oneWay bool, change func(*link)) {
 	}
 }
 
-// know makes all links between hosts, so that faults on links meet those not used yet.
-func (n *network) know(hosts []string) {
+// createLinks makes all links between hosts, so that changeLinks affects those that are not used
+// yet.
+func (n *network) createLinks(hosts []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range hosts {
@@ -82,36 +89,37 @@ func (n *network) know(hosts []string) {
 	}
 }
 
-// cut breaks all connections between two hosts: both ends hear of it at once, and what was under way is lost.
-func (n *network) cut(a, b string) {
+// disconnect breaks all connections between two hosts. Both ends learn of it at once, and what is
+// under way is lost.
+func (n *network) disconnect(a, b string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.conns {
 		if c.host.name == a && c.peer.host.name == b || c.host.name == b && c.peer.host.name == a {
-			c.in.chunks, c.in.local = nil, true
-			c.in.end(reset, time.Now())
+			c.in.chunks, c.in.immediate = nil, true
+			c.in.endWith(errReset, time.Now())
 		}
 	}
-	n.sweepLocked()
+	n.dropClosedLocked()
 }
 
-// sweepLocked forgets connections that both ends have closed.
-func (n *network) sweepLocked() {
+// dropClosedLocked drops the connections that both ends have closed.
+func (n *network) dropClosedLocked() {
 	n.conns = slices.DeleteFunc(n.conns, func(c *conn) bool { return c.closed && c.peer.closed })
 }
 
-// host is one life of a machine's network stack.
+// host is a machine's network stack, for one process.
 type host struct {
 	net  *network
 	name string
-	down bool // guarded by net.mu
+	down bool // its process has ended; guarded by net.mu
 }
 
-var reset = &net.OpError{Op: "read", Net: "sim", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+var errReset = &net.OpError{Op: "read", Net: "sim", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
 
-// die takes the host's life off the network. Neighbours hear of it at once if the process alone has died, and nothing
-// if the machine has, until revive.
-func (h *host) die(silently bool) {
+// takeDown ends the host's listeners and connections. The other ends learn of it, unless silently
+// because the machine has lost its power: then they learn nothing until revive.
+func (h *host) takeDown(silently bool) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.down = true
@@ -125,31 +133,34 @@ func (h *host) die(silently bool) {
 		if c.host != h {
 			continue
 		}
-		c.in.chunks, c.in.local = nil, true
-		c.in.end(reset, now)
+		c.in.chunks, c.in.immediate = nil, true
+		c.in.endWith(errReset, now)
 		if silently {
 			c.peer.in.chunks = nil
 		} else {
-			c.peer.in.end(reset, c.peer.in.arrival(now))
+			c.peer.in.endWith(errReset, c.peer.in.arrival(now))
 		}
 	}
 }
 
-// revive lets neighbours hear that the machine's earlier life is over.
+// revive lets the other ends of the host's connections learn that these have ended: the machine
+// runs again.
 func (h *host) revive() {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	now := time.Now()
 	for _, c := range h.net.conns {
 		if c.host == h {
-			c.peer.in.end(reset, c.peer.in.arrival(now))
+			c.peer.in.endWith(errReset, c.peer.in.arrival(now))
 		}
 	}
 }
 
+// address is an address of the simulated network. It implements net.Addr.
 type address string
 
-// addressOf is a port of a host: cN is 10.0.1.N, wN is 10.0.2.N. Addresses are numbers so that nobody looks them up.
+// addressOf returns the address of a host's port: cN is 10.0.1.N, wN is 10.0.2.N. Hosts are
+// numbers, so that no names are looked up.
 func addressOf(name string, port int) address {
 	net := 2
 	if name[0] == 'c' {
@@ -158,7 +169,7 @@ func addressOf(name string, port int) address {
 	return address(fmt.Sprintf("10.0.%d.%s:%d", net, name[1:], port))
 }
 
-// nameAt is the inverse of addressOf.
+// nameAt returns the name of the host at an address of addressOf.
 func nameAt(addr string) (string, error) {
 	var net, n, port int
 	if _, err := fmt.Sscanf(addr, "10.0.%d.%d:%d", &net, &n, &port); err != nil || net < 1 || net > 2 {
@@ -170,7 +181,7 @@ func nameAt(addr string) (string, error) {
 func (a address) Network() string { return "sim" }
 func (a address) String() string  { return string(a) }
 
-// listener takes connections for one address.
+// listener accepts the connections to one address.
 type listener struct {
 	host  *host
 	addr  address
@@ -179,8 +190,14 @@ type listener struct {
 	once  sync.Once
 }
 
+// listen listens on a port of the host.
 func (h *host) listen(port int) *listener {
-	l := &listener{host: h, addr: addressOf(h.name, port), queue: make(chan *conn, 64), done: make(chan struct{})}
+	l := &listener{
+		host:  h,
+		addr:  addressOf(h.name, port),
+		queue: make(chan *conn, 64),
+		done:  make(chan struct{}),
+	}
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
 	h.net.listeners[string(l.addr)] = l
@@ -213,20 +230,23 @@ func (l *listener) Close() error {
 // Addr implements net.Listener.
 func (l *listener) Addr() net.Addr { return l.addr }
 
-// dialPoll is how often a dial over a held link looks again.
+// dialPoll is the interval at which a dial over a held link tries again.
 const dialPoll = 50 * time.Millisecond
 
-// dial connects to an address, after a round trip. Over a held link it waits for as long as ctx allows.
+// dial connects to an address, which takes a round trip. Over a held link it waits for as long as
+// ctx allows.
 func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
 	name, err := nameAt(addr)
 	if err != nil {
 		return nil, err
 	}
+
+	// Wait for a round trip, until neither direction is held.
 	n := h.net
 	n.mu.Lock()
 	there, back := n.linkLocked(h.name, name), n.linkLocked(name, h.name)
 	there.dialed++
-	r := draw(n.seed, "conn", h.name, name, fmt.Sprint(there.dialed))
+	r := seededRand(n.seed, "conn", h.name, name, fmt.Sprint(there.dialed))
 	wait := there.latency(r) + back.latency(r)
 	n.mu.Unlock()
 	for {
@@ -242,192 +262,40 @@ func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
 			n.mu.Unlock()
 			return nil, net.ErrClosed
 		}
-		if there.blocked == 0 && back.blocked == 0 {
+		if there.holds == 0 && back.holds == 0 {
 			break
 		}
 		n.mu.Unlock()
 		wait = dialPoll
 	}
 	defer n.mu.Unlock()
+
+	// Connect both ends.
+	dialError := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "sim", Addr: address(addr), Err: err}
+	}
 	l := n.listeners[addr]
 	if l == nil {
-		return nil, &net.OpError{Op: "dial", Net: "sim", Addr: address(addr), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+		return nil, dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	}
-	a := &conn{host: h, local: address(h.name), remote: address(addr), in: newPipe(n, back, draw(r.Uint64(), "back"))}
-	b := &conn{host: l.host, local: address(addr), remote: address(h.name), in: newPipe(n, there, draw(r.Uint64(), "there"))}
+	a := &conn{
+		host:   h,
+		local:  address(h.name),
+		remote: address(addr),
+		in:     newPipe(n, back, seededRand(r.Uint64(), "back")),
+	}
+	b := &conn{
+		host:   l.host,
+		local:  address(addr),
+		remote: address(h.name),
+		in:     newPipe(n, there, seededRand(r.Uint64(), "there")),
+	}
 	a.peer, b.peer = b, a
 	select {
 	case l.queue <- b:
 	default:
-		return nil, &net.OpError{Op: "dial", Net: "sim", Addr: address(addr), Err: errors.New("backlog is full")}
+		return nil, dialError(errors.New("backlog is full"))
 	}
 	n.conns = append(n.conns, a, b)
 	return a, nil
 }
-
-// conn is one end of a connection.
-type conn struct {
-	host          *host
-	peer          *conn
-	in            *pipe // what comes from peer
-	local, remote address
-	closed        bool
-}
-
-// pipe carries bytes one way. network.mu guards it.
-type pipe struct {
-	net      *network
-	link     *link
-	rand     *rand.Rand
-	chunks   []chunk
-	last     time.Time // arrival of the last chunk
-	err      error     // what the reader gets after the chunks, from errAt on
-	errAt    time.Time
-	local    bool // err is known here whatever the link does
-	deadline time.Time
-	changed  chan struct{}
-}
-
-type chunk struct {
-	at   time.Time
-	data []byte
-}
-
-func newPipe(n *network, l *link, r *rand.Rand) *pipe {
-	return &pipe{net: n, link: l, rand: r, changed: make(chan struct{}, 1)}
-}
-
-func (p *pipe) wake() {
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
-}
-
-// arrival is when something sent now gets there: after all that was sent before.
-func (p *pipe) arrival(now time.Time) time.Time {
-	at := now.Add(p.link.latency(p.rand))
-	if at.Before(p.last) {
-		at = p.last
-	}
-	p.last = at
-	return at
-}
-
-// end makes the pipe end with err; the first reason counts.
-func (p *pipe) end(err error, at time.Time) {
-	if p.err == nil {
-		p.err, p.errAt = err, at
-	}
-	p.wake()
-}
-
-// Read implements net.Conn.
-func (c *conn) Read(b []byte) (int, error) {
-	p := c.in
-	for {
-		p.net.mu.Lock()
-		now := time.Now()
-		var next time.Time
-		switch {
-		case c.closed:
-			p.net.mu.Unlock()
-			return 0, net.ErrClosed
-		case len(b) == 0:
-			p.net.mu.Unlock()
-			return 0, nil
-		case p.link.blocked > 0 && !p.local:
-			// Nothing arrives.
-		case len(p.chunks) > 0 && !p.chunks[0].at.After(now):
-			n := copy(b, p.chunks[0].data)
-			if p.chunks[0].data = p.chunks[0].data[n:]; len(p.chunks[0].data) == 0 {
-				p.chunks = p.chunks[1:]
-			}
-			p.net.mu.Unlock()
-			return n, nil
-		case len(p.chunks) > 0:
-			next = p.chunks[0].at
-		case p.err != nil && !p.errAt.After(now):
-			err := p.err
-			p.net.mu.Unlock()
-			return 0, err
-		case p.err != nil:
-			next = p.errAt
-		}
-		deadline := p.deadline
-		p.net.mu.Unlock()
-		if !deadline.IsZero() {
-			if !deadline.After(now) {
-				return 0, os.ErrDeadlineExceeded
-			}
-			if next.IsZero() || deadline.Before(next) {
-				next = deadline
-			}
-		}
-		if next.IsZero() {
-			<-p.changed
-			continue
-		}
-		timer := time.NewTimer(next.Sub(now))
-		select {
-		case <-p.changed:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
-
-// Write implements net.Conn. It never waits: what is on its way has no bound but that of the protocols above.
-func (c *conn) Write(b []byte) (int, error) {
-	n := c.host.net
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if c.closed {
-		return 0, net.ErrClosed
-	}
-	p := c.peer.in
-	if c.host.down || c.peer.host.down || c.peer.closed || p.err != nil {
-		return len(b), nil // into the void; the reader of this end learns of it
-	}
-	p.chunks = append(p.chunks, chunk{at: p.arrival(time.Now()), data: slices.Clone(b)})
-	p.wake()
-	return len(b), nil
-}
-
-// Close implements net.Conn.
-func (c *conn) Close() error {
-	n := c.host.net
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if c.closed {
-		return net.ErrClosed
-	}
-	c.closed = true
-	c.in.wake()
-	if !c.host.down {
-		c.peer.in.end(io.EOF, c.peer.in.arrival(time.Now()))
-	}
-	n.sweepLocked()
-	return nil
-}
-
-// LocalAddr implements net.Conn.
-func (c *conn) LocalAddr() net.Addr { return c.local }
-
-// RemoteAddr implements net.Conn.
-func (c *conn) RemoteAddr() net.Addr { return c.remote }
-
-// SetDeadline implements net.Conn.
-func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	c.host.net.mu.Lock()
-	defer c.host.net.mu.Unlock()
-	c.in.deadline = t
-	c.in.wake()
-	return nil
-}
-
-// SetWriteDeadline implements net.Conn. Writes do not wait.
-func (c *conn) SetWriteDeadline(time.Time) error { return nil }

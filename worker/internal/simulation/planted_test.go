@@ -1,13 +1,15 @@
 package simulation
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	_ "unsafe" // for linkname
 
 	"github.com/dptune/dpt/model/optim"
 )
 
-// The places where bugs are planted are unexported variables of the product's, which nothing but this test sets.
+// Bugs are planted in unexported variables of the product, which nothing but this test sets.
 
 //go:linkname plantedNoAgreement github.com/dptune/dpt/coordinator.plantedNoAgreement
 var plantedNoAgreement bool
@@ -26,7 +28,8 @@ var plantedRestore func(have, sent optim.State) optim.State
 
 // bugs plant themselves in this process.
 var bugs = map[string]func(){
-	// A worker's memory is bad; the leader commits on the reports of a step without comparing their digests.
+	// A worker's memory is bad, and the leader commits without comparing the digests in the
+	// reports.
 	"digests not compared": func() {
 		plantedNoAgreement = true
 		plantedUpdate = func(id string, _ bool, s *optim.State, _ func() error) {
@@ -45,9 +48,9 @@ var bugs = map[string]func(){
 			return have
 		}
 	},
-	// The leader takes a report of a generation that has ended for one of the present generation.
+	// The leader counts a report of a generation that has ended for the present generation.
 	"stale report counted": func() { plantedStaleReport = true },
-	// A replica believes what it reads of its log.
+	// A replica does not verify what it reads from its log.
 	"checksums not looked at": func() { plantedNoChecksum = true },
 	// After a regroup the first step is applied twice.
 	"step applied twice": func() {
@@ -60,6 +63,7 @@ var bugs = map[string]func(){
 	},
 }
 
+// plant plants a bug by its name; "" is none.
 func plant(t *testing.T, bug string) {
 	t.Helper()
 	if bug == "" {
@@ -72,17 +76,18 @@ func plant(t *testing.T, bug string) {
 	do()
 }
 
-// TestPlantedBugs plants bugs of the protocol, one at a time; the checker must find each within 1,000 seeds.
+// TestPlantedBugs plants bugs of the protocol, one at a time; the checker must find each within
+// 1,000 seeds.
 func TestPlantedBugs(t *testing.T) {
-	if raced {
+	if raceEnabled {
 		t.Skip("the race detector leaves no time for it")
 	}
-	for bug := range bugs {
+	for _, bug := range slices.Sorted(maps.Keys(bugs)) {
 		t.Run(bug, func(t *testing.T) {
 			found := false
-			newStage(t, bug).sweep(t, 1, 1000, func(o outcome) bool {
+			newChildRunner(t, bug).playSeeds(t, 1, 1000, func(o outcome) bool {
 				if found = found || len(o.Violations) > 0; found {
-					t.Logf("found by seed %d (again: %s): %s", o.Seed, again(o.Seed, bug), o.Violations[0])
+					t.Logf("found by seed %d (again: %s): %s", o.Seed, replayCommand(o.Seed, bug), o.Violations[0])
 				}
 				return !found
 			})

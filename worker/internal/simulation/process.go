@@ -21,66 +21,77 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-// process is one life of a coordinator or a worker.
+// process is one process of a coordinator or a worker. After its end, world.start makes the next
+// one of the same host.
 type process struct {
-	world *world
-	name  string
-	life  int
-	host  *host
-	mount *mount // nil of a worker
-	out   string // output directory; "" of a worker
-	slow  *atomic.Int64
+	// Set by world.start and constant from then on.
+	world    *world
+	name     string // of its host
+	life     int    // numbers the processes of the host, from 1
+	host     *host
+	mount    *mount // of its host's disk; nil for a worker
+	out      string // output directory; "" for a worker
+	slowdown *atomic.Int64
+	cancel   context.CancelCauseFunc // ends it; what it returns is err then
 
-	cancel context.CancelCauseFunc
-	done   chan struct{}
-	result *coordinator.Result // valid after done
-	err    error
+	done   chan struct{}       // closed when it has ended
+	result *coordinator.Result // what it returned; set before done is closed
+	err    error               // the same
 
-	// guarded by world.mu
-	dead     bool     // crashed: what it does from here on reaches nobody
-	silent   bool     // with its machine
-	stopping bool     // asked to stop
-	badDisk  bool     // its disk has been made to fail
-	after    ids.Step // the step after which its last generation started
-	plans    ids.Step // steps that it has dealt out in that generation
-	step     ids.Step // the last one it has made known; -1 before the first
+	// Guarded by world.mu.
+	dead            bool     // it has ended or crashed: what it does from then on has no effect
+	powerLost       bool     // it crashed with its machine
+	stopping        bool     // it was asked to stop
+	diskFailing     bool     // its disk was made to fail
+	generationStart ids.Step // the step after which its last generation started
+	plansDealt      ids.Step // steps that it has dealt out in that generation
+	lastKnown       ids.Step // the last step that it has made known; -1 before the first
 }
 
-// errCrash ends a crashed process's goroutines; none of what they do is seen.
+// errCrash ends a crashed process's goroutines, whose effects nobody sees.
 var errCrash = errors.New("crashed (simulated)")
 
-// errStop is a stop as a signal asks for it.
+// errStop asks a process to stop, as a signal does.
 var errStop = errors.New("stopped (simulated)")
 
 func (p *process) String() string { return fmt.Sprintf("%s.%d", p.name, p.life) }
 
-func (p *process) worker() bool { return p.name[0] == 'w' }
+// isWorker reports whether it is a worker and not a coordinator.
+func (p *process) isWorker() bool { return p.name[0] == 'w' }
 
-// start begins a life of the named process.
+// start starts the next process of the named host.
 func (w *world) start(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	old := w.procs[name]
-	p := &process{world: w, name: name, life: 1, host: &host{net: w.net, name: name}, done: make(chan struct{}), step: -1, slow: w.slow(name)}
+	old := w.current[name]
+	p := &process{
+		world:     w,
+		name:      name,
+		life:      1,
+		host:      &host{net: w.net, name: name},
+		done:      make(chan struct{}),
+		lastKnown: -1,
+		slowdown:  w.slowdown(name),
+	}
 	if old != nil {
 		p.life = old.life + 1
-		if old.silent {
+		if old.powerLost {
 			old.host.revive()
 		}
 	}
-	w.procs[name] = p
-	w.lives = append(w.lives, p)
-	w.noteLocked("%v starts", p)
+	w.current[name] = p
+	w.processes = append(w.processes, p)
+	w.recordLocked("%v starts", p)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	p.cancel = cancel
 	var run func()
-	if p.worker() {
+	if p.isWorker() {
 		cfg := p.workerConfig()
 		run = func() { p.err = worker.Run(ctx, cfg) }
 	} else {
 		cfg, err := p.coordinatorConfig(old)
 		if err != nil {
-			w.faultLocked("%v cannot be started: %v", p, err)
+			w.violationLocked("%v cannot be started: %v", p, err)
 			close(p.done)
 			return
 		}
@@ -95,34 +106,43 @@ func (w *world) start(name string) {
 }
 
 func (p *process) rand(of string) *rand.Rand {
-	return draw(p.world.plan.Seed, "process", p.name, fmt.Sprint(p.life), of)
+	return seededRand(p.world.plan.Seed, "process", p.name, fmt.Sprint(p.life), of)
 }
 
+// The ports that hosts listen on.
 const (
 	workerPort = 7070 // of a coordinator, for workers
-	raftPort   = 7071
-	ringPort   = 7072 // of a worker
+	raftPort   = 7071 // of a coordinator, for other replicas
+	ringPort   = 7072 // of a worker, for ring neighbours
 )
 
 func (p *process) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return p.host.dial(ctx, addr)
 }
 
-func (p *process) mark(point string) { p.world.reached(p, point) }
+func (p *process) mark(point string) { p.world.passCrashPoint(p, point) }
 
 func (p *process) logger() *slog.Logger { return slog.New(&logHandler{p: p}) }
 
+// workerConfig returns a worker's configuration, with the simulated network and backbone.
 func (p *process) workerConfig() worker.Config {
 	compute := p.rand("compute")
 	cfg := worker.Config{
-		ID: p.name, Listener: p.host.listen(ringPort), Version: "sim", Logger: p.logger(), Dial: p.dial, Mark: p.mark,
+		ID:       p.name,
+		Listener: p.host.listen(ringPort),
+		Version:  "sim",
+		Logger:   p.logger(),
+		Dial:     p.dial,
+		Mark:     p.mark,
 		Open: func(string, model.Options) (worker.Backbone, error) {
 			time.Sleep(between(compute, time.Millisecond, 300*time.Millisecond))
-			b := &backbone{dim: p.world.dim, digest: p.world.model, pace: func() time.Duration {
-				return time.Duration(p.slow.Load()) * between(compute, 10*time.Millisecond, 120*time.Millisecond)
+			b := &backbone{dim: p.world.dim, digest: p.world.model, pairTime: func() time.Duration {
+				return time.Duration(p.slowdown.Load()) * between(compute, 10*time.Millisecond, 120*time.Millisecond)
 			}}
-			if took := p.world.Took; took != nil {
-				b.took = func(pairs []model.Pair) time.Duration { return time.Duration(p.slow.Load()) * took(p.name, pairs) }
+			if computeTime := p.world.ComputeTime; computeTime != nil {
+				b.callTime = func(pairs []model.Pair) time.Duration {
+					return time.Duration(p.slowdown.Load()) * computeTime(p.name, pairs)
+				}
 			}
 			return b, nil
 		},
@@ -133,7 +153,8 @@ func (p *process) workerConfig() worker.Config {
 	return cfg
 }
 
-// coordinatorConfig mounts the host's disk and takes over what the life before left in its output directory.
+// coordinatorConfig mounts the host's disk, copies what the process before left in its output
+// directory, and returns the coordinator's configuration.
 func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err error) {
 	w := p.world
 	p.mount = w.disk(p.name).mount(p.rand("disk"))
@@ -146,20 +167,36 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return cfg, err
 		}
-		if old.silent {
-			data = data[:p.rand("metrics").IntN(len(data)+1)] // it was never synced
+		if old.powerLost {
+			data = data[:p.rand("metrics").IntN(len(data)+1)] // the file is never synced
 		}
 		if err := os.WriteFile(filepath.Join(p.out, "metrics.jsonl"), data, 0o644); err != nil {
 			return cfg, err
 		}
 	}
 	cfg = coordinator.Config{
-		Settings: w.settings(), Nodes: w.plan.Workers, MinNodes: 1, Listener: p.host.listen(workerPort), Out: p.out,
-		CommitEvery: w.plan.CommitEvery, CommitWindow: w.plan.CommitWindow, HeartbeatTimeout: 2 * time.Second, StepTimeout: 15 * time.Second,
-		LogExamples: true, Version: "sim", Logger: p.logger(), Progress: &watch{p: p}, Mark: p.mark, Dial: p.dial,
+		Settings:         w.settings(),
+		Nodes:            w.plan.Workers,
+		MinNodes:         1,
+		Listener:         p.host.listen(workerPort),
+		Out:              p.out,
+		CommitEvery:      w.plan.CommitEvery,
+		CommitWindow:     w.plan.CommitWindow,
+		HeartbeatTimeout: 2 * time.Second,
+		StepTimeout:      15 * time.Second,
+		LogExamples:      true,
+		Version:          "sim",
+		Logger:           p.logger(),
+		Progress:         &progressChecker{process: p},
+		Mark:             p.mark,
+		Dial:             p.dial,
 		Storage: coordinator.Storage{
-			Storage: replica.Storage{Log: p.mount, Snapshots: snapshotStore{p.mount}, Compact: w.plan.Compact},
-			Blobs:   files{p.mount},
+			Storage: replica.Storage{
+				Log:       p.mount,
+				Snapshots: snapshotStore{p.mount},
+				Compact:   w.plan.Compact,
+			},
+			Blobs: blobDisk{p.mount},
 		},
 	}
 	if w.plan.Large {
@@ -168,43 +205,51 @@ func (p *process) coordinatorConfig(old *process) (cfg coordinator.Config, err e
 	if w.plan.Replicas > 1 {
 		cfg.Replication = &replica.Replication{ID: p.name, Listener: p.host.listen(raftPort), Dial: p.dial}
 		for _, c := range w.plan.coordinators() {
-			cfg.Replication.Peers = append(cfg.Replication.Peers, replica.Peer{ID: c, Addr: addressOf(c, raftPort).String()})
+			peer := replica.Peer{ID: c, Addr: addressOf(c, raftPort).String()}
+			cfg.Replication.Peers = append(cfg.Replication.Peers, peer)
 		}
 	}
 	return cfg, nil
 }
 
-// crash ends the life at once: its connections break, or fall silent with the machine, and its disk is what was synced.
-func (p *process) crash(silent bool, why string) {
+// crash ends the process at once, and with it its machine if powerLost: its connections break, or
+// fall silent with the machine, and its disk keeps what was synced.
+func (p *process) crash(powerLost bool, why string) {
 	w := p.world
 	w.mu.Lock()
 	if p.dead {
 		w.mu.Unlock()
 		return
 	}
-	p.dead, p.silent = true, silent
-	w.noteLocked("%v crashes: %s", p, why)
+	p.dead, p.powerLost = true, powerLost
+	w.recordLocked("%v crashes: %s", p, why)
 	w.mu.Unlock()
-	p.host.die(silent)
+	p.host.takeDown(powerLost)
 	if p.mount != nil {
-		p.mount.freeze()
+		p.mount.crash()
 	}
 	p.cancel(errCrash)
 }
 
-// watch hears what a live coordinator makes known.
-type watch struct {
+// progressChecker passes on what a coordinator makes known to the checker.
+type progressChecker struct {
 	coordinator.Silent
-	p *process
+	process *process
 }
 
-func (w *watch) Start(_ job.Spec, step, _ ids.Step)        { w.p.world.started(w.p, step) }
-func (w *watch) Step(r fsm.StepRecord, _ int64, _ float64) { w.p.world.committed(w.p, r) }
-func (w *watch) Generation(g ids.Generation, workers int, after ids.Step) {
-	w.p.world.generation(w.p, g, workers, after)
+func (c *progressChecker) Start(_ job.Spec, step, _ ids.Step) {
+	c.process.world.checkStart(c.process, step)
 }
 
-// logHandler hears what processes log.
+func (c *progressChecker) Step(r fsm.StepRecord, _ int64, _ float64) {
+	c.process.world.checkCommit(c.process, r)
+}
+
+func (c *progressChecker) Generation(g ids.Generation, workers int, after ids.Step) {
+	c.process.world.checkGeneration(c.process, g, workers, after)
+}
+
+// logHandler passes on what a process logs to the checker.
 type logHandler struct {
 	p     *process
 	attrs []slog.Attr
@@ -220,7 +265,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		text += " " + a.String()
 	}
 	r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
-	h.p.world.logged(h.p, r.Level, r.Message, text)
+	h.p.world.checkLog(h.p, r.Level, r.Message, text)
 	return nil
 }
 

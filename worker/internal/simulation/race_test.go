@@ -2,5 +2,5 @@
 
 package simulation
 
-// raced says whether the race detector looks on; it takes ten times as long.
-const raced = true
+// raceEnabled reports whether the race detector is on: a test takes ten times as long then.
+const raceEnabled = true

@@ -2,35 +2,59 @@ package simulation
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
 
-// TestScenarios plays scripts written by hand, each under several seeds, which vary latencies and the time computing takes.
+// TestScenarios plays scripts that are written by hand, each under several seeds, which vary the
+// latencies and how long computing takes.
 func TestScenarios(t *testing.T) {
 	refs := references(t)
-	at := func(d time.Duration, dur time.Duration, kind Kind, hosts ...string) (faults []Fault) {
+	cluster := func(replicas, workers int, faults ...[]Fault) Plan {
+		return Plan{Replicas: replicas, Workers: workers, Faults: slices.Concat(faults...)}
+	}
+	at := func(begin, length time.Duration, kind Kind, hosts ...string) (faults []Fault) {
 		for _, h := range hosts {
-			faults = append(faults, Fault{At: d, For: dur, Kind: kind, Host: h})
+			faults = append(faults, Fault{At: begin, For: length, Kind: kind, Host: h})
 		}
 		return faults
 	}
 	const ms = time.Millisecond
 	for name, plan := range map[string]Plan{
-		"everything loses its power":              {Replicas: 3, Workers: 2, Faults: at(1500*ms, 500*ms, PowerLoss, "c1", "c2", "c3", "w1", "w2")},
-		"every process is killed":                 {Replicas: 1, Workers: 3, Faults: at(900*ms, 100*ms, Crash, "c1", "w1", "w2", "w3")},
-		"the leader is killed":                    {Replicas: 3, Workers: 3, Faults: at(1500*ms, 2000*ms, Crash, Leader)},
-		"the leader is cut off":                   {Replicas: 3, Workers: 3, Faults: at(1500*ms, 4000*ms, Part, Leader)},
-		"one leader after the other hangs":        {Replicas: 3, Workers: 2, Faults: append(at(1300*ms, 2000*ms, Hang, Leader), at(3000*ms, 2500*ms, Hang, Leader)...)},
-		"a leader's disk fails":                   {Replicas: 3, Workers: 3, Faults: at(1500*ms, 0, BadDisk, Leader)},
-		"a leader's disk is full":                 {Replicas: 3, Workers: 3, Faults: at(1500*ms, 0, FullDisk, Leader)},
-		"bits flip on one disk after the other":   {Replicas: 3, Workers: 2, Faults: append(at(1200*ms, 300*ms, Rot, "c1"), append(at(2500*ms, 300*ms, Rot, "c2"), at(3800*ms, 300*ms, Rot, "c3")...)...)},
-		"the only coordinator's disk fails":       {Replicas: 1, Workers: 3, Faults: at(700*ms, 0, BadDisk, "c1")},
-		"all workers are asked to stop, one goes": {Replicas: 1, Workers: 3, Faults: append(at(700*ms, 300*ms, Stop, "w1", "w2", "w3"), at(800*ms, 3000*ms, Crash, "w1")...)},
-		"the coordinator is asked to stop":        {Replicas: 1, Workers: 2, Faults: at(800*ms, 300*ms, Stop, "c1")},
-		"a worker hears, and is not heard":        {Replicas: 1, Workers: 3, Faults: at(700*ms, 6000*ms, PartWay, "w2")},
-		"a worker hangs":                          {Replicas: 1, Workers: 3, Faults: at(700*ms, 30*time.Second, Hang, "w2")},
-		"workers join one after the other":        {Replicas: 1, Workers: 1, Faults: append(at(500*ms, 0, Join, "w2"), at(900*ms, 0, Join, "w3")...)},
+		"everything loses its power": cluster(3, 2,
+			at(1500*ms, 500*ms, PowerLoss, "c1", "c2", "c3", "w1", "w2")),
+		"every process is killed": cluster(1, 3,
+			at(900*ms, 100*ms, Crash, "c1", "w1", "w2", "w3")),
+		"the leader is killed": cluster(3, 3,
+			at(1500*ms, 2000*ms, Crash, Leader)),
+		"the leader is partitioned": cluster(3, 3,
+			at(1500*ms, 4000*ms, Partition, Leader)),
+		"one leader after the other hangs": cluster(3, 2,
+			at(1300*ms, 2000*ms, Hang, Leader),
+			at(3000*ms, 2500*ms, Hang, Leader)),
+		"a leader's disk fails": cluster(3, 3,
+			at(1500*ms, 0, DiskError, Leader)),
+		"a leader's disk is full": cluster(3, 3,
+			at(1500*ms, 0, DiskFull, Leader)),
+		"bits flip on one disk after the other": cluster(3, 2,
+			at(1200*ms, 300*ms, BitFlip, "c1"),
+			at(2500*ms, 300*ms, BitFlip, "c2"),
+			at(3800*ms, 300*ms, BitFlip, "c3")),
+		"the only coordinator's disk fails": cluster(1, 3,
+			at(700*ms, 0, DiskError, "c1")),
+		"all workers are asked to stop, one crashes": cluster(1, 3,
+			at(700*ms, 300*ms, Stop, "w1", "w2", "w3"),
+			at(800*ms, 3000*ms, Crash, "w1")),
+		"the coordinator is asked to stop": cluster(1, 2,
+			at(800*ms, 300*ms, Stop, "c1")),
+		"a worker receives, and cannot send": cluster(1, 3,
+			at(700*ms, 6000*ms, OneWayPartition, "w2")),
+		"a worker hangs": cluster(1, 3,
+			at(700*ms, 30*time.Second, Hang, "w2")),
+		"workers join one after the other": cluster(1, 1,
+			at(500*ms, 0, Join, "w2"),
+			at(900*ms, 0, Join, "w3")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(5) {

@@ -12,28 +12,32 @@ import (
 	"github.com/dptune/dpt/model"
 )
 
-// What a step takes with workers of unequal speeds, on the fake clock: the time of a gradient is its rows times the worker's time
-// for a row, and all else (plans, the ring, commits, the network's latencies) takes the time that it takes.
+// These tests measure, on the fake clock, how long steps take with workers of unequal speeds. A
+// gradient takes its rows times the worker's time for a row, and all else (plans, the ring,
+// commits, the network's latencies) takes its simulated time.
 //
-// Two ideals are compared with. The divisible one is all rows over the sum of the speeds. Where a batch has few micro-batches no
-// deal of whole ones comes near it: eight equal ones on speeds 3, 3, 3, 1 need at least the time of 1/3·3, which is 80% of it.
-// The other is the best deal of whole micro-batches, found by trying all.
+// The result is compared with two ideals. The divisible ideal is all rows over the sum of the
+// speeds. If a batch has few micro-batches, no deal of whole ones comes near it: eight equal ones
+// on speeds 3, 3, 3, 1 need at least the time of 1/3·3, which is 80% of it. The other ideal is the
+// best deal of whole micro-batches, found by trying all.
 
-// rowTime is what a worker of full speed takes for a row: 100 to 200 ms for a micro-batch of two examples.
+// rowTime is how long a worker of full speed computes a row: 100 to 200 ms for a micro-batch of two
+// examples.
 const rowTime = time.Millisecond
 
-// warmUp is how many steps are left out: the speeds are not known yet.
+// warmUp is how many steps at the beginning do not count, because the speeds are not known yet.
 const warmUp = 8
 
-type shape struct {
-	batch, micro int
-	epochs       int   // of two steps
-	slowBy       []int // of each worker
-	faults       []Fault
+// workload is a job and the speeds of its workers.
+type workload struct {
+	batch, micro int     // examples in a batch and in a micro-batch
+	epochs       int     // of two steps each
+	slowBy       []int   // for each worker, the factor by which it is slower than full speed
+	faults       []Fault // besides
 }
 
-// steps plays a job of this shape and returns its settings and its steps.
-func (s shape) steps(t *testing.T) (job.Settings, []fsm.StepRecord) {
+// play plays the job and returns its settings and its steps.
+func (s workload) play(t *testing.T) (job.Settings, []fsm.StepRecord) {
 	t.Helper()
 	plan := Plan{Seed: 1, Replicas: 1, Workers: len(s.slowBy), CommitEvery: 1, CommitWindow: 1, Faults: s.faults}
 	change := func(set *job.Settings) {
@@ -42,12 +46,13 @@ func (s shape) steps(t *testing.T) (job.Settings, []fsm.StepRecord) {
 	}
 	for i, f := range s.slowBy {
 		if f > 1 {
-			plan.Faults = append(plan.Faults, Fault{For: time.Hour, Kind: Slow, Host: fmt.Sprintf("w%d", i+1), Count: f})
+			host := fmt.Sprintf("w%d", i+1)
+			plan.Faults = append(plan.Faults, Fault{For: time.Hour, Kind: SlowCompute, Host: host, Count: f})
 		}
 	}
 	settings := plan.settings()
 	change(&settings)
-	rep := play(t, plan, Options{Settings: change, Took: func(_ string, pairs []model.Pair) time.Duration {
+	rep := play(t, plan, Options{Settings: change, ComputeTime: func(_ string, pairs []model.Pair) time.Duration {
 		rows := 0
 		for _, p := range pairs {
 			rows += len(p.Source) + len(p.Target) + settings.PromptLength
@@ -60,8 +65,10 @@ func (s shape) steps(t *testing.T) (job.Settings, []fsm.StepRecord) {
 	return settings, rep.Reference.Steps
 }
 
-// ideals are the seconds that steps take at best, if work is divisible and if it is not.
-func (s shape) ideals(t *testing.T, settings job.Settings, steps []fsm.StepRecord) (divisible, whole float64) {
+// ideals returns the seconds that steps take at best, if the work is divisible and if it is not.
+func (s workload) ideals(
+	t *testing.T, settings job.Settings, steps []fsm.StepRecord,
+) (divisible, whole float64) {
 	t.Helper()
 	job, err := job.Load(settings, (&process{world: &world{}}).logger())
 	if err != nil {
@@ -85,7 +92,7 @@ func (s shape) ideals(t *testing.T, settings job.Settings, steps []fsm.StepRecor
 	return divisible, whole
 }
 
-// best is the time of the best deal of all, by branch and bound.
+// best returns the time of the best deal of whole micro-batches, by branch and bound.
 func best(costs []int, speeds []float64) float64 {
 	slices.SortFunc(costs, func(a, b int) int { return b - a })
 	var total, sum float64
@@ -116,6 +123,7 @@ func best(costs []int, speeds []float64) float64 {
 	return least
 }
 
+// seconds returns how long steps took.
 func seconds(steps []fsm.StepRecord) (sum float64) {
 	for _, r := range steps {
 		sum += r.Seconds
@@ -124,20 +132,22 @@ func seconds(steps []fsm.StepRecord) (sum float64) {
 }
 
 func TestThroughputWithASlowWorker(t *testing.T) {
-	for _, s := range []shape{ // of 16 epochs
+	for _, s := range []workload{ // of 16 epochs
 		{batch: 16, micro: 1, slowBy: []int{1, 1, 1, 3}},
 		{batch: 32, micro: 2, slowBy: []int{1, 1, 1, 3}},
 		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 3}}, // the programs' defaults
 		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 1}},
 		{batch: 16, micro: 2, slowBy: []int{1, 1, 1, 12}}, // better off without its work
 	} {
-		t.Run(fmt.Sprintf("batch %d in micro-batches of %d, slow by %v", s.batch, s.micro, s.slowBy), func(t *testing.T) {
+		name := fmt.Sprintf("batch %d in micro-batches of %d, slow by %v", s.batch, s.micro, s.slowBy)
+		t.Run(name, func(t *testing.T) {
 			s.epochs = 16
-			settings, steps := s.steps(t)
+			settings, steps := s.play(t)
 			steps = steps[warmUp:]
 			divisible, whole := s.ideals(t, settings, steps)
 			took := seconds(steps)
-			t.Logf("%d steps in %.2f s: %.1f%% of the divisible ideal, %.1f%% of the best deal of whole micro-batches", len(steps), took, 100*divisible/took, 100*whole/took)
+			t.Logf("%d steps in %.2f s: %.1f%% of the divisible ideal, %.1f%% of the best deal",
+				len(steps), took, 100*divisible/took, 100*whole/took)
 			if whole/took < 0.85 {
 				t.Errorf("%.1f%% of the best deal, want at least 85%%", 100*whole/took)
 			}
@@ -148,15 +158,20 @@ func TestThroughputWithASlowWorker(t *testing.T) {
 	}
 }
 
-// A worker whose speed falls to a third while the job runs costs a few steps, not the rest of the job; and it gets its work back when it
-// has recovered.
+// A worker whose speed falls to a third while the job runs costs a few steps, not the rest of the
+// job, and it gets its work back when it has recovered.
 func TestThroughputAfterASpeedChanges(t *testing.T) {
-	s := shape{batch: 16, micro: 1, epochs: 48, slowBy: []int{1, 1, 1, 1}, faults: []Fault{{At: 6 * time.Second, For: 8 * time.Second, Kind: Slow, Host: "w4", Count: 3}}}
-	settings, steps := s.steps(t)
+	s := workload{
+		batch:  16,
+		micro:  1,
+		epochs: 48,
+		slowBy: []int{1, 1, 1, 1},
+		faults: []Fault{{At: 6 * time.Second, For: 8 * time.Second, Kind: SlowCompute, Host: "w4", Count: 3}},
+	}
+	settings, steps := s.play(t)
 	var at float64
-	var before, after []fsm.StepRecord
-	slow := shape{slowBy: []int{1, 1, 1, 3}}
-	var during []fsm.StepRecord
+	var before, during, after []fsm.StepRecord
+	slow := workload{slowBy: []int{1, 1, 1, 3}}
 	for _, r := range steps[warmUp:] {
 		switch at += r.Seconds; {
 		case at < 4:
@@ -168,7 +183,7 @@ func TestThroughputAfterASpeedChanges(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		shape shape
+		shape workload
 		steps []fsm.StepRecord
 	}{"before": {s, before}, "while it is slow": {slow, during}, "after": {s, after}} {
 		if len(c.steps) == 0 {

@@ -1,10 +1,14 @@
-// Command replay plays seeds of the simulation exactly: it builds the simulation's test program on a Go runtime that draws
-// its random numbers from the seed and does nothing by the clock, and lets it play a seed in a process of its own on one thread.
+// Command replay plays seeds of the simulation exactly. It builds the simulation's test program on
+// a Go runtime that draws its random numbers from the seed and does nothing by the clock, and has
+// it play a seed in a process of its own on one thread.
 //
-//	go run ./worker/internal/simulation/replay -seed 17              # plays seed 17 and prints its trace
-//	go run ./worker/internal/simulation/replay -o bin/simulation.test    # builds the program only
+//	go run ./worker/internal/simulation/replay -seed 17
+//	go run ./worker/internal/simulation/replay -o bin/simulation.test
 //
-// The tests of package simulation build and use the same program, so that a seed which fails there fails here in the same way.
+// The first form prints the trace of seed 17, the second only builds the program.
+//
+// The tests of package simulation build and use the same program, so that a seed which fails there
+// fails here in the same way.
 package main
 
 import (
@@ -17,20 +21,21 @@ import (
 	"strings"
 )
 
+// simulation is the package whose tests play seeds.
 const simulation = "github.com/dptune/dpt/worker/internal/simulation"
 
 func main() {
 	if runtime := os.Getenv(linkVariable); runtime != "" {
-		exit(link(runtime, os.Args[1:]))
+		exit(runTool(runtime, os.Args[1:]))
 	}
-	out := flag.String("o", "", "where to put the program; it is removed if not given")
-	seed := flag.Int64("seed", -1, "the seed to play; none if not given")
+	out := flag.String("o", "", "path for the program, which is removed without this flag")
+	seed := flag.Int64("seed", -1, "the seed to play; none without this flag")
 	bug := flag.String("bug", "", "a bug to plant")
 	flag.Parse()
 	exit(run(*out, *seed, *bug))
 }
 
-// exit ends the program, as the program that it ran ended if that is the reason.
+// exit ends this program. If err is that of a program it ran, it ends with the same exit status.
 func exit(err error) {
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {
@@ -43,6 +48,8 @@ func exit(err error) {
 	os.Exit(0)
 }
 
+// run builds the program at out, or somewhere if out is "", and has it play seed unless that is
+// negative.
 func run(out string, seed int64, bug string) error {
 	if out == "" && seed < 0 {
 		return errors.New("found neither -o nor -seed, want one of them")
@@ -70,17 +77,20 @@ func run(out string, seed int64, bug string) error {
 	return cmd.Run()
 }
 
-// linkVariable is set for the program when it stands in for the tools of a build: the archive of the runtime to link with.
+// linkVariable is set when the go command runs this program in place of a build tool. Its value is
+// the path of the archive of the edited runtime.
 const linkVariable = "DPT_REPLAY_RUNTIME"
 
-// build compiles the runtime with the edits, and links the test program with it. Everything else is as in any other build, and
-// so is not compiled for this one: the edits change nothing that other packages see of the runtime.
+// build compiles the edited runtime and links the test program with it. All other packages are as
+// in any other build and need not be compiled again: the edits do not change what they see of the
+// runtime.
 func build(dir, out string) error {
-	overlay, places, err := edit(dir)
+	overlay, trimPaths, err := edit(dir)
 	if err != nil {
 		return err
 	}
-	runtime, err := output("go", "list", "-export", "-overlay", overlay, "-gcflags", "runtime=-trimpath="+places, "-f", "{{.Export}}", "runtime")
+	runtime, err := output("go", "list", "-export", "-overlay", overlay,
+		"-gcflags", "runtime=-trimpath="+trimPaths, "-f", "{{.Export}}", "runtime")
 	if err != nil {
 		return err
 	}
@@ -97,8 +107,9 @@ func build(dir, out string) error {
 	return nil
 }
 
-// link runs a tool of the build. If it is the linker, it gets the runtime's archive in place of the usual one.
-func link(runtime string, args []string) error {
+// runTool runs a tool of the build. The linker gets the edited runtime's archive in place of the
+// usual one.
+func runTool(runtime string, args []string) error {
 	name := strings.TrimSuffix(filepath.Base(args[0]), ".exe")
 	for i, a := range args {
 		if name != "link" || a != "-importcfg" || i+1 == len(args) {
@@ -128,6 +139,7 @@ func link(runtime string, args []string) error {
 	return cmd.Run()
 }
 
+// output runs a command and returns what it prints to standard output.
 func output(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Stderr = os.Stderr

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// draw is the source of random numbers for what the names say, under a seed.
-func draw(seed uint64, names ...string) *rand.Rand {
+// seededRand returns the source of random numbers for a purpose, under a seed. The names tell the
+// purpose: purposes do not take numbers from each other.
+func seededRand(seed uint64, names ...string) *rand.Rand {
 	h := sha256.New()
 	h.Write(binary.LittleEndian.AppendUint64(nil, seed))
 	for _, n := range names {

@@ -10,9 +10,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// rot flips one bit of what the disk holds: of an entry of the log, its place and kind included, of a vote or term, of a snapshot, or of a large trainer state. It says
-// what it has done, and undo makes it good again where nothing has been written over it. On an empty disk there is nothing to rot.
-func (d *disk) rot(r *rand.Rand) (what string, undo func()) {
+// flipBit flips one bit of what the disk holds: of an entry of the log, its index and type
+// included, of a vote or term, of a snapshot, or of a large trainer state. It returns what it has
+// flipped, and undo, which flips it back unless that was overwritten. On an empty disk it does
+// nothing, and undo is nil.
+func (d *disk) flipBit(r *rand.Rand) (what string, undo func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	flip := func(data []byte) []byte {
@@ -28,7 +30,7 @@ func (d *disk) rot(r *rand.Rand) (what string, undo func()) {
 		name := pick(r, slices.Sorted(maps.Keys(d.files)))
 		good := d.files[name]
 		d.files[name] = flip(good)
-		return "file " + name, locked(func() { d.files[name] = good }) // its name says what it holds
+		return "file " + name, locked(func() { d.files[name] = good }) // its name is its digest
 	}
 	switch {
 	case kind == 0 && len(d.stable) > 0:

@@ -19,11 +19,12 @@ import (
 	"testing/synctest"
 )
 
-// Each seed is played in a process of its own, one per core at a time, each with one thread at work, by a program whose Go runtime draws from the
-// seed: see package replay. Where that program cannot be built, and under the race detector, this one plays many seeds in a process; goroutines
-// then take turns too, but Go draws for itself in which order.
+// The tests play each seed in a process of its own, a child, at most one per core at a time and
+// each on one thread. The child's program has a Go runtime that draws from the seed: see command
+// replay. Where that program cannot be built, and under the race detector, a child is this program
+// and plays many seeds; its goroutines take turns too, but in an order that Go draws for itself.
 
-// outcome is what a child says about a seed.
+// outcome is what a child reports about a seed.
 type outcome struct {
 	Seed       uint64
 	Digest     string
@@ -31,17 +32,17 @@ type outcome struct {
 	Trace      []string
 	Took       float64 // seconds of simulated time
 	Commits    int
-	Lives      int
+	Processes  int
 	Redone     int
-	Most       int
+	MostRedone int
 	Crashed    map[string]int
 }
 
-// span are the seeds from, from+stride, … below to.
-type span struct{ from, to, stride uint64 }
+// seedRange is the seeds from, from+stride, … below to.
+type seedRange struct{ from, to, stride uint64 }
 
-// A child's environment is the same in each run but for these values, and it works in a directory of its own: what differs from run to run would
-// lie differently on the heap.
+// A child's environment is the same in each run but for the values of these variables, and it works
+// in a directory of its own: whatever differs from run to run would lie differently on the heap.
 const (
 	childSpan      = "SIM_CHILD_SPAN" // from:to:stride
 	childBug       = "SIM_CHILD_BUG"  // a planted bug
@@ -49,39 +50,42 @@ const (
 	referencesFile = "references.json"
 )
 
-// program is the test program that plays seeds, and whether it plays them exactly.
-var program = sync.OnceValues(func() (path string, replays bool) {
+// testProgram returns the path of the program that plays seeds, which it builds, and whether that
+// replays them exactly.
+var testProgram = sync.OnceValues(func() (path string, replays bool) {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	if exact || raced || testing.Short() {
-		return self, exact
+	if replaysExactly || raceEnabled || testing.Short() {
+		return self, replaysExactly
 	}
-	built := filepath.Join(workshop(), "simulation.test")
+	built := filepath.Join(scratchDir(), "simulation.test")
 	cmd := exec.Command("go", "run", "github.com/dptune/dpt/worker/internal/simulation/replay", "-o", built)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "seeds do not replay exactly here, because package replay cannot build its program: %v\n%s\n", err, out)
+		fmt.Fprintf(os.Stderr, "seeds do not replay exactly here, because command replay "+
+			"cannot build its program: %v\n%s\n", err, out)
 		return self, false
 	}
 	return built, true
 })
 
-// again is the command that plays a seed again.
-func again(seed uint64, bug string) string {
-	_, replays := program()
+// replayCommand returns the command that plays a seed again.
+func replayCommand(seed uint64, bug string) string {
+	_, replays := testProgram()
 	switch {
 	case replays && bug == "":
 		return fmt.Sprintf("go run ./worker/internal/simulation/replay -seed %d", seed)
 	case replays:
 		return fmt.Sprintf("go run ./worker/internal/simulation/replay -seed %d -bug %q", seed, bug)
 	}
-	return fmt.Sprintf("SIM_FROM=%d SIM_SEEDS=1 SIM_BUG=%q go test -count=1 -run '^TestSimulation$' ./worker/internal/simulation (this build draws another order of events)", seed, bug)
+	return fmt.Sprintf("SIM_FROM=%d SIM_SEEDS=1 SIM_BUG=%q go test -count=1 -run '^TestSimulation$' "+
+		"./worker/internal/simulation (this build draws another order of events)", seed, bug)
 }
 
-// workshop is a directory for all that the tests of this process make.
-var workshop = sync.OnceValue(func() string {
-	dir, err := os.MkdirTemp(scratch(), "dpt-sim-")
+// scratchDir returns a directory for all files of this process's tests.
+var scratchDir = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp(memoryDir(), "dpt-sim-")
 	if err != nil {
 		panic(err)
 	}
@@ -91,15 +95,15 @@ var workshop = sync.OnceValue(func() string {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if os.Getenv(childSpan) == "" {
-		if err := os.RemoveAll(workshop()); err != nil {
+		if err := os.RemoveAll(scratchDir()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
 	os.Exit(code)
 }
 
-// scratch is a directory in memory where there is one.
-func scratch() string {
+// memoryDir returns a directory in memory if there is one, else "".
+func memoryDir() string {
 	if _, err := os.Stat("/dev/shm"); err == nil {
 		return "/dev/shm"
 	}
@@ -110,7 +114,7 @@ func scratch() string {
 func play(t *testing.T, plan Plan, options Options) (rep *Report) {
 	t.Helper()
 	if options.Scratch == "" {
-		options.Scratch = workshop()
+		options.Scratch = scratchDir()
 	}
 	cryptotest.SetGlobalRandom(t, plan.Seed) // it names jobs
 	synctest.Test(t, func(t *testing.T) {
@@ -122,7 +126,7 @@ func play(t *testing.T, plan Plan, options Options) (rep *Report) {
 	return rep
 }
 
-// references are the undisturbed runs, without and with evaluations.
+// references returns the undisturbed runs, without and with evaluations.
 func references(t *testing.T) map[bool]*Reference {
 	t.Helper()
 	refs := map[bool]*Reference{}
@@ -136,7 +140,8 @@ func references(t *testing.T) map[bool]*Reference {
 	return refs
 }
 
-func number(t *testing.T, name string, otherwise uint64) uint64 {
+// envNumber returns the value of an environment variable, or otherwise if it is not set.
+func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
@@ -149,9 +154,10 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestChild plays the seeds that its environment names and prints a line about each. Alone it does nothing.
+// TestChild plays the seeds that its environment names and prints a line about each. It is skipped
+// unless another test starts it as a child.
 func TestChild(t *testing.T) {
-	var s span
+	var s seedRange
 	if os.Getenv(childSpan) == "" {
 		t.Skip("plays seeds for other tests")
 	}
@@ -171,10 +177,20 @@ func TestChild(t *testing.T) {
 	for seed := s.from; seed < s.to; seed += s.stride {
 		fmt.Printf("\n@start %d\n", seed)
 		plan := PlanOf(seed)
-		fix(seed)
+		seedRuntime(seed)
 		rep := play(t, plan, Options{Reference: ref[plan.Evaluate], Scratch: "."})
-		line, err := json.Marshal(outcome{Seed: seed, Digest: fmt.Sprintf("%x", rep.Digest()), Violations: rep.Violations, Trace: rep.Trace, Took: rep.Took.Seconds(),
-			Commits: rep.Commits, Lives: rep.Lives, Redone: rep.Redone, Most: rep.Most, Crashed: rep.Crashed})
+		line, err := json.Marshal(outcome{
+			Seed:       seed,
+			Digest:     fmt.Sprintf("%x", rep.Digest()),
+			Violations: rep.Violations,
+			Trace:      rep.Trace,
+			Took:       rep.Took.Seconds(),
+			Commits:    rep.Commits,
+			Processes:  rep.Processes,
+			Redone:     rep.Redone,
+			MostRedone: rep.MostRedone,
+			Crashed:    rep.Crashed,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,32 +198,32 @@ func TestChild(t *testing.T) {
 	}
 }
 
-// stage is where the children of one test play.
-type stage struct {
-	bug        string
-	references []byte
-	count      atomic.Int64 // of children
+// childRunner runs the children of one test.
+type childRunner struct {
+	bug        string       // planted in every child; "" is none
+	references []byte       // the reference runs, as the children read them
+	count      atomic.Int64 // of children so far
 }
 
-func newStage(t *testing.T, bug string) *stage {
+func newChildRunner(t *testing.T, bug string) *childRunner {
 	t.Helper()
 	refs := references(t)
 	for _, ref := range refs {
 		for i := range ref.Steps {
-			ref.Steps[i].Seconds = 0 // how long the undisturbed run took is nobody's concern
+			ref.Steps[i].Seconds = 0 // the real time differs from run to run
 		}
 	}
 	data, err := json.Marshal([]*Reference{refs[false], refs[true]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stage{bug: bug, references: data}
+	return &childRunner{bug: bug, references: data}
 }
 
-// child plays seeds in a process of its own and passes on what came of each; it stops early if tell says so.
-func (g *stage) child(ctx context.Context, s span, tell func(outcome) (more bool)) error {
-	exe, replays := program()
-	dir := filepath.Join(workshop(), fmt.Sprintf("%09d", g.count.Add(1)))
+// run plays seeds in a child and passes each outcome to tell. It stops early if tell returns false.
+func (g *childRunner) run(ctx context.Context, s seedRange, tell func(outcome) (more bool)) error {
+	exe, replays := testProgram()
+	dir := filepath.Join(scratchDir(), fmt.Sprintf("%09d", g.count.Add(1)))
 	if g.bug != "" {
 		dir += " " + g.bug
 	}
@@ -218,9 +234,14 @@ func (g *stage) child(ctx context.Context, s span, tell func(outcome) (more bool
 	if err := os.WriteFile(filepath.Join(dir, referencesFile), g.references, 0o644); err != nil {
 		return err
 	}
+
 	cmd := exec.CommandContext(ctx, exe, "-test.run", "^TestChild$", "-test.timeout", "20m")
 	cmd.Dir = dir
-	cmd.Env = []string{fmt.Sprintf("%s=%d:%d:%d", childSpan, s.from, s.to, s.stride), childBug + "=" + g.bug, "GOMAXPROCS=1"}
+	cmd.Env = []string{
+		fmt.Sprintf("%s=%d:%d:%d", childSpan, s.from, s.to, s.stride),
+		childBug + "=" + g.bug,
+		"GOMAXPROCS=1",
+	}
 	if replays {
 		cmd.Env = append(cmd.Env, childRuntime+"=1", "GOGC=off")
 	}
@@ -233,6 +254,8 @@ func (g *stage) child(ctx context.Context, s span, tell func(outcome) (more bool
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+
+	// Read the outcomes. The lines after a seed's start belong to a crash's output.
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 16<<20)
 	current, rest := "none", []string(nil)
@@ -257,22 +280,28 @@ func (g *stage) child(ctx context.Context, s span, tell func(outcome) (more bool
 			return nil
 		}
 	}
+
+	// A child that crashes is a violation of the seed that it was playing.
 	if err := cmd.Wait(); err != nil {
 		if ctx.Err() != nil {
-			return nil // nobody wants to know any more
+			return nil // another child has stopped the test
 		}
 		seed, unknown := strconv.ParseUint(current, 10, 64)
 		if unknown != nil {
-			return fmt.Errorf("before the first seed: %w\n%s\n%s", err, strings.Join(rest, "\n"), tail(stderr.String()))
+			return fmt.Errorf("before the first seed: %w\n%s\n%s", err, strings.Join(rest, "\n"), head(stderr.String()))
 		}
-		tell(outcome{Seed: seed, Violations: []string{fmt.Sprintf("the program that plays it ended: %v", err)}, Trace: append(rest, tail(stderr.String()))})
+		tell(outcome{
+			Seed:       seed,
+			Violations: []string{fmt.Sprintf("the program that plays it ended: %v", err)},
+			Trace:      append(rest, head(stderr.String())),
+		})
 		return nil
 	}
 	return lines.Err()
 }
 
-// tail is the part of a crash's output that a person can read.
-func tail(text string) string {
+// head returns as much of a crash's output, from its beginning, as a person can read.
+func head(text string) string {
 	const most = 16 << 10
 	if len(text) > most {
 		text = text[:most] + "\n…"
@@ -280,20 +309,21 @@ func tail(text string) string {
 	return text
 }
 
-// spans cuts seeds into what one child plays: all of them, or, where a seed replays exactly, each on its own, because
-// what was played before leaves its trace in caches and pools.
-func spans(from, to, stride uint64) (list []span) {
-	if _, replays := program(); !replays {
-		return []span{{from, to, stride}}
+// seedRanges cuts seeds into what one child plays each: all of them, or, where seeds replay
+// exactly, a single one, because the seeds before it leave their traces in caches and pools.
+func seedRanges(from, to, stride uint64) (list []seedRange) {
+	if _, replays := testProgram(); !replays {
+		return []seedRange{{from, to, stride}}
 	}
 	for seed := from; seed < to; seed += stride {
-		list = append(list, span{seed, seed + 1, 1})
+		list = append(list, seedRange{seed, seed + 1, 1})
 	}
 	return list
 }
 
-// sweep plays seeds on all cores and collects what came of each, until tell says that it is enough.
-func (g *stage) sweep(t *testing.T, from, n uint64, tell func(outcome) (more bool)) {
+// playSeeds plays n seeds on all cores and passes each outcome to tell, one at a time. It stops
+// early if tell returns false.
+func (g *childRunner) playSeeds(t *testing.T, from, n uint64, tell func(outcome) (more bool)) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -302,11 +332,11 @@ func (g *stage) sweep(t *testing.T, from, n uint64, tell func(outcome) (more boo
 	var wg sync.WaitGroup
 	for i := range children {
 		wg.Go(func() {
-			for _, s := range spans(from+i, from+n, children) {
+			for _, s := range seedRanges(from+i, from+n, children) {
 				if ctx.Err() != nil {
 					return
 				}
-				if err := g.child(ctx, s, func(o outcome) bool {
+				if err := g.run(ctx, s, func(o outcome) bool {
 					mu.Lock()
 					defer mu.Unlock()
 					if ctx.Err() != nil {
