@@ -20,7 +20,10 @@ func heartbeatMessage() *coordpb.CoordinatorMessage {
 
 // idleMessage tells a worker that there is no job now.
 func idleMessage(cfg *Config) *coordpb.CoordinatorMessage {
-	m := &coordpb.Idle{HeartbeatIntervalMs: cfg.heartbeatInterval().Milliseconds()}
+	m := &coordpb.Idle{
+		HeartbeatIntervalMs: cfg.heartbeatInterval().Milliseconds(),
+		HeartbeatTimeoutMs:  cfg.HeartbeatTimeout.Milliseconds(),
+	}
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Idle{Idle: m}}
 }
 
@@ -33,6 +36,7 @@ func welcomeMessage(cfg *Config, jobID string, j *job.Job) *coordpb.CoordinatorM
 		ModelDigest:         j.ModelDigest[:],
 		Train:               j.Spec.TrainSpec(),
 		HeartbeatIntervalMs: cfg.heartbeatInterval().Milliseconds(),
+		HeartbeatTimeoutMs:  cfg.HeartbeatTimeout.Milliseconds(),
 		StepTimeoutMs:       cfg.StepTimeout.Milliseconds(),
 	}
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Welcome{Welcome: m}}

@@ -182,6 +182,8 @@ func FuzzCoordinatorMessages(f *testing.F) {
 	add(0, idle(0), good[0], good[1], good[2], idle(-1), good[1])
 	add(0, idle(math.MaxInt64))
 	add(0, welcome(func(w *coordpb.Welcome) { w.HeartbeatIntervalMs = math.MinInt64 }), good[1], good[2])
+	add(0, welcome(func(w *coordpb.Welcome) { w.HeartbeatTimeoutMs = 7000 }), good[1], good[2])
+	add(0, welcome(func(w *coordpb.Welcome) { w.HeartbeatTimeoutMs = math.MaxInt64 }), good[1], good[2])
 	add(0, welcome(func(w *coordpb.Welcome) { w.StepTimeoutMs = math.MaxInt64 }), good[1], good[2])
 	add(0, welcome(func(w *coordpb.Welcome) { w.Train = nil }))
 	add(0, welcome(func(w *coordpb.Welcome) { w.ModelDigest = nil }))

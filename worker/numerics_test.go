@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"context"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -17,35 +16,16 @@ func TestWorkerOfOtherNumericsIsRefused(t *testing.T) {
 	c.startWorker("first", nil)
 	c.awaitLog("worker joined")
 
-	conn := dial(t, c.addr)
-	defer conn.Close()
-	stream, err := coordpb.NewCoordinatorClient(conn).Session(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	send := func(m *coordpb.WorkerMessage) {
-		t.Helper()
-		if err := stream.Send(m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Hello{Hello: &coordpb.Hello{
-		Protocol: coordpb.ProtocolVersion,
-		Version:  "test",
-		WorkerId: "other",
-		RingAddr: "127.0.0.1:1",
-		Host:     "host",
-	}}})
-	m, err := stream.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
-		JobId:       m.GetWelcome().GetJobId(),
-		ModelDigest: m.GetWelcome().GetModelDigest(),
+	stream, welcome := openSession(t, c.addr)
+	if err := stream.Send(&coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Ready{Ready: &coordpb.Ready{
+		JobId:       welcome.GetWelcome().GetJobId(),
+		ModelDigest: welcome.GetWelcome().GetModelDigest(),
 		Engine:      "abacus",
 		Numerics:    "abacus/decimal",
-	}}})
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
 	for err == nil {
 		_, err = stream.Recv()
 	}

@@ -22,13 +22,6 @@ import (
 const (
 	// leaveGrace bounds the wait for the coordinator to take note of a Leave.
 	leaveGrace = time.Second
-	// defaultHeartbeat is the interval between heartbeats if the coordinator names none.
-	defaultHeartbeat = time.Second
-	// missedBeats is how many intervals of silence end a session.
-	missedBeats = 5
-	// maxHeartbeat bounds the interval that the coordinator may name, so that a worker does not
-	// wait long for a coordinator that is gone.
-	maxHeartbeat = time.Hour
 	// maxUnfinished bounds session.unfinished: a coordinator cannot make this worker pile up
 	// goroutines.
 	maxUnfinished = 64
@@ -132,19 +125,16 @@ func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 		return &localError{fmt.Errorf("coordinator %s: first message is %T, want a welcome", s.addr, first.Body)}
 	}
 	s.welcomed = true
-	beat := defaultHeartbeat
-	if ms := welcome.GetHeartbeatIntervalMs() + idle.GetHeartbeatIntervalMs(); ms > maxHeartbeat.Milliseconds() {
-		return &localError{fmt.Errorf("coordinator %s: heartbeats every %d ms, want at most %d",
-			s.addr, ms, maxHeartbeat.Milliseconds())}
-	} else if ms > 0 {
-		beat = time.Duration(ms) * time.Millisecond
+	interval, timeout, err := heartbeatsOf(welcome, idle)
+	if err != nil {
+		return &localError{fmt.Errorf("coordinator %s: %w", s.addr, err)}
 	}
 	s.joined = true
 
 	// Heartbeats go out from here on, also while this goroutine loads the backbone.
 	beatCtx, stopBeat := context.WithCancel(ctx)
 	beatsEnded := make(chan struct{})
-	go func() { defer close(beatsEnded); s.sendHeartbeats(beatCtx, beat) }()
+	go func() { defer close(beatsEnded); s.sendHeartbeats(beatCtx, interval) }()
 	defer func() { stopBeat(); <-beatsEnded }()
 
 	var job *trainer // nil while there is no job
@@ -157,14 +147,13 @@ func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 	}
 
 	// A coordinator that hangs keeps its connections, but its heartbeats stay out.
-	limit := missedBeats * beat
-	watch := time.AfterFunc(limit, func() {
-		s.abort(fmt.Errorf("coordinator %s: %w: not heard for %v", s.addr, errSilent, limit))
+	silence := time.AfterFunc(timeout, func() {
+		s.abort(fmt.Errorf("coordinator %s: %w: not heard for %v", s.addr, errSilent, timeout))
 	})
-	defer watch.Stop()
+	defer silence.Stop()
 	for {
 		m, err := s.stream.Recv()
-		watch.Reset(limit)
+		silence.Reset(timeout)
 		if err != nil {
 			if err == io.EOF {
 				err = status.Error(codes.Unavailable, "the coordinator closed the session")
@@ -174,11 +163,11 @@ func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 		switch b := m.Body.(type) {
 		case *coordpb.CoordinatorMessage_Welcome:
 			s.stopGeneration()
-			watch.Stop() // while this goroutine loads the backbone, it reads no messages
+			silence.Stop() // while this goroutine loads the backbone, it reads no messages
 			if job, err = s.prepareJob(b.Welcome); err != nil {
 				return err
 			}
-			watch.Reset(limit)
+			silence.Reset(timeout)
 		case *coordpb.CoordinatorMessage_Idle:
 			s.stopGeneration()
 			job = nil
@@ -252,23 +241,6 @@ func (s *session) send(m *coordpb.WorkerMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stream.Send(m)
-}
-
-// sendHeartbeats tells the coordinator that this process is alive, also while it loads or computes.
-func (s *session) sendHeartbeats(ctx context.Context, interval time.Duration) {
-	heartbeat := &coordpb.WorkerMessage{Body: &coordpb.WorkerMessage_Heartbeat{Heartbeat: &coordpb.Heartbeat{}}}
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			if s.send(heartbeat) != nil {
-				return // the reader learns why
-			}
-		}
-	}
 }
 
 // startGeneration abandons the present generation and starts the next. It does not wait for the

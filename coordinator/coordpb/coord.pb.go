@@ -488,10 +488,13 @@ type Welcome struct {
 	ModelName           string                 `protobuf:"bytes,3,opt,name=model_name,json=modelName,proto3" json:"model_name,omitempty"`       // where the coordinator has the backbone; "" is the embedded one
 	ModelDigest         []byte                 `protobuf:"bytes,4,opt,name=model_digest,json=modelDigest,proto3" json:"model_digest,omitempty"` // what the worker's backbone must be
 	Train               *TrainSpec             `protobuf:"bytes,5,opt,name=train,proto3" json:"train,omitempty"`
-	HeartbeatIntervalMs int64                  `protobuf:"varint,6,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
-	StepTimeoutMs       int64                  `protobuf:"varint,7,opt,name=step_timeout_ms,json=stepTimeoutMs,proto3" json:"step_timeout_ms,omitempty"` // bound on one all-reduce, a last resort behind the heartbeat
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	HeartbeatIntervalMs int64                  `protobuf:"varint,6,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"` // between heartbeats, in either direction
+	StepTimeoutMs       int64                  `protobuf:"varint,7,opt,name=step_timeout_ms,json=stepTimeoutMs,proto3" json:"step_timeout_ms,omitempty"`                   // bound on one all-reduce, a last resort behind the heartbeat
+	// After how much silence either side gives the other up. 0, as builds before this field send:
+	// five intervals.
+	HeartbeatTimeoutMs int64 `protobuf:"varint,8,opt,name=heartbeat_timeout_ms,json=heartbeatTimeoutMs,proto3" json:"heartbeat_timeout_ms,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -573,10 +576,19 @@ func (x *Welcome) GetStepTimeoutMs() int64 {
 	return 0
 }
 
-// Idle says that there is no job now. The worker keeps its session and what it has loaded, and waits for the next Welcome.
+func (x *Welcome) GetHeartbeatTimeoutMs() int64 {
+	if x != nil {
+		return x.HeartbeatTimeoutMs
+	}
+	return 0
+}
+
+// Idle says that there is no job now. The worker keeps its session and what it has loaded, and waits
+// for the next Welcome.
 type Idle struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
-	HeartbeatIntervalMs int64                  `protobuf:"varint,1,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
+	HeartbeatIntervalMs int64                  `protobuf:"varint,1,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"` // as in Welcome
+	HeartbeatTimeoutMs  int64                  `protobuf:"varint,2,opt,name=heartbeat_timeout_ms,json=heartbeatTimeoutMs,proto3" json:"heartbeat_timeout_ms,omitempty"`    // as in Welcome
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -614,6 +626,13 @@ func (*Idle) Descriptor() ([]byte, []int) {
 func (x *Idle) GetHeartbeatIntervalMs() int64 {
 	if x != nil {
 		return x.HeartbeatIntervalMs
+	}
+	return 0
+}
+
+func (x *Idle) GetHeartbeatTimeoutMs() int64 {
+	if x != nil {
+		return x.HeartbeatTimeoutMs
 	}
 	return 0
 }
@@ -1841,8 +1860,8 @@ func (x *Failure) GetMicroBatch() int32 {
 	return 0
 }
 
-// Heartbeat goes both ways. A side that hears nothing for five intervals considers the other one
-// dead.
+// Heartbeat goes both ways, once in heartbeat_interval_ms. A side that receives no message for
+// heartbeat_timeout_ms gives the other up.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2048,7 +2067,7 @@ const file_coord_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
 	"\tworker_id\x18\x03 \x01(\tR\bworkerId\x12\x1b\n" +
 	"\tring_addr\x18\x04 \x01(\tR\bringAddr\x12\x12\n" +
-	"\x04host\x18\x05 \x01(\tR\x04host\"\x87\x02\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\"\xb9\x02\n" +
 	"\aWelcome\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
@@ -2057,9 +2076,11 @@ const file_coord_proto_rawDesc = "" +
 	"\fmodel_digest\x18\x04 \x01(\fR\vmodelDigest\x12-\n" +
 	"\x05train\x18\x05 \x01(\v2\x17.dpt.coord.v1.TrainSpecR\x05train\x122\n" +
 	"\x15heartbeat_interval_ms\x18\x06 \x01(\x03R\x13heartbeatIntervalMs\x12&\n" +
-	"\x0fstep_timeout_ms\x18\a \x01(\x03R\rstepTimeoutMs\":\n" +
+	"\x0fstep_timeout_ms\x18\a \x01(\x03R\rstepTimeoutMs\x120\n" +
+	"\x14heartbeat_timeout_ms\x18\b \x01(\x03R\x12heartbeatTimeoutMs\"l\n" +
 	"\x04Idle\x122\n" +
-	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\"\xe3\x02\n" +
+	"\x15heartbeat_interval_ms\x18\x01 \x01(\x03R\x13heartbeatIntervalMs\x120\n" +
+	"\x14heartbeat_timeout_ms\x18\x02 \x01(\x03R\x12heartbeatTimeoutMs\"\xe3\x02\n" +
 	"\tTrainSpec\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
 	"\x03dim\x18\x02 \x01(\x05R\x03dim\x12\x16\n" +
