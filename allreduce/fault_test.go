@@ -128,7 +128,9 @@ func memberDiesMidStep(t *testing.T, config func(*Config), furthest int) {
 			if i != dead {
 				return rings[i].AllReduce(ctx, 100, accs[i])
 			}
-			eventually(t, "rank 1 is as far as it can be", func() bool { return rings[1].awaiting(furthest) })
+			eventually(t, "the survivors are as far as they can be", func() bool {
+				return rings[0].awaiting(1) && rings[1].awaiting(furthest) && rings[3].awaiting(0)
+			})
 			w.cut()
 			return nil
 		})
