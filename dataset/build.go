@@ -53,19 +53,20 @@ func (b *builder) id(base string) string {
 	return base
 }
 
-// wantLabel checks a label's presence: training and validation data must have it, test data has it throughout or not at all.
-func (b *builder) wantLabel(o object, field string, has bool, expected string) {
+// checkLabel checks that a label is present: training and validation data must have it, test data has it throughout or
+// not at all. has reports whether the line has it; want describes a label for the error.
+func (b *builder) checkLabel(o object, field string, has bool, want string) {
 	if b.labeled == nil {
 		b.labeled = &has
 	}
 	switch {
 	case has == *b.labeled || !o.ok():
 	case has:
-		o.fail("field %q is there, but earlier examples have none, expected all or none to have it", o.name(field))
+		o.fail("field %q is there, but earlier examples have none, want all or none to have it", o.name(field))
 	case b.split == splitTest:
-		o.fail("field %q is missing, but earlier examples have it, expected all or none to have it", o.name(field))
+		o.fail("field %q is missing, but earlier examples have it, want all or none to have it", o.name(field))
 	default:
-		o.fail("field %q is missing, expected %s", o.name(field), expected)
+		o.fail("field %q is missing, want %s", o.name(field), want)
 	}
 }
 

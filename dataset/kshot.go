@@ -13,7 +13,7 @@ import (
 // gives a part of what a larger one gives. Eval stays as it is. k must be 1 to len(s.Train).
 func (s *Split) KShot(k int, seed uint64) (*Split, error) {
 	if k < 1 || k > len(s.Train) {
-		return nil, fmt.Errorf("cannot draw %d training examples of %s %s, expected 1 to %d", k, s.Task.Name(), s.Name, len(s.Train))
+		return nil, fmt.Errorf("cannot draw %d training examples of %s %s, want 1 to %d", k, s.Task.Name(), s.Name, len(s.Train))
 	}
 	chosen := prng.New("dpt/dataset/kshot/v1", seed).Perm(len(s.Train))[:k]
 	slices.Sort(chosen)

@@ -33,7 +33,7 @@ func (l *lineReader) next() ([]byte, error) {
 			chunk, err := l.r.ReadSlice('\n')
 			l.buf = append(l.buf, chunk...)
 			if len(bytes.TrimRight(l.buf, "\r\n")) > l.max {
-				return nil, fmt.Errorf("line is longer than %d bytes, expected one JSON object per line", l.max)
+				return nil, fmt.Errorf("line is longer than %d bytes, want one JSON object per line", l.max)
 			}
 			if err == nil {
 				break

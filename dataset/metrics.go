@@ -82,7 +82,7 @@ func (m *Metrics) UnmarshalJSON(data []byte) error {
 		return nil // null leaves a value as it is
 	}
 	if open != json.Delim('{') {
-		return fmt.Errorf("metrics are %s, expected an object of names and numbers", clip(string(data)))
+		return fmt.Errorf("metrics are %s, want an object of names and numbers", clip(string(data)))
 	}
 	*m = Metrics{}
 	for dec.More() {

@@ -53,12 +53,12 @@ func NewMixture(sizes []int, shares Shares, batch, micro int, seed uint64) (*Mix
 	m := &Mixture{sizes: sizes, shares: shares(sizes), batch: batch, micro: micro, seed: seed}
 	for i, n := range sizes {
 		if n < 1 || m.shares[i] < 1 {
-			return nil, fmt.Errorf("task %d of the mixture has %d examples and a share of %d, expected at least 1 of both", i+1, n, m.shares[i])
+			return nil, fmt.Errorf("task %d of the mixture has %d examples and a share of %d, want at least 1 of both", i+1, n, m.shares[i])
 		}
 		m.slots += m.shares[i]
 	}
 	if len(sizes) < 1 || batch < 1 || micro < 1 {
-		return nil, fmt.Errorf("mixture of %d tasks in batches of %d and micro-batches of %d, expected at least 1 of each", len(sizes), batch, micro)
+		return nil, fmt.Errorf("mixture of %d tasks in batches of %d and micro-batches of %d, want at least 1 of each", len(sizes), batch, micro)
 	}
 	return m, nil
 }
@@ -70,7 +70,7 @@ func (m *Mixture) StepsPerEpoch() int64 { return (int64(m.slots)-1)/int64(m.batc
 // tasks after one another.
 func (m *Mixture) Step(t int64) (epoch int64, micro [][]int) {
 	if t < 0 {
-		panic(fmt.Sprintf("dataset: step %d, expected at least 0", t))
+		panic(fmt.Sprintf("dataset: step %d, want at least 0", t))
 	}
 	epoch = t / m.StepsPerEpoch()
 	if m.order == nil || m.epoch != epoch {

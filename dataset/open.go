@@ -18,13 +18,13 @@ func OpenDir(dir string) (fs.FS, error) {
 	}
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("data directory %q does not exist, expected a directory with BoolQ, CB, COPA and so on inside", dir)
+		return nil, fmt.Errorf("data directory %q does not exist, want a directory with BoolQ, CB, COPA and so on inside", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the data directory: %w", err)
 	}
 	if !info.IsDir() {
-		return nil, fmt.Errorf("data directory %q is a file, expected a directory with BoolQ, CB, COPA and so on inside", dir)
+		return nil, fmt.Errorf("data directory %q is a file, want a directory with BoolQ, CB, COPA and so on inside", dir)
 	}
 	return named{FS: os.DirFS(dir), dir: dir}, nil
 }

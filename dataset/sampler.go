@@ -29,7 +29,7 @@ func NewSampler(examples, batch, micro int, seed uint64) (*Sampler, error) {
 		value int
 	}{{"number of examples", examples}, {"batch size", batch}, {"micro-batch size", micro}} {
 		if n.value < 1 {
-			return nil, fmt.Errorf("%s is %d, expected at least 1", n.name, n.value)
+			return nil, fmt.Errorf("%s is %d, want at least 1", n.name, n.value)
 		}
 	}
 	return &Sampler{examples: examples, batch: batch, micro: micro, seed: seed}, nil
@@ -44,7 +44,7 @@ func (s *Sampler) StepsPerEpoch() int64 {
 // micro-batch size, as indices of the examples. The slices stay valid but must not be changed. A negative t panics.
 func (s *Sampler) Step(t int64) (epoch int64, micro [][]int) {
 	if t < 0 {
-		panic(fmt.Sprintf("dataset: step %d, expected at least 0", t))
+		panic(fmt.Sprintf("dataset: step %d, want at least 0", t))
 	}
 	epoch = t / s.StepsPerEpoch()
 	if s.perm == nil || s.epoch != epoch {

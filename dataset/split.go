@@ -39,12 +39,12 @@ type Split struct {
 // Load reads TASKDIR/SPLIT.jsonl of fsys, such as ReCoRD/train.jsonl. TASKDIR is matched in any case. split is "train", "val"
 // (or "validation") or "test"; "" as tmpl is the default template.
 //
-// An error is one line. It names the file and, where a line is at fault, its number, what was found there and what was expected.
+// An error is one line. It names the file and, where a line is at fault, its number, what was found there and what was wanted.
 // A file without examples is an error, and so is a training split with nothing to train on. Fields that the task does not need
 // are ignored, and blank lines too.
 func Load(fsys fs.FS, task Task, split string, tmpl Template) (*Split, error) {
 	if task.spec == nil {
-		return nil, fmt.Errorf("no task given, expected one of %s", strings.Join(Tasks(), ", "))
+		return nil, fmt.Errorf("no task given, want one of %s", strings.Join(Tasks(), ", "))
 	}
 	tmpl, err := ParseTemplate(string(tmpl))
 	if err != nil {
@@ -93,10 +93,10 @@ func read(r io.Reader, shown string, task Task, split string, tmpl Template, lon
 		}
 	}
 	if len(b.eval) == 0 {
-		return nil, fmt.Errorf("%s has no examples, expected one JSON object per line", shown)
+		return nil, fmt.Errorf("%s has no examples, want one JSON object per line", shown)
 	}
 	if split == splitTrain && len(b.train) == 0 {
-		return nil, fmt.Errorf("%s has nothing to train on: none of its %d examples is labeled true, expected at least one", shown, len(b.eval))
+		return nil, fmt.Errorf("%s has nothing to train on: none of its %d examples is labeled true, want at least one", shown, len(b.eval))
 	}
 	return &Split{
 		Task: task, Name: split, Template: tmpl,
@@ -127,7 +127,7 @@ func splitName(name string) (string, error) {
 	case "validation":
 		return splitVal, nil
 	}
-	return "", fmt.Errorf("unknown split %q, expected %q, %q or %q", name, splitTrain, splitVal, splitTest)
+	return "", fmt.Errorf("unknown split %q, want %q, %q or %q", name, splitTrain, splitVal, splitTest)
 }
 
 // taskDir finds the directory of a task: the published name, else the first in byte order that differs only in case.
@@ -149,7 +149,7 @@ func taskDir(fsys fs.FS, task Task) (string, error) {
 			return e.Name(), nil
 		}
 	}
-	return "", fmt.Errorf("no data for task %s: found no directory %s, expected it to hold %s.jsonl, %s.jsonl, %s.jsonl",
+	return "", fmt.Errorf("no data for task %s: found no directory %s, want it to hold %s.jsonl, %s.jsonl, %s.jsonl",
 		task.Name(), display(fsys, want), splitTrain, splitVal, splitTest)
 }
 

@@ -21,5 +21,5 @@ func ParseTemplate(name string) (Template, error) {
 	case T5:
 		return T5, nil
 	}
-	return "", fmt.Errorf("unknown template %q, expected %q or %q", name, DPT, T5)
+	return "", fmt.Errorf("unknown template %q, want %q or %q", name, DPT, T5)
 }

@@ -8,6 +8,15 @@ import (
 	"unicode/utf8"
 )
 
+var wsc = &spec{
+	name:    "wsc",
+	title:   "WSC",
+	metrics: []metricName{accuracy},
+	parse:   parseWSC,
+	score:   scoreWSC,
+	guesses: guessNouns,
+}
+
 // parseWSC makes an evaluation example of each line, and a training example of each whose label is true: the source marks the
 // pronoun, the target is the noun that it stands for.
 func parseWSC(b *builder, o object) {
@@ -15,8 +24,8 @@ func parseWSC(b *builder, o object) {
 	text := o.text("text")
 	target := o.object("target")
 	span1, span2 := wscSpan(target, "span1", text), wscSpan(target, "span2", text)
-	class := o.binary("label", expectBool)
-	b.wantLabel(o, "label", class >= 0, expectBool)
+	class := o.binary("label", wantBool)
+	b.checkLabel(o, "label", class >= 0, wantBool)
 	if !o.ok() {
 		return
 	}
@@ -30,7 +39,7 @@ func parseWSC(b *builder, o object) {
 		}
 	}
 	if source == "" {
-		o.fail("field %q is the string %s, expected a word of the text", target.name("span2_text"), clip(span2.text))
+		o.fail("field %q is the string %s, want a word of the text", target.name("span2_text"), clip(span2.text))
 		return
 	}
 	e := Example{ID: b.id(strconv.Itoa(idx)), Source: source, Label: class}
@@ -55,10 +64,10 @@ func wscSpan(target object, name, text string) span {
 	s := span{text: target.text(name + "_text"), word: target.integer(name + "_index")}
 	words := strings.Count(text, " ") + 1
 	if s.word < 0 || s.word >= words {
-		target.fail("field %q is %d, expected a word of the text, 0 to %d", target.name(name+"_index"), s.word, words-1)
+		target.fail("field %q is %d, want a word of the text, 0 to %d", target.name(name+"_index"), s.word, words-1)
 	}
 	if s.text == "" {
-		target.fail("field %q is empty, expected words of the text", target.name(name+"_text"))
+		target.fail("field %q is empty, want words of the text", target.name(name+"_text"))
 	}
 	if !target.ok() || strings.Contains(text, s.text) {
 		return s
@@ -191,4 +200,22 @@ func subset(a, b []string) bool {
 		}
 	}
 	return true
+}
+
+// scoreWSC gives the share of examples where the prediction means the noun just if the label says that the pronoun does.
+func scoreWSC(s *Split, predictions []string) []float64 {
+	classes := make([]int, len(predictions))
+	for i, p := range predictions {
+		classes[i] = predictsReferent(p, s.Eval[i].Target)
+	}
+	return []float64{s.accuracy(classes)}
+}
+
+// guessNouns guesses the noun in question throughout, which is right where the label is true, and another one throughout.
+func guessNouns(s *Split) [][]string {
+	nouns := make([]string, len(s.Eval))
+	for i, e := range s.Eval {
+		nouns[i] = e.Target
+	}
+	return [][]string{nouns, slices.Repeat([]string{"\uFFFD"}, len(s.Eval))}
 }
