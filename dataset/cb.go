@@ -10,8 +10,8 @@ var cb = &spec{
 	guesses: guessClasses,
 }
 
-// scoreCB gives the accuracy and the mean F1 of the three classes. An invalid prediction is a miss of its class and a
-// false alarm of none.
+// scoreCB gives the accuracy and the mean F1 of the three classes. An invalid prediction is a miss
+// of its class and a false alarm of none.
 func scoreCB(s *Split, predictions []string) []float64 {
 	classes := s.classesOf(predictions)
 	var sum float64

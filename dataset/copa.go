@@ -10,7 +10,8 @@ var copa = &spec{
 	guesses: guessClasses,
 }
 
-// parseCOPA leaves the question, "cause" or "effect", out of the DPT template, as the paper's code does.
+// parseCOPA leaves the question, "cause" or "effect", out of the DPT template, as the paper's code
+// does.
 func parseCOPA(b *builder, o object) {
 	premise, choice1, choice2 := o.text("premise"), o.text("choice1"), o.text("choice2")
 	question := o.text("question")

@@ -16,7 +16,8 @@ type Metric struct {
 // Metrics are a task's metrics in a fixed order.
 type Metrics []Metric
 
-// Primary is the task's one number, the mean of its metrics, as SuperGLUE averages them. It is 0 where there are none.
+// Primary is the task's one number, the mean of its metrics, as SuperGLUE averages them. It is 0
+// where there are none.
 func (m Metrics) Primary() float64 {
 	if len(m) == 0 {
 		return 0

@@ -15,8 +15,8 @@ var multiRC = &spec{
 	guesses: guessClasses,
 }
 
-// parseMultiRC makes an example of each answer of each question. The object of a question is a group of its own, even where a
-// file gives two of them one idx.
+// parseMultiRC makes an example of each answer of each question. Each question object is a group of
+// its own, even where a file gives two of them the same idx.
 func parseMultiRC(b *builder, o object) {
 	passageIdx := o.integer("idx")
 	passage := o.object("passage")
@@ -41,21 +41,23 @@ func parseMultiRC(b *builder, o object) {
 				source = sentence("question:", removeMarkup(question), "answer:", removeMarkup(answer),
 					"paragraph:", removeMarkup(paragraph))
 			case T5:
-				source = removeMarkup(sentence("multirc question:", question, "answer:", answer, "paragraph:", paragraph))
+				source = removeMarkup(sentence("multirc question:", question, "answer:", answer,
+					"paragraph:", paragraph))
 			}
 			b.classified(Example{ID: b.id(fmt.Sprintf("%s/%d", group, answerIdx)), Source: source, Group: group}, class)
 		}
 	}
 }
 
-// lineBreak and bold make of MultiRC's HTML what both codes make of it: first a space for each <br>, then nothing for <b>
-// and </b>.
+// lineBreak and bold clean MultiRC's HTML as both codes do: first they replace each <br> by a
+// space, then they remove <b> and </b>.
 var lineBreak, bold = strings.NewReplacer("<br>", " "), strings.NewReplacer("<b>", "", "</b>", "")
 
 func removeMarkup(text string) string { return bold.Replace(lineBreak.Replace(text)) }
 
-// scoreMultiRC gives the F1 of the true answers over all answers of all questions, and the share of questions of which all
-// answers were judged right. An invalid prediction counts as the opposite of its label.
+// scoreMultiRC gives the F1 of the true answers over all answers of all questions, and the share of
+// questions with every answer judged right. An invalid prediction counts as the opposite of its
+// label.
 func scoreMultiRC(s *Split, predictions []string) []float64 {
 	classes := s.classesOf(predictions)
 	wrong := map[string]bool{}

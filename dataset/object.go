@@ -9,15 +9,17 @@ import (
 	"unicode/utf8"
 )
 
-// object is one JSON object of a line. Its accessors check presence and type; the first failure of any object of the line stays
-// in err, and later accessors still return zero values, so that a parser reads all fields first and looks at err once.
+// object is one JSON object of a line. Its accessors check presence and type. The first failure of
+// any object of the line stays in err, and later accessors still return zero values, so that a
+// parser reads all fields first and checks err once.
 type object struct {
 	path   string // where it stands in the line, such as "passage.questions[1]", or "" for the line itself
 	fields map[string]json.RawMessage
 	err    *error
 }
 
-// parseLine reads a whole line as one object. Names of fields are case-sensitive; of two fields of one name the last counts.
+// parseLine reads a whole line as one object. Field names are case-sensitive; where two fields have
+// the same name, the last one counts.
 func parseLine(line []byte) object {
 	o := object{err: new(error)}
 	if !utf8.Valid(line) {
@@ -41,10 +43,10 @@ func (o object) fail(format string, args ...any) {
 	}
 }
 
-// ok reports whether all went well so far.
+// ok reports whether the line has no error so far.
 func (o object) ok() bool { return *o.err == nil }
 
-// name is the path of a field.
+// name is the path of a field, for errors.
 func (o object) name(field string) string {
 	if o.path == "" {
 		return field
@@ -58,8 +60,8 @@ func (o object) has(field string) bool {
 	return ok && string(raw) != "null"
 }
 
-// get returns a field that must be there. isType judges the value's type by its first byte; want describes it for the
-// error.
+// get returns a field that must be there. isType judges the value's type by its first byte; want
+// describes it for the error.
 func (o object) get(field, want string, isType func(first byte) bool) (json.RawMessage, bool) {
 	raw, ok := o.fields[field]
 	if !ok {
@@ -143,8 +145,9 @@ func (o object) objects(field string) []object {
 	return objects
 }
 
-// binary returns the class of a label that is published as a boolean (BoolQ, WiC, WSC) or as 0 or 1 (COPA, MultiRC). Either is
-// taken for both, and so are the strings "true" and "false" of SuperGLUE's first release. -1 means that there is no label.
+// binary returns the class of a label that is published as a boolean (BoolQ, WiC, WSC) or as 0 or 1
+// (COPA, MultiRC). Both forms are accepted for all of them, and so are the strings "true" and
+// "false" of SuperGLUE's first release. -1 means that there is no label.
 func (o object) binary(field, want string) int {
 	if !o.has(field) {
 		return -1
@@ -178,7 +181,7 @@ func (o object) class(field string, classes []string) int {
 
 func isNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' }
 
-// describe names a JSON value for an error, on one line and in few words.
+// describe names a JSON value for an error, on one line and in a few words.
 func describe(raw json.RawMessage) string {
 	switch c := raw[0]; {
 	case c == '{':
@@ -197,7 +200,7 @@ func describe(raw json.RawMessage) string {
 	return string(raw) // true, false or null
 }
 
-// clip quotes a text for an error and cuts a long one.
+// clip quotes a text for an error and shortens a long one.
 func clip(s string) string {
 	const most = 40
 	if utf8.RuneCountInString(s) <= most {

@@ -2,17 +2,17 @@ package dataset
 
 import "strconv"
 
-// What a label is, for errors.
+// Descriptions of a label, for errors.
 const (
 	wantBool = "true or false"
 	wantBit  = "0 or 1"
 )
 
-// falseTrue are the class names of the tasks that ask for yes or no.
+// falseTrue are the class names of the tasks that ask a yes-or-no question.
 var falseTrue = []string{"False", "True"}
 
-// pair adds the one example of a line whose label is a class. class is -1 where the line has no label; want describes a
-// label for the error. sources holds the source in each template.
+// pair adds the one example of a line whose label is a class. class is -1 where the line has no
+// label; want describes a label for the error. sources holds the source in each template.
 func (b *builder) pair(o object, class int, want string, sources map[Template]string) {
 	idx := o.integer("idx")
 	b.checkLabel(o, "label", class >= 0, want)

@@ -15,10 +15,11 @@ var record = &spec{
 	score:   scoreReCoRD,
 }
 
-// parseReCoRD makes an evaluation example of each query and a training example of each of its answers.
+// parseReCoRD makes an evaluation example of each query and a training example of each of its
+// answers.
 //
-// The Hugging Face loader gave the entities in byte order up to version 1.0.2, as T5's data does, and in the changing order of a
-// Python set since. Byte order is the one that can be reproduced.
+// The Hugging Face loader gave the entities in byte order up to version 1.0.2, as T5's data does,
+// and in the changing order of a Python set since. Byte order is the one that can be reproduced.
 func parseReCoRD(b *builder, o object) {
 	passageIdx := o.integer("idx")
 	passage := o.object("passage")
@@ -51,8 +52,9 @@ func parseReCoRD(b *builder, o object) {
 	}
 }
 
-// entityTexts returns the distinct entities of a passage in byte order. The file gives the first and the last character of each;
-// a last one beyond the text is taken as the text's end, as a Python slice is.
+// entityTexts returns the distinct entities of a passage in byte order. The file gives the first
+// and the last character of each. A last one beyond the text means the text's end, as in a Python
+// slice.
 func entityTexts(passage object, text string) []string {
 	runes := []rune(text)
 	var entities []string
@@ -93,13 +95,14 @@ var (
 	highlight          = regexp.MustCompile(`\n@highlight\n`)
 )
 
-// joinHighlights makes sentences of a passage's bullet points, as T5 does: a bullet's end gets a full stop unless it has a stop
-// or a quotation mark.
+// joinHighlights makes sentences of a passage's bullet points, as T5 does: a bullet gets a full
+// stop at its end unless it ends in a stop or a quotation mark.
 func joinHighlights(passage string) string {
 	return highlight.ReplaceAllString(highlightAfterStop.ReplaceAllString(passage, "$1 "), ". ")
 }
 
-// scoreReCoRD gives the means of the words' F1 and of the exact matches, each against the answer that suits best.
+// scoreReCoRD gives the mean word F1 and the share of exact matches, each against the answer that
+// scores best.
 func scoreReCoRD(s *Split, predictions []string) []float64 {
 	var f1 float64
 	exact := 0

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Score compares predictions, decoded texts, one for each example of s.Eval and in that order, with the labels. The metrics are
-// those of the T5 code and of SuperGLUE, as the package documentation says. A prediction that is no label counts as wrong.
+// Score compares predictions with the labels. predictions holds one decoded text for each example
+// of s.Eval, in that order. The metrics are those of the T5 code and of SuperGLUE, as the package
+// documentation explains. A prediction that is no label counts as wrong.
 func (s *Split) Score(predictions []string) (Metrics, error) {
 	switch {
 	case s.Task.spec == nil:
@@ -28,8 +29,8 @@ func (s *Split) Score(predictions []string) (Metrics, error) {
 	return m, nil
 }
 
-// classOf returns the number of the class that a prediction names, or -1. The paper's code drops white space around it; T5's
-// does not.
+// classOf returns the number of the class that a prediction names, or -1. The paper's code drops
+// white space around it; T5's does not.
 func (s *Split) classOf(prediction string) int {
 	if s.Template == DPT {
 		prediction = strings.TrimFunc(prediction, pythonSpace)
@@ -57,7 +58,7 @@ func (s *Split) accuracy(classes []int) float64 {
 	return percent(right, len(classes))
 }
 
-// f1 is the F1 of one class, in percent: 0 where it is neither predicted nor there.
+// f1 is the F1 of one class, in percent. It is 0 where no prediction and no label is of the class.
 func (s *Split) f1(classes []int, class int) float64 {
 	var hit, predicted, actual int
 	for i, c := range classes {

@@ -2,7 +2,8 @@ package dataset
 
 import "slices"
 
-// Task is one of SuperGLUE's eight tasks. The zero Task is none of them; Lookup returns one. Tasks compare with ==.
+// Task is one of SuperGLUE's eight tasks. The zero Task is none of them; Lookup returns one. Tasks
+// compare with ==.
 type Task struct {
 	spec *spec
 }
@@ -47,8 +48,8 @@ func (t Task) Title() string {
 	return t.spec.title
 }
 
-// Heading is what the paper's tables write above the task's column: its title and its first metric, such as
-// "ReCoRD F1". It is "" for the zero Task.
+// Heading is what the paper's tables write above the task's column: its title and its first metric,
+// such as "ReCoRD F1". It is "" for the zero Task.
 func (t Task) Heading() string {
 	if t.spec == nil {
 		return ""
@@ -59,8 +60,8 @@ func (t Task) Heading() string {
 // Dir is the name of the task's directory as SuperGLUE publishes it. It equals Title.
 func (t Task) Dir() string { return t.Title() }
 
-// Labels lists the targets that tmpl gives to the task's classes, in the order of the class numbers. It is nil for
-// ReCoRD and WSC, whose targets are spans of the text.
+// Labels lists the targets that tmpl gives to the task's classes, in the order of the class
+// numbers. It is nil for ReCoRD and WSC, whose targets are spans of the text.
 func (t Task) Labels(tmpl Template) []string {
 	if t.spec == nil {
 		return nil

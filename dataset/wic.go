@@ -22,8 +22,8 @@ func parseWiC(b *builder, o object) {
 	})
 }
 
-// checkSpan checks that two fields are the start and the end (exclusive), in characters, of a part of a text that is
-// not empty.
+// checkSpan checks that two fields are the start and the end (exclusive), in characters, of a part
+// of a text that is not empty.
 func checkSpan(o object, startField, endField, text string) {
 	start, end := o.integer(startField), o.integer(endField)
 	n := utf8.RuneCountInString(text)

@@ -17,8 +17,8 @@ var wsc = &spec{
 	guesses: guessNouns,
 }
 
-// parseWSC makes an evaluation example of each line, and a training example of each whose label is true: the source marks the
-// pronoun, the target is the noun that it stands for.
+// parseWSC makes an evaluation example of each line, and a training example of each line whose
+// label is true. The source marks the pronoun; the target is the noun that it stands for.
 func parseWSC(b *builder, o object) {
 	idx := o.integer("idx")
 	text := o.text("text")
@@ -58,8 +58,9 @@ type span struct {
 	word int
 }
 
-// wscSpan reads a span and corrects its text as the loaders of wsc.fixed do where it is not a part of the text: first letter in
-// the case that the text has, no full stop at the end, spaces for line ends. What this does not mend stays as published.
+// wscSpan reads a span. Where its text is not a part of the text, it corrects it as the loaders of
+// wsc.fixed do: the first letter in the case that the text has, no full stop at the end, spaces for
+// line ends. What this does not mend stays as published.
 func wscSpan(target object, name, text string) span {
 	s := span{text: target.text(name + "_text"), word: target.integer(name + "_index")}
 	words := strings.Count(text, " ") + 1
@@ -89,9 +90,10 @@ func wscSpan(target object, name, text string) span {
 	return s
 }
 
-// markDPT puts "* " and " *" around the pronoun. The paper's code looks for it behind as many words as the index says, each
-// followed by one white space character, and leaves the text as it is where it does not find it there; here wordAt's second
-// guess is marked then, so that no example lacks its mark. It returns "" if the pronoun is not in the text.
+// markDPT puts "* " and " *" around the pronoun. The paper's code skips as many words as the index
+// says, each followed by one white space character. Where it does not find the pronoun there, it
+// leaves the text as it is; markDPT then marks the place that wordAt finds, so that no example
+// lacks its mark. It returns "" if the pronoun is not in the text.
 func markDPT(text string, pronoun span) string {
 	at := afterWords(text, pronoun.word)
 	if at < 0 || !strings.HasPrefix(text[at:], pronoun.text) {
@@ -102,9 +104,10 @@ func markDPT(text string, pronoun span) string {
 	return text[:at] + "* " + pronoun.text + " *" + text[at+len(pronoun.text):]
 }
 
-// markT5 puts "*" on both sides of the pronoun. T5 does so where the pronoun is a word by itself; in the one published example
-// where punctuation follows it at once, T5 puts a space between and drops the spaces at the text's end. That is done here
-// wherever punctuation follows. It returns "" if the pronoun is not in the text.
+// markT5 puts "*" on both sides of the pronoun. T5 does so where the pronoun is a word by itself.
+// In the one published example with punctuation right behind the pronoun, T5 puts a space between
+// them and drops the spaces at the text's end; markT5 does that wherever punctuation follows. It
+// returns "" if the pronoun is not in the text.
 func markT5(text string, pronoun span) string {
 	at := wordAt(text, pronoun)
 	if at < 0 {
@@ -117,7 +120,8 @@ func markT5(text string, pronoun span) string {
 	return before + "*" + pronoun.text + "*" + after
 }
 
-// afterWords returns the offset behind n words that are each followed by one white space character, or -1.
+// afterWords returns the offset behind n words that are each followed by one white space character,
+// or -1.
 func afterWords(text string, n int) int {
 	at := 0
 	for range n {
@@ -131,8 +135,9 @@ func afterWords(text string, n int) int {
 	return at
 }
 
-// wordAt returns the offset of the pronoun at its index among the words between single spaces, or, where the published index is
-// off, that of the nearest place (the later of two) where it stands as a whole word. It returns -1 if there is none.
+// wordAt returns the offset of the pronoun at its index among the words between single spaces.
+// Where the published index is wrong, it returns the nearest place (the later of two) where the
+// pronoun stands as a whole word. It returns -1 if there is none.
 func wordAt(text string, pronoun span) int {
 	best, bestDistance := -1, 0
 	for at := 0; at < len(text); {
@@ -161,12 +166,14 @@ func isWholeWord(text string, from, to int) bool {
 }
 
 // determiners are the words that T5 ignores when it compares a prediction with a noun.
-var determiners = []string{"a", "an", "each", "every", "few", "her", "his", "many", "much", "my", "our", "some", "that", "the",
-	"their", "these", "this", "those", "which", "whose", "your"}
+var determiners = []string{
+	"a", "an", "each", "every", "few", "her", "his", "many", "much", "my", "our", "some", "that", "the", "their",
+	"these", "this", "those", "which", "whose", "your",
+}
 
-// predictsReferent is T5's judgement of a WSC prediction: 1 where it means the noun, 0 where it means another, -1 where it is
-// empty. It means the noun where the words of one are among the words of the other, but for case and determiners; a possessive
-// only ever means a possessive.
+// predictsReferent is T5's judgement of a WSC prediction: 1 where it means the noun, 0 where it
+// means another, -1 where it is empty. It means the noun where the words of one are among the words
+// of the other, ignoring case and determiners. A possessive matches only a possessive.
 func predictsReferent(prediction, noun string) int {
 	p, n := bareWords(prediction), bareWords(noun)
 	if strings.Join(p, " ") == "" {
@@ -181,8 +188,8 @@ func predictsReferent(prediction, noun string) int {
 	return 0
 }
 
-// bareWords splits a text at single spaces into lower-case words without determiners. The result is never empty: as in
-// Python, the empty text has one empty word.
+// bareWords splits a text at single spaces into lower-case words without determiners. The result is
+// never empty: as in Python, the empty text has one empty word.
 func bareWords(text string) []string {
 	words := strings.Split(pythonLower(strings.TrimFunc(text, pythonSpace)), " ")
 	words = slices.DeleteFunc(words, func(w string) bool { return slices.Contains(determiners, w) })
@@ -202,7 +209,8 @@ func subset(a, b []string) bool {
 	return true
 }
 
-// scoreWSC gives the share of examples where the prediction means the noun just if the label says that the pronoun does.
+// scoreWSC gives the share of examples where the judgement equals the label: the prediction means
+// the noun, and the label says that the pronoun stands for it, or neither.
 func scoreWSC(s *Split, predictions []string) []float64 {
 	classes := make([]int, len(predictions))
 	for i, p := range predictions {
@@ -211,7 +219,8 @@ func scoreWSC(s *Split, predictions []string) []float64 {
 	return []float64{s.accuracy(classes)}
 }
 
-// guessNouns guesses the noun in question throughout, which is right where the label is true, and another one throughout.
+// guessNouns makes two guesses: the noun in question throughout, which is right where the label is
+// true, and another noun throughout.
 func guessNouns(s *Split) [][]string {
 	nouns := make([]string, len(s.Eval))
 	for i, e := range s.Eval {
