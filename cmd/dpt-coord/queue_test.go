@@ -103,7 +103,8 @@ func TestServe(t *testing.T) {
 	}
 	job := smallJob("")
 	job = job[:len(job)-2] // without --out
-	// The first job runs, or is about to, when it is cancelled; the other two wait behind it until then.
+	// The first job runs, or is about to, when it is cancelled; the other two wait behind it until
+	// then.
 	for _, j := range []struct{ name, steps string }{{"long", "1000000"}, {"unwanted", "1000000"}, {"short", "3"}} {
 		if text, err := dpt(append([]string{"submit", "--name", j.name, "--steps", j.steps}, job...)...); err != nil {
 			t.Fatalf("submit %s: %v: %s", j.name, err, text)

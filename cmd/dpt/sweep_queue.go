@@ -44,7 +44,8 @@ func (f *sweepFlags) queue(
 	cfg := coordinator.Config{
 		Serve: true, Nodes: f.nodes, MinNodes: 1, Listener: listener,
 		Out: filepath.Join(f.out, "runs"), DataDir: filepath.Join(f.out, "state"),
-		CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: coordinator.DefaultHeartbeatTimeout, StepTimeout: coordinator.DefaultStepTimeout,
+		CommitEvery: 1, CommitWindow: 1,
+		HeartbeatTimeout: coordinator.DefaultHeartbeatTimeout, StepTimeout: coordinator.DefaultStepTimeout,
 		Version: cli.Version(), Logger: jobsLogger,
 	}
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
