@@ -13,7 +13,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	task, err := dataset.Lookup("copa")
+	task, err := dataset.Lookup("rte")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func Example() {
 	}
 	predictions := make([]string, len(val.Eval))
 	for i := range predictions {
-		predictions[i] = "choice1"
+		predictions[i] = "entailment"
 	}
 	metrics, err := val.Score(predictions)
 	if err != nil {
@@ -38,8 +38,8 @@ func Example() {
 	}
 	fmt.Println(metrics)
 	// Output:
-	// copa choice1: He cycled over glass. choice2: He skipped lunch. premise: Ulf was starving. question: cause
-	// -> choice2
+	// rte hypothesis: Hana is richer than Yara. premise: Hana is poorer than Yara.
+	// -> not_entailment
 	// accuracy 50.00
 }
 

@@ -8,13 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// fuzzTask fuzzes the reader of one task. Whatever the bytes, the reader gives one line of error or examples that hold together.
+// fuzzTask fuzzes the reader of one task. For any bytes, the reader gives a one-line error or a
+// split that keeps its promises.
 func fuzzTask(f *testing.F, name string) {
 	task := lookup(f, name)
 	good := lineOf[name]
 	f.Add([]byte(good), "train", false)
 	f.Add([]byte(good+"\n"+good), "val", true)
-	f.Add([]byte(strings.NewReplacer(`"label": true`, `"x": 0`, `"answers": [{"start"`, `"x": [{"start"`).Replace(good)), "test", false)
+	unlabel := strings.NewReplacer(`"label": true`, `"x": 0`, `"answers": [{"start"`, `"x": [{"start"`)
+	f.Add([]byte(unlabel.Replace(good)), "test", false)
 	for _, cut := range []int{1, len(good) / 2, len(good) - 1} {
 		f.Add([]byte(good[:cut]), "train", true)
 	}
@@ -22,7 +24,7 @@ func fuzzTask(f *testing.F, name string) {
 		f.Add([]byte(junk), "test", true)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, split string, t5 bool) {
-		split, err := splitName(split)
+		split, err := resolveSplit(split)
 		if err != nil {
 			split = splitTest
 		}
@@ -37,14 +39,14 @@ func fuzzTask(f *testing.F, name string) {
 			}
 			return
 		}
-		if err := holdsTogether(s); err != nil {
+		if err := checkInvariants(s); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// holdsTogether checks what every split promises.
-func holdsTogether(s *Split) error {
+// checkInvariants checks what every split promises.
+func checkInvariants(s *Split) error {
 	for _, list := range [][]Example{s.Train, s.Eval} {
 		ids := map[string]bool{}
 		for _, e := range list {
@@ -58,7 +60,8 @@ func holdsTogether(s *Split) error {
 		}
 	}
 	if len(s.Eval) == 0 || !s.Labeled && len(s.Train) > 0 {
-		return fmt.Errorf("split has %d examples to train on and %d to evaluate, labeled %v", len(s.Train), len(s.Eval), s.Labeled)
+		return fmt.Errorf("split has %d examples to train on and %d to evaluate, labeled %v",
+			len(s.Train), len(s.Eval), s.Labeled)
 	}
 	var targets []string
 	for _, e := range s.Eval {

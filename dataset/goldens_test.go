@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// goldens is testdata/metrics_goldens.json, which make_metrics_goldens.py beside it writes; its predictions are for
-// the files in testdata/tasks.
+// goldens is testdata/metrics_goldens.json, which make_metrics_goldens.py beside it writes; its
+// predictions are for the files in testdata/tasks.
 type goldens struct {
 	Scores []struct {
 		Task, Split string

@@ -38,7 +38,7 @@ func loadLines(t testing.TB, task, split string, tmpl Template, lines ...string)
 	}, tk, split, tmpl)
 }
 
-// mustLoadLines is loadLines of good lines.
+// mustLoadLines is loadLines of valid lines.
 func mustLoadLines(t testing.TB, task, split string, tmpl Template, lines ...string) *Split {
 	t.Helper()
 	s, err := loadLines(t, task, split, tmpl, lines...)

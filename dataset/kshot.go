@@ -8,12 +8,14 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// KShot returns s with only k of its training examples, in the order of the file, drawn without replacement; every choice is as
-// likely. Which they are depends on k, the seed and the number of training examples alone, and a smaller k
-// gives a part of what a larger one gives. Eval stays as it is. k must be 1 to len(s.Train).
+// KShot returns s with only k of its training examples, in the order of the file, drawn without
+// replacement. Every choice is equally likely. The choice depends on k, the seed and the number of
+// training examples alone, and a smaller k gives a subset of what a larger one gives. Eval stays as
+// it is. k must be 1 to len(s.Train).
 func (s *Split) KShot(k int, seed uint64) (*Split, error) {
 	if k < 1 || k > len(s.Train) {
-		return nil, fmt.Errorf("cannot draw %d training examples of %s %s, expected 1 to %d", k, s.Task.Name(), s.Name, len(s.Train))
+		return nil, fmt.Errorf("cannot draw %d training examples of %s %s, want 1 to %d",
+			k, s.Task.Name(), s.Name, len(s.Train))
 	}
 	chosen := prng.New("dpt/dataset/kshot/v1", seed).Perm(len(s.Train))[:k]
 	slices.Sort(chosen)

@@ -8,7 +8,8 @@ import (
 	"io"
 )
 
-// maxLine bounds one line of a JSONL file. SuperGLUE's longest, of MultiRC and ReCoRD, have a few tens of kilobytes.
+// maxLine bounds one line of a JSONL file in bytes. SuperGLUE's longest, of MultiRC and ReCoRD,
+// have a few tens of kilobytes.
 const maxLine = 64 << 20
 
 // lineReader reads a file line by line in bounded memory.
@@ -23,8 +24,9 @@ func newLineReader(r io.Reader, max int) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, 64<<10), max: max}
 }
 
-// next returns the next line that is not blank, without surrounding white space, or io.EOF. The line is valid until the next
-// call. A byte order mark before the first line is dropped, as some editors write one.
+// next returns the next line that is not blank, without surrounding white space, or io.EOF. The
+// line is valid until the next call. A byte order mark before the first line is dropped, as some
+// editors write one.
 func (l *lineReader) next() ([]byte, error) {
 	for {
 		l.line++
@@ -33,7 +35,7 @@ func (l *lineReader) next() ([]byte, error) {
 			chunk, err := l.r.ReadSlice('\n')
 			l.buf = append(l.buf, chunk...)
 			if len(bytes.TrimRight(l.buf, "\r\n")) > l.max {
-				return nil, fmt.Errorf("line is longer than %d bytes, expected one JSON object per line", l.max)
+				return nil, fmt.Errorf("line is longer than %d bytes, want one JSON object per line", l.max)
 			}
 			if err == nil {
 				break

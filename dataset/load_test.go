@@ -17,41 +17,57 @@ func TestMalformedLines(t *testing.T) {
 		edit        [2]string // replaces the first in the task's good line by the second
 		want, found string    // parts of the error
 	}{
-		{"boolq", [2]string{`{"question"`, `["question"`}, "expected a JSON object", `line starts with`},
+		{"boolq", [2]string{`{"question"`, `["question"`}, "want a JSON object", `line starts with`},
 		{"boolq", [2]string{`true}`, `true`}, "unexpected end", "not a JSON object"},
 		{"boolq", [2]string{`true}`, `true}x`}, "invalid character", "not a JSON object"},
-		{"boolq", [2]string{`far.`, "far\xff"}, "expected a JSON object", "not valid UTF-8"},
-		{"boolq", [2]string{`"passage"`, `"Passage"`}, "expected a string", `field "passage" is missing`},
-		{"boolq", [2]string{`"Hill -- It is far."`, `12.5`}, "expected a string", `field "passage" is the number 12.5`},
-		{"boolq", [2]string{`"Hill -- It is far."`, `null`}, "expected a string", `field "passage" is null`},
-		{"boolq", [2]string{`7`, `7.5`}, "expected an integer", `field "idx" is the number 7.5`},
-		{"boolq", [2]string{`7`, `"7"`}, "expected an integer", `field "idx" is the string "7"`},
-		{"boolq", [2]string{`true`, `2`}, "expected true or false", `field "label" is the number 2`},
-		{"boolq", [2]string{`true`, `"yes"`}, "expected true or false", `field "label" is the string "yes"`},
-		{"boolq", [2]string{`, "label": true`, ``}, "expected true or false", `field "label" is missing`},
-		{"boolq", [2]string{`true`, `null`}, "expected true or false", `field "label" is missing`},
-		{"cb", [2]string{`"neutral"`, `"maybe"`}, "expected one of entailment, contradiction, neutral", `field "label" is the string "maybe"`},
-		{"cb", [2]string{`"neutral"`, `1`}, "expected a string", `field "label" is the number 1`},
-		{"copa", [2]string{`"effect"`, `"reason"`}, `expected "cause" or "effect"`, `field "question" is the string "reason"`},
-		{"copa", [2]string{`"label": 0`, `"label": 2`}, "expected 0 or 1", `field "label" is the number 2`},
-		{"multirc", [2]string{`"text": "Ann", `, ``}, "expected a string", `field "passage.questions[0].answers[0].text" is missing`},
-		{"multirc", [2]string{`"label": 0`, `"label": []`}, "expected 0 or 1", `field "passage.questions[0].answers[1].label" is an array`},
-		{"multirc", [2]string{`"questions"`, `"question"`}, "expected an array of objects", `field "passage.questions" is missing`},
-		{"multirc", [2]string{`{"text": "Ann", "idx": 5, "label": 1}`, `"Ann"`}, "expected an object", `field "passage.questions[0].answers[0]" is the string "Ann"`},
-		{"record", [2]string{`"start": 8`, `"start": 800`}, "expected a character of the passage, 0 to 72", `field "passage.entities[0].start" is 800`},
-		{"record", [2]string{`"start": 8`, `"start": -1`}, "expected a character of the passage", `field "passage.entities[0].start" is -1`},
-		{"record", [2]string{`"end": 10`, `"end": 7`}, `expected at least "start", which is 8`, `field "passage.entities[0].end" is 7`},
-		{"record", [2]string{`"answers"`, `"replies"`}, "expected at least one answer", `field "qas[0].answers" is missing`},
+		{"boolq", [2]string{`far.`, "far\xff"}, "want a JSON object", "not valid UTF-8"},
+		{"boolq", [2]string{`"passage"`, `"Passage"`}, "want a string", `field "passage" is missing`},
+		{"boolq", [2]string{`"Hill -- It is far."`, `12.5`}, "want a string", `field "passage" is the number 12.5`},
+		{"boolq", [2]string{`"Hill -- It is far."`, `null`}, "want a string", `field "passage" is null`},
+		{"boolq", [2]string{`7`, `7.5`}, "want an integer", `field "idx" is the number 7.5`},
+		{"boolq", [2]string{`7`, `"7"`}, "want an integer", `field "idx" is the string "7"`},
+		{"boolq", [2]string{`true`, `2`}, "want true or false", `field "label" is the number 2`},
+		{"boolq", [2]string{`true`, `"yes"`}, "want true or false", `field "label" is the string "yes"`},
+		{"boolq", [2]string{`, "label": true`, ``}, "want true or false", `field "label" is missing`},
+		{"boolq", [2]string{`true`, `null`}, "want true or false", `field "label" is missing`},
+		{"cb", [2]string{`"neutral"`, `"maybe"`}, "want one of entailment, contradiction, neutral",
+			`field "label" is the string "maybe"`},
+		{"cb", [2]string{`"neutral"`, `1`}, "want a string", `field "label" is the number 1`},
+		{"copa", [2]string{`"effect"`, `"reason"`}, `want "cause" or "effect"`,
+			`field "question" is the string "reason"`},
+		{"copa", [2]string{`"label": 0`, `"label": 2`}, "want 0 or 1", `field "label" is the number 2`},
+		{"multirc", [2]string{`"text": "Ann", `, ``}, "want a string",
+			`field "passage.questions[0].answers[0].text" is missing`},
+		{"multirc", [2]string{`"label": 0`, `"label": []`}, "want 0 or 1",
+			`field "passage.questions[0].answers[1].label" is an array`},
+		{"multirc", [2]string{`"questions"`, `"question"`}, "want an array of objects",
+			`field "passage.questions" is missing`},
+		{"multirc", [2]string{`{"text": "Ann", "idx": 5, "label": 1}`, `"Ann"`}, "want an object",
+			`field "passage.questions[0].answers[0]" is the string "Ann"`},
+		{"record", [2]string{`"start": 8`, `"start": 800`}, "want a character of the passage, 0 to 72",
+			`field "passage.entities[0].start" is 800`},
+		{"record", [2]string{`"start": 8`, `"start": -1`}, "want a character of the passage",
+			`field "passage.entities[0].start" is -1`},
+		{"record", [2]string{`"end": 10`, `"end": 7`}, `want at least "start", which is 8`,
+			`field "passage.entities[0].end" is 7`},
+		{"record", [2]string{`"answers"`, `"replies"`}, "want at least one answer",
+			`field "qas[0].answers" is missing`},
 		{"record", [2]string{`{"text"`, `[{"text"`}, "", "not a JSON object"},
-		{"rte", [2]string{`"entailment"`, `"neutral"`}, "expected one of entailment, not_entailment", `field "label" is the string "neutral"`},
-		{"wic", [2]string{`"start1": 4`, `"start1": 15`}, "expected a character of the sentence, 0 to 14", `field "start1" is 15`},
+		{"rte", [2]string{`"entailment"`, `"neutral"`}, "want one of entailment, not_entailment",
+			`field "label" is the string "neutral"`},
+		{"wic", [2]string{`"start1": 4`, `"start1": 15`}, "want a character of the sentence, 0 to 14",
+			`field "start1" is 15`},
 		{"wic", [2]string{`"end2": 9`, `"end2": 17`}, "starts at 4 in 16 characters", `field "end2" is 17`},
 		{"wic", [2]string{`"end1": 8`, `"end1": 4`}, "starts at 4", `field "end1" is 4`},
-		{"wsc", [2]string{`"span2_index": 5`, `"span2_index": 7`}, "expected a word of the text, 0 to 6", `field "target.span2_index" is 7`},
-		{"wsc", [2]string{`"span1_index": 2`, `"span1_index": -2`}, "expected a word of the text, 0 to 6", `field "target.span1_index" is -2`},
-		{"wsc", [2]string{`"span2_text": "they"`, `"span2_text": "she"`}, "expected a word of the text", `field "target.span2_text" is the string "she"`},
-		{"wsc", [2]string{`"span1_text": "The girls"`, `"span1_text": ""`}, "expected words of the text", `field "target.span1_text" is empty`},
-		{"wsc", [2]string{`"target": {`, `"target": 1, "x": {`}, "expected an object", `field "target" is the number 1`},
+		{"wsc", [2]string{`"span2_index": 5`, `"span2_index": 7`}, "want a word of the text, 0 to 6",
+			`field "target.span2_index" is 7`},
+		{"wsc", [2]string{`"span1_index": 2`, `"span1_index": -2`}, "want a word of the text, 0 to 6",
+			`field "target.span1_index" is -2`},
+		{"wsc", [2]string{`"span2_text": "they"`, `"span2_text": "she"`}, "want a word of the text",
+			`field "target.span2_text" is the string "she"`},
+		{"wsc", [2]string{`"span1_text": "The girls"`, `"span1_text": ""`}, "want words of the text",
+			`field "target.span1_text" is empty`},
+		{"wsc", [2]string{`"target": {`, `"target": 1, "x": {`}, "want an object", `field "target" is the number 1`},
 	} {
 		good := lineOf[c.task]
 		bad := strings.Replace(good, c.edit[0], c.edit[1], 1)
@@ -88,8 +104,8 @@ func TestLabelVariants(t *testing.T) {
 
 func TestUnlabeledTestSplit(t *testing.T) {
 	for _, c := range []struct{ task, remove string }{
-		{"boolq", `, "label": true`}, {"cb", `"label": "neutral", `}, {"copa", `"label": 0, `}, {"rte", `"label": "entailment", `},
-		{"wic", `"label": false,`}, {"wsc", `, "label": true`},
+		{"boolq", `, "label": true`}, {"cb", `"label": "neutral", `}, {"copa", `"label": 0, `},
+		{"rte", `"label": "entailment", `}, {"wic", `"label": false,`}, {"wsc", `, "label": true`},
 		{"multirc", `, "label": 1`},
 	} {
 		line := strings.Replace(lineOf[c.task], c.remove, "", 1)
@@ -144,13 +160,19 @@ func TestLineEnds(t *testing.T) {
 }
 
 func TestEmptySplit(t *testing.T) {
-	for name, text := range map[string]string{"nothing": "", "blank": "\n \n", "no questions": `{"idx": 1, "passage": {"text": "x", "questions": []}}`} {
-		if _, err := loadLines(t, "multirc", "val", DPT, text); err == nil || !strings.Contains(err.Error(), "MultiRC/val.jsonl has no examples") {
+	for name, text := range map[string]string{
+		"nothing":      "",
+		"blank":        "\n \n",
+		"no questions": `{"idx": 1, "passage": {"text": "x", "questions": []}}`,
+	} {
+		_, err := loadLines(t, "multirc", "val", DPT, text)
+		if err == nil || !strings.Contains(err.Error(), "MultiRC/val.jsonl has no examples") {
 			t.Errorf("%s: error is %v, want one that says that there are no examples", name, err)
 		}
 	}
 	untrue := strings.Replace(lineOf["wsc"], "true", "false", 1)
-	if _, err := loadLines(t, "wsc", "train", DPT, untrue); err == nil || !strings.Contains(err.Error(), "nothing to train on") {
+	_, err := loadLines(t, "wsc", "train", DPT, untrue)
+	if err == nil || !strings.Contains(err.Error(), "nothing to train on") {
 		t.Errorf("error is %v, want one that says that there is nothing to train on", err)
 	}
 	if _, err := loadLines(t, "wsc", "val", DPT, untrue); err != nil {
@@ -216,8 +238,8 @@ func TestDirectories(t *testing.T) {
 		"unknown task":  func() error { _, err := Lookup("squad"); return err },
 		"no such drive": func() error { _, err := OpenDir(filepath.Join(t.TempDir(), "none")); return err },
 	} {
-		if err := load(); err == nil || !strings.Contains(err.Error(), "expected") || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: error is %v, want one line that says what was expected", name, err)
+		if err := load(); err == nil || !strings.Contains(err.Error(), "want") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error is %v, want one line that says what was wanted", name, err)
 		}
 	}
 }
@@ -238,7 +260,8 @@ func TestErrorsNameTheWholePath(t *testing.T) {
 	if _, err = Load(fsys, lookup(t, "RTE"), "train", DPT); err == nil || !strings.HasPrefix(err.Error(), path+":1: ") {
 		t.Errorf("error is %v, want it to start with %s:1", err, path)
 	}
-	if _, err = Load(fsys, lookup(t, "RTE"), "val", DPT); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "rte", "val.jsonl")) {
+	_, err = Load(fsys, lookup(t, "RTE"), "val", DPT)
+	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "rte", "val.jsonl")) {
 		t.Errorf("error is %v, want the whole path of val.jsonl in it", err)
 	}
 	if _, err := OpenDir(path); err == nil || !strings.Contains(err.Error(), "is a file") {
@@ -286,7 +309,8 @@ func TestFewGLUE(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][2]int{ // training and evaluation examples
-		"boolq": {32, 32}, "cb": {32, 32}, "copa": {32, 32}, "multirc": {154, 154}, "record": {44, 32}, "rte": {32, 32}, "wic": {32, 32}, "wsc": {32, 32},
+		"boolq": {32, 32}, "cb": {32, 32}, "copa": {32, 32}, "multirc": {154, 154},
+		"record": {44, 32}, "rte": {32, 32}, "wic": {32, 32}, "wsc": {32, 32},
 	} {
 		for _, tmpl := range []Template{DPT, T5} {
 			s, err := Load(fsys, lookup(t, name), "train", tmpl)
@@ -305,7 +329,8 @@ func TestFewGLUE(t *testing.T) {
 	}
 }
 
-// scoresItself checks that predicting the targets scores 100, but for WSC, where naming the noun is right for true examples only.
+// scoresItself checks that predicting the targets scores 100. For WSC, naming the noun is right for
+// true examples only.
 func scoresItself(t *testing.T, s *Split) {
 	t.Helper()
 	var targets []string

@@ -16,7 +16,8 @@ type Metric struct {
 // Metrics are a task's metrics in a fixed order.
 type Metrics []Metric
 
-// Primary is the task's one number, the mean of its metrics, as SuperGLUE averages them. It is 0 where there are none.
+// Primary is the task's one number, the mean of its metrics, as SuperGLUE averages them. It is 0
+// where there are none.
 func (m Metrics) Primary() float64 {
 	if len(m) == 0 {
 		return 0
@@ -82,7 +83,7 @@ func (m *Metrics) UnmarshalJSON(data []byte) error {
 		return nil // null leaves a value as it is
 	}
 	if open != json.Delim('{') {
-		return fmt.Errorf("metrics are %s, expected an object of names and numbers", clip(string(data)))
+		return fmt.Errorf("metrics are %s, want an object of names and numbers", clip(string(data)))
 	}
 	*m = Metrics{}
 	for dec.More() {

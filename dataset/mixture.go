@@ -6,11 +6,12 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// Shares says how many examples of each of several tasks an epoch of their mixture has, given how many examples they have.
+// Shares gives the number of examples that each of several tasks has in an epoch of their mixture.
+// sizes[i] is the number of examples of task i; the result has the same length.
 type Shares func(sizes []int) []int
 
-// Proportional is T5's examples-proportional mixing (Raffel et al. 2020, section 3.5.2) with an artificial limit: a task's share is
-// the number of its examples, but at most limit.
+// Proportional is T5's examples-proportional mixing (Raffel et al. 2020, section 3.5.2) with an
+// artificial limit: a task's share is the number of its examples, but at most limit.
 func Proportional(limit int) Shares {
 	return func(sizes []int) []int {
 		out := make([]int, len(sizes))
@@ -34,31 +35,36 @@ func Equal(sizes []int) []int {
 	return out
 }
 
-// Mixture says which examples of several tasks each step sees: a Sampler over their examples after one another. Every epoch has
-// exactly each task's share of examples, in one random order. A task's examples come in turn, all of them in a fresh random
-// order before any comes again, over the bounds of epochs. Like a Sampler's the answer is a pure function of the settings
-// and the step's number, and a Mixture is for one goroutine.
+// Mixture determines which examples of several tasks each step sees. It is a Sampler over the
+// concatenated examples of all tasks. Every epoch has exactly each task's share of examples, in one
+// random order. A task's examples come in turn: all of them, in a fresh random order, before any
+// comes again, across the bounds of epochs. Like a Sampler's, the answer is a pure function of the
+// settings and the step's number, and a Mixture is for one goroutine.
 type Mixture struct {
 	sizes, shares []int
-	slots         int // examples of an epoch
+	slots         int // examples of an epoch: the sum of shares
 	batch, micro  int
 	seed          uint64
 
-	epoch int64 // of order
-	order []int // nil before the first step
+	epoch int64 // the epoch that order belongs to
+	order []int // the examples of that epoch; nil before the first step
 }
 
-// NewMixture returns the sampler of tasks that have sizes examples, in batches of batch examples, each cut into micro-batches of micro.
+// NewMixture returns the mixture of tasks that have sizes examples, in batches of batch examples,
+// each cut into micro-batches of micro. There must be a task, and every size, share and batch must
+// be at least 1.
 func NewMixture(sizes []int, shares Shares, batch, micro int, seed uint64) (*Mixture, error) {
 	m := &Mixture{sizes: sizes, shares: shares(sizes), batch: batch, micro: micro, seed: seed}
 	for i, n := range sizes {
 		if n < 1 || m.shares[i] < 1 {
-			return nil, fmt.Errorf("task %d of the mixture has %d examples and a share of %d, expected at least 1 of both", i+1, n, m.shares[i])
+			return nil, fmt.Errorf("task %d of the mixture has %d examples and a share of %d, want at least 1 of both",
+				i+1, n, m.shares[i])
 		}
 		m.slots += m.shares[i]
 	}
 	if len(sizes) < 1 || batch < 1 || micro < 1 {
-		return nil, fmt.Errorf("mixture of %d tasks in batches of %d and micro-batches of %d, expected at least 1 of each", len(sizes), batch, micro)
+		return nil, fmt.Errorf("mixture of %d tasks in batches of %d and micro-batches of %d, want at least 1 of each",
+			len(sizes), batch, micro)
 	}
 	return m, nil
 }
@@ -66,11 +72,11 @@ func NewMixture(sizes []int, shares Shares, batch, micro int, seed uint64) (*Mix
 // StepsPerEpoch is the number of batches of an epoch.
 func (m *Mixture) StepsPerEpoch() int64 { return (int64(m.slots)-1)/int64(m.batch) + 1 }
 
-// Step returns the epoch of step t, counted from 0, and its micro-batches, as Sampler.Step does. An index counts the examples of all
-// tasks after one another.
+// Step returns the epoch of step t, counted from 0, and its micro-batches, as Sampler.Step does.
+// Indices count the concatenated examples of all tasks.
 func (m *Mixture) Step(t int64) (epoch int64, micro [][]int) {
 	if t < 0 {
-		panic(fmt.Sprintf("dataset: step %d, expected at least 0", t))
+		panic(fmt.Sprintf("dataset: step %d, want at least 0", t))
 	}
 	epoch = t / m.StepsPerEpoch()
 	if m.order == nil || m.epoch != epoch {
@@ -103,7 +109,7 @@ func (m *Mixture) orderOf(epoch int64) []int {
 	return order
 }
 
-// groups cuts a batch into consecutive groups of at most micro.
+// groups cuts a batch into consecutive groups of at most micro examples.
 func groups(batch []int, micro int) (out [][]int) {
 	for len(batch) > 0 {
 		n := min(micro, len(batch))

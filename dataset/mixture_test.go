@@ -14,7 +14,7 @@ func count(t *testing.T, m *Mixture, epochs int64, examples int) []int {
 	for step := range epochs * m.StepsPerEpoch() {
 		epoch, micro := m.Step(step)
 		if epoch != step/m.StepsPerEpoch() {
-			t.Fatalf("step %d is of epoch %d", step, epoch)
+			t.Fatalf("step %d belongs to epoch %d", step, epoch)
 		}
 		for _, group := range micro {
 			for _, i := range group {
@@ -51,17 +51,20 @@ func TestMixtureShares(t *testing.T) {
 				total += k
 			}
 			if total != epochs*c.want[i] {
-				t.Errorf("%s: task %d is seen %d times in %d epochs, want %d an epoch", c.name, i, total, epochs, c.want[i])
+				t.Errorf("%s: task %d is seen %d times in %d epochs, want %d an epoch",
+					c.name, i, total, epochs, c.want[i])
 			}
 			// All of a task come before any comes again.
 			if slices.Max(part)-slices.Min(part) > 1 {
-				t.Errorf("%s: examples of task %d are seen %v times, want no two counts more than one apart", c.name, i, part)
+				t.Errorf("%s: examples of task %d are seen %v times, want no two counts more than one apart",
+					c.name, i, part)
 			}
 		}
 	}
 }
 
-// TestMixtureIsPure: steps in any order, by any mixture of the same settings, are the same; another seed's are not.
+// TestMixtureIsPure: steps in any order, by any mixture of the same settings, are the same; another
+// seed's are not.
 func TestMixtureIsPure(t *testing.T) {
 	make2 := func(seed uint64) *Mixture {
 		m, err := NewMixture([]int{5, 9}, Proportional(7), 4, 3, seed)
@@ -97,14 +100,20 @@ func TestMixtureIsPure(t *testing.T) {
 }
 
 func TestMixtureRefuses(t *testing.T) {
-	for want, m := range map[string]func() (*Mixture, error){
-		"task 2 of the mixture has 0 examples": func() (*Mixture, error) { return NewMixture([]int{1, 0}, Equal, 1, 1, 1) },
-		"a share of 0":                         func() (*Mixture, error) { return NewMixture([]int{1, 2}, Proportional(0), 1, 1, 1) },
-		"in batches of 0":                      func() (*Mixture, error) { return NewMixture([]int{1, 2}, Equal, 0, 1, 1) },
-		"mixture of 0 tasks":                   func() (*Mixture, error) { return NewMixture(nil, Equal, 1, 1, 1) },
+	for _, c := range []struct {
+		want   string // in the error
+		sizes  []int
+		shares Shares
+		batch  int
+	}{
+		{"task 2 of the mixture has 0 examples", []int{1, 0}, Equal, 1},
+		{"a share of 0", []int{1, 2}, Proportional(0), 1},
+		{"in batches of 0", []int{1, 2}, Equal, 0},
+		{"mixture of 0 tasks", nil, Equal, 1},
 	} {
-		if _, err := m(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want one with %q", err, want)
+		_, err := NewMixture(c.sizes, c.shares, c.batch, 1, 1)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
 		}
 	}
 }

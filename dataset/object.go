@@ -9,23 +9,25 @@ import (
 	"unicode/utf8"
 )
 
-// object is one JSON object of a line. Its accessors check presence and type; the first failure of any object of the line stays
-// in err, and later accessors still return zero values, so that a parser reads all fields first and looks at err once.
+// object is one JSON object of a line. Its accessors check presence and type. The first failure of
+// any object of the line stays in err, and later accessors still return zero values, so that a
+// parser reads all fields first and checks err once.
 type object struct {
 	path   string // where it stands in the line, such as "passage.questions[1]", or "" for the line itself
 	fields map[string]json.RawMessage
 	err    *error
 }
 
-// parseLine reads a whole line as one object. Names of fields are case-sensitive; of two fields of one name the last counts.
+// parseLine reads a whole line as one object. Field names are case-sensitive; where two fields have
+// the same name, the last one counts.
 func parseLine(line []byte) object {
 	o := object{err: new(error)}
 	if !utf8.Valid(line) {
-		*o.err = errors.New("line is not valid UTF-8, expected a JSON object")
+		*o.err = errors.New("line is not valid UTF-8, want a JSON object")
 		return o
 	}
 	if line[0] != '{' {
-		*o.err = fmt.Errorf("line starts with %s, expected a JSON object", clip(string(line)))
+		*o.err = fmt.Errorf("line starts with %s, want a JSON object", clip(string(line)))
 		return o
 	}
 	if err := json.Unmarshal(line, &o.fields); err != nil {
@@ -41,10 +43,10 @@ func (o object) fail(format string, args ...any) {
 	}
 }
 
-// ok reports whether all went well so far.
+// ok reports whether the line has no error so far.
 func (o object) ok() bool { return *o.err == nil }
 
-// name is the path of a field.
+// name is the path of a field, for errors.
 func (o object) name(field string) string {
 	if o.path == "" {
 		return field
@@ -58,23 +60,24 @@ func (o object) has(field string) bool {
 	return ok && string(raw) != "null"
 }
 
-// get returns a field that must be there and whose value must start as want says.
-func (o object) get(field, expected string, want func(first byte) bool) (json.RawMessage, bool) {
+// get returns a field that must be there. isType judges the value's type by its first byte; want
+// describes it for the error.
+func (o object) get(field, want string, isType func(first byte) bool) (json.RawMessage, bool) {
 	raw, ok := o.fields[field]
 	if !ok {
-		o.fail("field %q is missing, expected %s", o.name(field), expected)
+		o.fail("field %q is missing, want %s", o.name(field), want)
 		return nil, false
 	}
-	if !want(raw[0]) {
-		o.mistyped(field, expected)
+	if !isType(raw[0]) {
+		o.mistyped(field, want)
 		return nil, false
 	}
 	return raw, true
 }
 
-// mistyped reports a field whose value is not what was expected.
-func (o object) mistyped(field, expected string) {
-	o.fail("field %q is %s, expected %s", o.name(field), describe(o.fields[field]), expected)
+// mistyped reports a field whose value is not what was wanted.
+func (o object) mistyped(field, want string) {
+	o.fail("field %q is %s, want %s", o.name(field), describe(o.fields[field]), want)
 }
 
 // text returns a string field.
@@ -92,14 +95,14 @@ func (o object) text(field string) string {
 
 // integer returns an integer field.
 func (o object) integer(field string) int {
-	const expected = "an integer"
-	raw, ok := o.get(field, expected, isNumber)
+	const want = "an integer"
+	raw, ok := o.get(field, want, isNumber)
 	if !ok {
 		return 0
 	}
 	n, err := strconv.Atoi(string(raw))
 	if err != nil {
-		o.mistyped(field, expected)
+		o.mistyped(field, want)
 		return 0
 	}
 	return n
@@ -131,7 +134,7 @@ func (o object) objects(field string) []object {
 	for i, e := range elements {
 		objects[i] = object{path: fmt.Sprintf("%s[%d]", o.name(field), i), err: o.err}
 		if e[0] != '{' {
-			o.fail("field %q is %s, expected an object", objects[i].path, describe(e))
+			o.fail("field %q is %s, want an object", objects[i].path, describe(e))
 			return nil
 		}
 		if err := json.Unmarshal(e, &objects[i].fields); err != nil {
@@ -142,9 +145,10 @@ func (o object) objects(field string) []object {
 	return objects
 }
 
-// binary returns the class of a label that is published as a boolean (BoolQ, WiC, WSC) or as 0 or 1 (COPA, MultiRC). Either is
-// taken for both, and so are the strings "true" and "false" of SuperGLUE's first release. -1 means that there is no label.
-func (o object) binary(field, expected string) int {
+// binary returns the class of a label that is published as a boolean (BoolQ, WiC, WSC) or as 0 or 1
+// (COPA, MultiRC). Both forms are accepted for all of them, and so are the strings "true" and
+// "false" of SuperGLUE's first release. -1 means that there is no label.
+func (o object) binary(field, want string) int {
 	if !o.has(field) {
 		return -1
 	}
@@ -154,7 +158,7 @@ func (o object) binary(field, expected string) int {
 	case "1", "true", `"true"`:
 		return 1
 	}
-	o.mistyped(field, expected)
+	o.mistyped(field, want)
 	return -1
 }
 
@@ -177,7 +181,7 @@ func (o object) class(field string, classes []string) int {
 
 func isNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' }
 
-// describe names a JSON value for an error, on one line and in few words.
+// describe names a JSON value for an error, on one line and in a few words.
 func describe(raw json.RawMessage) string {
 	switch c := raw[0]; {
 	case c == '{':
@@ -196,7 +200,7 @@ func describe(raw json.RawMessage) string {
 	return string(raw) // true, false or null
 }
 
-// clip quotes a text for an error and cuts a long one.
+// clip quotes a text for an error and shortens a long one.
 func clip(s string) string {
 	const most = 40
 	if utf8.RuneCountInString(s) <= most {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRandomGoldens scores a thousand random predictions of each task and template as scikit-learn and the T5 and SuperGLUE code do;
-// testdata/make_random_goldens.py says how.
+// TestRandomGoldens scores a thousand random predictions of each task and template. The wanted
+// scores come from scikit-learn and the T5 and SuperGLUE code; see testdata/make_random_goldens.py.
 func TestRandomGoldens(t *testing.T) {
 	data, err := os.ReadFile("testdata/random_goldens.json")
 	if err != nil {
@@ -50,7 +50,8 @@ func TestRandomGoldens(t *testing.T) {
 			}
 		}
 		if len(texts) != 1000 || invalid < 100 {
-			t.Errorf("%s %s: %d predictions, %d of them invalid, want 1000 and at least 100", g.Task, g.Template, len(texts), invalid)
+			t.Errorf("%s %s: %d predictions, %d of them invalid, want 1000 and at least 100",
+				g.Task, g.Template, len(texts), invalid)
 		}
 		got, err := s.Score(texts)
 		if err != nil {

@@ -19,12 +19,12 @@ func TestSamplerVisitsAllOncePerEpoch(t *testing.T) {
 			for i := range s.StepsPerEpoch() {
 				e, micro := s.Step(epoch*s.StepsPerEpoch() + i)
 				if e != epoch {
-					t.Errorf("%v: step %d is of epoch %d, want %d", c, i, e, epoch)
+					t.Errorf("%v: step %d belongs to epoch %d, want %d", c, i, e, epoch)
 				}
 				size := 0
 				for j, group := range micro {
 					if len(group) == 0 || len(group) > c.micro || j < len(micro)-1 && len(group) < c.micro {
-						t.Errorf("%v: micro-batches are %v, want full ones but for the last", c, micro)
+						t.Errorf("%v: micro-batches are %v, want full ones except the last", c, micro)
 					}
 					size += len(group)
 					order = append(order, group...)
@@ -101,7 +101,8 @@ func TestKShot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(few.Train) != 8 || len(few.Eval) != len(s.Eval) || !few.Labeled || few.Task != s.Task {
-		t.Errorf("8-shot split has %d training and %d evaluation examples, want 8 and %d", len(few.Train), len(few.Eval), len(s.Eval))
+		t.Errorf("8-shot split has %d training and %d evaluation examples, want 8 and %d",
+			len(few.Train), len(few.Eval), len(s.Eval))
 	}
 	ids := func(s *Split) (ids []string) {
 		for _, e := range s.Train {

@@ -5,8 +5,8 @@ import (
 	"unicode"
 )
 
-// normalizeSQuAD is the answer normalization of SQuAD's and ReCoRD's evaluation scripts: lower case, no ASCII punctuation, no
-// articles, single spaces. It returns the words.
+// normalizeSQuAD normalizes an answer as SQuAD's and ReCoRD's evaluation scripts do: lower case, no
+// ASCII punctuation, no articles, single spaces. It returns the words.
 func normalizeSQuAD(answer string) []string {
 	answer = strings.Map(func(r rune) rune {
 		if r < unicode.MaxASCII && (unicode.IsPunct(r) || unicode.IsSymbol(r)) {
@@ -17,8 +17,8 @@ func normalizeSQuAD(answer string) []string {
 	return strings.FieldsFunc(removeArticles(answer), pythonSpace)
 }
 
-// removeArticles replaces a, an and the by a space where they stand between word boundaries as Python's regular expressions
-// define them.
+// removeArticles replaces a, an and the by a space where they stand between word boundaries as
+// Python's regular expressions define them.
 func removeArticles(s string) string {
 	var out strings.Builder
 	rest := s
@@ -43,7 +43,8 @@ func removeArticles(s string) string {
 	return out.String()
 }
 
-// wordF1 is the harmonic mean of precision and recall of the words that two normalized texts share, 0 where they share none.
+// wordF1 is the harmonic mean of precision and recall of the words that two normalized texts share.
+// It is 0 where they share none.
 func wordF1(target, prediction []string) float64 {
 	count := map[string]int{}
 	for _, w := range target {
@@ -69,13 +70,14 @@ func pythonWord(r rune) bool {
 	return r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r)
 }
 
-// pythonSpace reports whether Python's str.split takes the character for white space: Unicode's, and the four ASCII separators.
+// pythonSpace reports whether Python's str.split treats the character as white space: Unicode's,
+// and the four ASCII separators.
 func pythonSpace(r rune) bool {
 	return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f
 }
 
-// pythonLower is Python's str.lower but for the word-final sigma: the one other letter whose lower case is two characters, the
-// dotted capital I, becomes both.
+// pythonLower is Python's str.lower except for the word-final sigma. The dotted capital I is the
+// only other letter whose lower case has two characters; it becomes both.
 func pythonLower(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, "\u0130", "i\u0307"))
 }

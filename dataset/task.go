@@ -1,62 +1,33 @@
 package dataset
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "slices"
 
-// Task is one of SuperGLUE's eight tasks. The zero Task is none of them; Lookup gives one. Tasks compare with ==.
+// Task is one of SuperGLUE's eight tasks. The zero Task is none of them; Lookup returns one. Tasks
+// compare with ==.
 type Task struct {
 	spec *spec
 }
 
 // spec is all that tells one task from another.
 type spec struct {
-	name    string   // lower case, as flags give it
-	dir     string   // the directory of the published archive
-	classes []string // T5's label words in the order of SuperGLUE's class numbers; nil where targets are free text
-	metrics []string // names in the order in which score fills them
-	parse   func(b *builder, o object)
-	score   func(s *Split, predictions []string) []float64
+	name    string       // lower case, as flags give it
+	title   string       // as the paper and reports print it, and as SuperGLUE names its directory
+	classes []string     // T5's label words in the order of SuperGLUE's class numbers; nil: targets are free text
+	metrics []metricName // in the order in which score fills them; the first stands in the paper's tables
+
+	// parse adds the examples of one line of a file to b. A fault of the line is left in o.
+	parse func(b *builder, o object)
+	// score compares predictions, one for each example of s.Eval, with the labels.
+	score func(s *Split, predictions []string) []float64
+	// guesses gives the predictions of each constant guess, for Majority; nil: the task has none.
+	guesses func(s *Split) [][]string
 }
 
-// specs is in alphabetical order of name.
-var specs = []*spec{
-	{name: "boolq", dir: "BoolQ", classes: falseTrue, metrics: onlyAccuracy, parse: parseBoolQ, score: scoreClasses},
-	{name: "cb", dir: "CB", classes: []string{"entailment", "contradiction", "neutral"},
-		metrics: []string{"accuracy", "f1_macro"}, parse: parseCB, score: scoreCB},
-	{name: "copa", dir: "COPA", classes: []string{"choice1", "choice2"}, metrics: onlyAccuracy, parse: parseCOPA, score: scoreClasses},
-	{name: "multirc", dir: "MultiRC", classes: falseTrue, metrics: []string{"f1a", "em"}, parse: parseMultiRC, score: scoreMultiRC},
-	{name: "record", dir: "ReCoRD", metrics: []string{"f1", "em"}, parse: parseReCoRD, score: scoreReCoRD},
-	{name: "rte", dir: "RTE", classes: []string{"entailment", "not_entailment"}, metrics: onlyAccuracy, parse: parseRTE, score: scoreClasses},
-	{name: "wic", dir: "WiC", classes: falseTrue, metrics: onlyAccuracy, parse: parseWiC, score: scoreClasses},
-	{name: "wsc", dir: "WSC", metrics: onlyAccuracy, parse: parseWSC, score: scoreWSC},
-}
+// metricName is what a metric is called in Metrics and by the paper's tables.
+type metricName struct{ name, heading string }
 
-var (
-	falseTrue    = []string{"False", "True"}
-	onlyAccuracy = []string{"accuracy"}
-)
-
-// Tasks lists the names of the tasks, in lower case and alphabetical order.
-func Tasks() []string {
-	names := make([]string, len(specs))
-	for i, s := range specs {
-		names[i] = s.name
-	}
-	return names
-}
-
-// Lookup returns the task of a name, in any case. The error for another name lists those that exist.
-func Lookup(name string) (Task, error) {
-	for _, s := range specs {
-		if strings.EqualFold(s.name, name) {
-			return Task{s}, nil
-		}
-	}
-	return Task{}, fmt.Errorf("unknown task %q, expected one of %s", name, strings.Join(Tasks(), ", "))
-}
+// accuracy is the one metric of most tasks.
+var accuracy = metricName{"accuracy", "Acc."}
 
 // Name is the task's name in lower case, or "" for the zero Task.
 func (t Task) Name() string {
@@ -69,16 +40,28 @@ func (t Task) Name() string {
 // String is Name.
 func (t Task) String() string { return t.Name() }
 
-// Dir is the name of the task's directory as SuperGLUE publishes it, such as "ReCoRD".
-func (t Task) Dir() string {
+// Title is the task's name as the paper prints it, such as "ReCoRD", or "" for the zero Task.
+func (t Task) Title() string {
 	if t.spec == nil {
 		return ""
 	}
-	return t.spec.dir
+	return t.spec.title
 }
 
-// Labels lists the targets that tmpl gives to the task's classes, in the order of the class numbers. It is nil for ReCoRD and
-// WSC, whose targets are spans of the text.
+// Heading is what the paper's tables write above the task's column: its title and its first metric,
+// such as "ReCoRD F1". It is "" for the zero Task.
+func (t Task) Heading() string {
+	if t.spec == nil {
+		return ""
+	}
+	return t.spec.title + " " + t.spec.metrics[0].heading
+}
+
+// Dir is the name of the task's directory as SuperGLUE publishes it. It equals Title.
+func (t Task) Dir() string { return t.Title() }
+
+// Labels lists the targets that tmpl gives to the task's classes, in the order of the class
+// numbers. It is nil for ReCoRD and WSC, whose targets are spans of the text.
 func (t Task) Labels(tmpl Template) []string {
 	if t.spec == nil {
 		return nil
@@ -91,7 +74,11 @@ func (t Task) Metrics() []string {
 	if t.spec == nil {
 		return nil
 	}
-	return slices.Clone(t.spec.metrics)
+	names := make([]string, len(t.spec.metrics))
+	for i, m := range t.spec.metrics {
+		names[i] = m.name
+	}
+	return names
 }
 
 // labels is Labels without the copy.
@@ -102,5 +89,5 @@ func (s *spec) labels(tmpl Template) []string {
 	return s.classes
 }
 
-// digits are the DPT code's targets: a class's number as SuperGLUE's loader counts them.
+// digits are the DPT template's targets: a class's number as SuperGLUE's loader counts them.
 var digits = []string{"0", "1", "2"}

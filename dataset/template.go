@@ -2,12 +2,13 @@ package dataset
 
 import "fmt"
 
-// Template says how an example becomes text. The package documentation shows both templates for each task.
+// Template determines how an example becomes text. The package documentation shows both templates
+// for each task.
 type Template string
 
 const (
-	// DPT is the text and the label digits of the code of the paper "Decomposed Prompt Tuning via Low-Rank
-	// Reparameterization". It is the default.
+	// DPT is the text and the label digits of the code of the paper "Decomposed Prompt Tuning via
+	// Low-Rank Reparameterization". It is the default.
 	DPT Template = "dpt"
 	// T5 is the text and the label words of the T5 code's super_glue_*_v102 tasks.
 	T5 Template = "t5"
@@ -21,5 +22,5 @@ func ParseTemplate(name string) (Template, error) {
 	case T5:
 		return T5, nil
 	}
-	return "", fmt.Errorf("unknown template %q, expected %q or %q", name, DPT, T5)
+	return "", fmt.Errorf("unknown template %q, want %q or %q", name, DPT, T5)
 }

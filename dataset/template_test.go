@@ -5,23 +5,31 @@ import (
 	"testing"
 )
 
-// lineOf has a good line of each task.
+// lineOf has a valid line of each task.
 var lineOf = map[string]string{
 	"boolq": `{"question": "is it  far", "passage": "Hill -- It is far.", "idx": 7, "label": true}`,
 	"cb":    `{"premise": "Ann may come.", "hypothesis": "Ann comes", "label": "neutral", "idx": 3}`,
-	"copa":  `{"premise": "It rained.", "choice1": "It was wet.", "choice2": "It was hot.", "question": "effect", "label": 0, "idx": 9}`,
+	"copa": `{"premise": "It rained.", "choice1": "It was wet.", "choice2": "It was hot.", "question": "effect", ` +
+		`"label": 0, "idx": 9}`,
 	"multirc": `{"idx": 2, "version": 1.1, "passage": {"text": "<b>Sent 1: </b>Ann ran.<br>Bob sat.", "questions": [` +
-		`{"question": "Who <b>ran</b>?", "answers": [{"text": "Ann", "idx": 5, "label": 1}, {"text": "Bob<br>", "idx": 6, "label": 0}], "idx": 4}]}}`,
-	"record": `{"source": "x", "passage": {"text": "Zoë met Bob. Bob ran\n@highlight\nZoë sat!\n@highlight\n\"Why?\"\n@highlight\nEnd",` +
+		`{"question": "Who <b>ran</b>?", "answers": [{"text": "Ann", "idx": 5, "label": 1}, ` +
+		`{"text": "Bob<br>", "idx": 6, "label": 0}], "idx": 4}]}}`,
+	"record": `{"source": "x", "passage": {` +
+		`"text": "Zoë met Bob. Bob ran\n@highlight\nZoë sat!\n@highlight\n\"Why?\"\n@highlight\nEnd",` +
 		`"entities": [{"start": 8, "end": 10}, {"start": 13, "end": 15}, {"start": 0, "end": 2}]},` +
-		`"qas": [{"query": "@placeholder sat", "answers": [{"start": 32, "end": 34, "text": "Zoë"}, {"start": 0, "end": 2, "text": "Zoë"}, ` +
-		`{"start": 0, "end": 1, "text": "Zo"}], "idx": 1}], "idx": 8}`,
+		`"qas": [{"query": "@placeholder sat", "answers": [{"start": 32, "end": 34, "text": "Zoë"}, ` +
+		`{"start": 0, "end": 2, "text": "Zoë"}, {"start": 0, "end": 1, "text": "Zo"}], "idx": 1}], "idx": 8}`,
 	"rte": `{"premise": "All ran.", "hypothesis": "Ann ran.", "label": "entailment", "idx": 0}`,
-	"wic": `{"word": "bank", "sentence1": "The bank lends.", "sentence2": "The banks flood.", "idx": 1, "label": false,` +
-		`"start1": 4, "start2": 4, "end1": 8, "end2": 9, "version": 1.1}`,
-	"wsc": `{"text": "Ann thanked the girls because they helped.", "target": {"span1_text": "The girls", "span1_index": 2,` +
-		`"span2_text": "they", "span2_index": 5}, "idx": 6, "label": true}`,
+	"wic": `{"word": "bank", "sentence1": "The bank lends.", "sentence2": "The banks flood.", "idx": 1, ` +
+		`"label": false,"start1": 4, "start2": 4, "end1": 8, "end2": 9, "version": 1.1}`,
+	"wsc": `{"text": "Ann thanked the girls because they helped.", ` +
+		`"target": {"span1_text": "The girls", "span1_index": 2,"span2_text": "they", "span2_index": 5}, ` +
+		`"idx": 6, "label": true}`,
 }
+
+// recordSource is the source of record's line in the T5 template.
+const recordSource = "record query: @placeholder sat entities: Bob, Zoë " +
+	`passage: Zoë met Bob. Bob ran. Zoë sat! "Why?" End`
 
 func TestTemplates(t *testing.T) {
 	for _, c := range []struct {
@@ -34,7 +42,9 @@ func TestTemplates(t *testing.T) {
 		{"cb", DPT, [][3]string{{"3", "premise: Ann may come. hypothesis: Ann comes", "2"}}},
 		{"cb", T5, [][3]string{{"3", "cb hypothesis: Ann comes premise: Ann may come.", "neutral"}}},
 		{"copa", DPT, [][3]string{{"9", "premise: It rained. choice1: It was wet. choice2: It was hot.", "0"}}},
-		{"copa", T5, [][3]string{{"9", "copa choice1: It was wet. choice2: It was hot. premise: It rained. question: effect", "choice1"}}},
+		{"copa", T5, [][3]string{
+			{"9", "copa choice1: It was wet. choice2: It was hot. premise: It rained. question: effect", "choice1"},
+		}},
 		{"multirc", DPT, [][3]string{
 			{"2/4/5", "question: Who ran? answer: Ann paragraph: Sent 1: Ann ran. Bob sat.", "1"},
 			{"2/4/6", "question: Who ran? answer: Bob  paragraph: Sent 1: Ann ran. Bob sat.", "0"},
@@ -44,17 +54,19 @@ func TestTemplates(t *testing.T) {
 			{"2/4/6", "multirc question: Who ran? answer: Bob  paragraph: Sent 1: Ann ran. Bob sat.", "False"},
 		}},
 		{"record", DPT, [][3]string{
-			{"8/1/0", `superglue-record record query: @placeholder sat entities: Bob, Zoë passage: Zoë met Bob. Bob ran. Zoë sat! "Why?" End`, "Zo"},
-			{"8/1/1", `superglue-record record query: @placeholder sat entities: Bob, Zoë passage: Zoë met Bob. Bob ran. Zoë sat! "Why?" End`, "Zoë"},
+			{"8/1/0", "superglue-record " + recordSource, "Zo"},
+			{"8/1/1", "superglue-record " + recordSource, "Zoë"},
 		}},
 		{"record", T5, [][3]string{
-			{"8/1/0", `record query: @placeholder sat entities: Bob, Zoë passage: Zoë met Bob. Bob ran. Zoë sat! "Why?" End`, "Zo"},
-			{"8/1/1", `record query: @placeholder sat entities: Bob, Zoë passage: Zoë met Bob. Bob ran. Zoë sat! "Why?" End`, "Zoë"},
+			{"8/1/0", recordSource, "Zo"},
+			{"8/1/1", recordSource, "Zoë"},
 		}},
 		{"rte", DPT, [][3]string{{"0", "premise: All ran. hypothesis: Ann ran.", "0"}}},
 		{"rte", T5, [][3]string{{"0", "rte hypothesis: Ann ran. premise: All ran.", "entailment"}}},
 		{"wic", DPT, [][3]string{{"1", "sentence1: The bank lends. sentence2: The banks flood. word: bank", "0"}}},
-		{"wic", T5, [][3]string{{"1", "wic sentence1: The bank lends. sentence2: The banks flood. word: bank", "False"}}},
+		{"wic", T5, [][3]string{
+			{"1", "wic sentence1: The bank lends. sentence2: The banks flood. word: bank", "False"},
+		}},
 		{"wsc", DPT, [][3]string{{"6", "Ann thanked the girls because * they * helped.", "the girls"}}},
 		{"wsc", T5, [][3]string{{"6", "wsc: Ann thanked the girls because *they* helped.", "the girls"}}},
 	} {
@@ -71,7 +83,8 @@ func TestTemplates(t *testing.T) {
 
 func TestEvalOfReCoRDIsPerQuery(t *testing.T) {
 	s := mustLoadLines(t, "record", "val", DPT, lineOf["record"])
-	if len(s.Eval) != 1 || s.Eval[0].ID != "8/1" || !slices.Equal(s.Eval[0].Answers, []string{"Zo", "Zoë"}) || s.Eval[0].Target != "Zo" {
+	if len(s.Eval) != 1 || s.Eval[0].ID != "8/1" || s.Eval[0].Target != "Zo" ||
+		!slices.Equal(s.Eval[0].Answers, []string{"Zo", "Zoë"}) {
 		t.Errorf("Eval is %+v, want one example 8/1 with the answers Zo and Zoë", s.Eval)
 	}
 }
@@ -91,7 +104,8 @@ func TestMultiRCGroupsByQuestion(t *testing.T) {
 }
 
 func TestWSCTrainsOnTrueOnly(t *testing.T) {
-	untrue := `{"text": "Ann saw Eva as she left.", "target": {"span1_text": "Eva", "span1_index": 2, "span2_text": "she", "span2_index": 4}, "idx": 6, "label": false}`
+	untrue := `{"text": "Ann saw Eva as she left.", "target": {"span1_text": "Eva", "span1_index": 2, ` +
+		`"span2_text": "she", "span2_index": 4}, "idx": 6, "label": false}`
 	s := mustLoadLines(t, "wsc", "train", T5, lineOf["wsc"], untrue)
 	if len(s.Train) != 1 || s.Train[0].ID != "6" {
 		t.Errorf("Train is %+v, want the true example alone", s.Train)

@@ -8,15 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// parseWSC makes an evaluation example of each line, and a training example of each whose label is true: the source marks the
-// pronoun, the target is the noun that it stands for.
+var wsc = &spec{
+	name:    "wsc",
+	title:   "WSC",
+	metrics: []metricName{accuracy},
+	parse:   parseWSC,
+	score:   scoreWSC,
+	guesses: guessNouns,
+}
+
+// parseWSC makes an evaluation example of each line, and a training example of each line whose
+// label is true. The source marks the pronoun; the target is the noun that it stands for.
 func parseWSC(b *builder, o object) {
 	idx := o.integer("idx")
 	text := o.text("text")
 	target := o.object("target")
 	span1, span2 := wscSpan(target, "span1", text), wscSpan(target, "span2", text)
-	class := o.binary("label", expectBool)
-	b.wantLabel(o, "label", class >= 0, expectBool)
+	class := o.binary("label", wantBool)
+	b.checkLabel(o, "label", class >= 0, wantBool)
 	if !o.ok() {
 		return
 	}
@@ -30,7 +39,7 @@ func parseWSC(b *builder, o object) {
 		}
 	}
 	if source == "" {
-		o.fail("field %q is the string %s, expected a word of the text", target.name("span2_text"), clip(span2.text))
+		o.fail("field %q is the string %s, want a word of the text", target.name("span2_text"), clip(span2.text))
 		return
 	}
 	e := Example{ID: b.id(strconv.Itoa(idx)), Source: source, Label: class}
@@ -49,16 +58,17 @@ type span struct {
 	word int
 }
 
-// wscSpan reads a span and corrects its text as the loaders of wsc.fixed do where it is not a part of the text: first letter in
-// the case that the text has, no full stop at the end, spaces for line ends. What this does not mend stays as published.
+// wscSpan reads a span. Where its text is not a part of the text, it corrects it as the loaders of
+// wsc.fixed do: the first letter in the case that the text has, no full stop at the end, spaces for
+// line ends. What this does not mend stays as published.
 func wscSpan(target object, name, text string) span {
 	s := span{text: target.text(name + "_text"), word: target.integer(name + "_index")}
 	words := strings.Count(text, " ") + 1
 	if s.word < 0 || s.word >= words {
-		target.fail("field %q is %d, expected a word of the text, 0 to %d", target.name(name+"_index"), s.word, words-1)
+		target.fail("field %q is %d, want a word of the text, 0 to %d", target.name(name+"_index"), s.word, words-1)
 	}
 	if s.text == "" {
-		target.fail("field %q is empty, expected words of the text", target.name(name+"_text"))
+		target.fail("field %q is empty, want words of the text", target.name(name+"_text"))
 	}
 	if !target.ok() || strings.Contains(text, s.text) {
 		return s
@@ -80,9 +90,10 @@ func wscSpan(target object, name, text string) span {
 	return s
 }
 
-// markDPT puts "* " and " *" around the pronoun. The paper's code looks for it behind as many words as the index says, each
-// followed by one white space character, and leaves the text as it is where it does not find it there; here wordAt's second
-// guess is marked then, so that no example lacks its mark. It returns "" if the pronoun is not in the text.
+// markDPT puts "* " and " *" around the pronoun. The paper's code skips as many words as the index
+// says, each followed by one white space character. Where it does not find the pronoun there, it
+// leaves the text as it is; markDPT then marks the place that wordAt finds, so that no example
+// lacks its mark. It returns "" if the pronoun is not in the text.
 func markDPT(text string, pronoun span) string {
 	at := afterWords(text, pronoun.word)
 	if at < 0 || !strings.HasPrefix(text[at:], pronoun.text) {
@@ -93,9 +104,10 @@ func markDPT(text string, pronoun span) string {
 	return text[:at] + "* " + pronoun.text + " *" + text[at+len(pronoun.text):]
 }
 
-// markT5 puts "*" on both sides of the pronoun. T5 does so where the pronoun is a word by itself; in the one published example
-// where punctuation follows it at once, T5 puts a space between and drops the spaces at the text's end. That is done here
-// wherever punctuation follows. It returns "" if the pronoun is not in the text.
+// markT5 puts "*" on both sides of the pronoun. T5 does so where the pronoun is a word by itself.
+// In the one published example with punctuation right behind the pronoun, T5 puts a space between
+// them and drops the spaces at the text's end; markT5 does that wherever punctuation follows. It
+// returns "" if the pronoun is not in the text.
 func markT5(text string, pronoun span) string {
 	at := wordAt(text, pronoun)
 	if at < 0 {
@@ -108,7 +120,8 @@ func markT5(text string, pronoun span) string {
 	return before + "*" + pronoun.text + "*" + after
 }
 
-// afterWords returns the offset behind n words that are each followed by one white space character, or -1.
+// afterWords returns the offset behind n words that are each followed by one white space character,
+// or -1.
 func afterWords(text string, n int) int {
 	at := 0
 	for range n {
@@ -122,8 +135,9 @@ func afterWords(text string, n int) int {
 	return at
 }
 
-// wordAt returns the offset of the pronoun at its index among the words between single spaces, or, where the published index is
-// off, that of the nearest place (the later of two) where it stands as a whole word. It returns -1 if there is none.
+// wordAt returns the offset of the pronoun at its index among the words between single spaces.
+// Where the published index is wrong, it returns the nearest place (the later of two) where the
+// pronoun stands as a whole word. It returns -1 if there is none.
 func wordAt(text string, pronoun span) int {
 	best, bestDistance := -1, 0
 	for at := 0; at < len(text); {
@@ -152,12 +166,14 @@ func isWholeWord(text string, from, to int) bool {
 }
 
 // determiners are the words that T5 ignores when it compares a prediction with a noun.
-var determiners = []string{"a", "an", "each", "every", "few", "her", "his", "many", "much", "my", "our", "some", "that", "the",
-	"their", "these", "this", "those", "which", "whose", "your"}
+var determiners = []string{
+	"a", "an", "each", "every", "few", "her", "his", "many", "much", "my", "our", "some", "that", "the", "their",
+	"these", "this", "those", "which", "whose", "your",
+}
 
-// predictsReferent is T5's judgement of a WSC prediction: 1 where it means the noun, 0 where it means another, -1 where it is
-// empty. It means the noun where the words of one are among the words of the other, but for case and determiners; a possessive
-// only ever means a possessive.
+// predictsReferent is T5's judgement of a WSC prediction: 1 where it means the noun, 0 where it
+// means another, -1 where it is empty. It means the noun where the words of one are among the words
+// of the other, ignoring case and determiners. A possessive matches only a possessive.
 func predictsReferent(prediction, noun string) int {
 	p, n := bareWords(prediction), bareWords(noun)
 	if strings.Join(p, " ") == "" {
@@ -172,8 +188,8 @@ func predictsReferent(prediction, noun string) int {
 	return 0
 }
 
-// bareWords splits a text at single spaces into lower-case words without determiners. The result is never empty: as in
-// Python, the empty text has one empty word.
+// bareWords splits a text at single spaces into lower-case words without determiners. The result is
+// never empty: as in Python, the empty text has one empty word.
 func bareWords(text string) []string {
 	words := strings.Split(pythonLower(strings.TrimFunc(text, pythonSpace)), " ")
 	words = slices.DeleteFunc(words, func(w string) bool { return slices.Contains(determiners, w) })
@@ -191,4 +207,24 @@ func subset(a, b []string) bool {
 		}
 	}
 	return true
+}
+
+// scoreWSC gives the share of examples where the judgement equals the label: the prediction means
+// the noun, and the label says that the pronoun stands for it, or neither.
+func scoreWSC(s *Split, predictions []string) []float64 {
+	classes := make([]int, len(predictions))
+	for i, p := range predictions {
+		classes[i] = predictsReferent(p, s.Eval[i].Target)
+	}
+	return []float64{s.accuracy(classes)}
+}
+
+// guessNouns makes two guesses: the noun in question throughout, which is right where the label is
+// true, and another noun throughout.
+func guessNouns(s *Split) [][]string {
+	nouns := make([]string, len(s.Eval))
+	for i, e := range s.Eval {
+		nouns[i] = e.Target
+	}
+	return [][]string{nouns, slices.Repeat([]string{"\uFFFD"}, len(s.Eval))}
 }

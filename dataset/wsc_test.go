@@ -11,15 +11,22 @@ func TestMarkPronoun(t *testing.T) {
 		pronoun    span
 		dpt, t5    string
 	}{
-		{"plain", "Tom asked if he could go.", span{"he", 3}, "Tom asked if * he * could go.", "Tom asked if *he* could go."},
+		{"plain", "Tom asked if he could go.", span{"he", 3}, "Tom asked if * he * could go.",
+			"Tom asked if *he* could go."},
 		{"first word", "They saw it.", span{"They", 0}, "* They * saw it.", "*They* saw it."},
 		{"last word", "Ann saw it", span{"it", 2}, "Ann saw * it *", "Ann saw *it*"},
-		{"comma follows", `"Good for him," said Tom. `, span{"him", 2}, `"Good for * him *," said Tom. `, `"Good for *him* ," said Tom.`},
-		{"quote before", `Tom said "he left" and went.`, span{"he", 2}, `Tom said "* he * left" and went.`, `Tom said "*he* left" and went.`},
-		{"index one short", "They might use it , but why.", span{"it", 2}, "They might use * it * , but why.", "They might use *it* , but why."},
-		{"two spaces", "Tom ran.  Then he sat as he ran.", span{"he", 4}, "Tom ran.  Then * he * sat as he ran.", "Tom ran.  Then *he* sat as he ran."},
-		{"not inside words", "The sheep said she left.", span{"she", 1}, "The * she *ep said she left.", "The sheep said *she* left."},
-		{"two words", "Tom said that man left.", span{"that man", 2}, "Tom said * that man * left.", "Tom said *that man* left."},
+		{"comma follows", `"Good for him," said Tom. `, span{"him", 2}, `"Good for * him *," said Tom. `,
+			`"Good for *him* ," said Tom.`},
+		{"quote before", `Tom said "he left" and went.`, span{"he", 2}, `Tom said "* he * left" and went.`,
+			`Tom said "*he* left" and went.`},
+		{"index one short", "They might use it , but why.", span{"it", 2}, "They might use * it * , but why.",
+			"They might use *it* , but why."},
+		{"two spaces", "Tom ran.  Then he sat as he ran.", span{"he", 4}, "Tom ran.  Then * he * sat as he ran.",
+			"Tom ran.  Then *he* sat as he ran."},
+		{"not inside words", "The sheep said she left.", span{"she", 1}, "The * she *ep said she left.",
+			"The sheep said *she* left."},
+		{"two words", "Tom said that man left.", span{"that man", 2}, "Tom said * that man * left.",
+			"Tom said *that man* left."},
 		{"absent", "Tom left.", span{"it", 1}, "", ""},
 	} {
 		if got := markDPT(c.text, c.pronoun); got != c.dpt {

@@ -23,7 +23,7 @@ const chaosWindow = 1
 
 var chaosIDs = []string{"a", "b", "c"}
 
-// victim is one of the cluster's processes, and what starts it again.
+// victim is one of the cluster's processes, with what it takes to start it again.
 type victim struct {
 	name    string
 	program string // a path
@@ -31,10 +31,10 @@ type victim struct {
 	host    *host // nil: beside this process
 	cmd     *exec.Cmd
 	gone    chan struct{} // closed when cmd has ended
-	stopped bool
+	stopped bool          // by SIGSTOP
 }
 
-// chaos is a cluster, what was done to it, and what its processes said.
+// chaos is a cluster, the events so far, and the logs of its processes.
 type chaos struct {
 	t         *testing.T
 	rng       *rand.Rand
@@ -43,7 +43,7 @@ type chaos struct {
 	steps     int
 	flags     []string         // more, for the coordinators
 	reference []byte           // the undisturbed run's prompt
-	digests   map[int64]string // its states, by step
+	digests   map[int64]string // the states of the undisturbed run, by step
 	dir       string           // of the round
 	coords    map[string]*victim
 	workers   []*victim
@@ -51,16 +51,16 @@ type chaos struct {
 	did       map[string]int
 	times     map[string][]time.Duration
 
-	mu     sync.Mutex
-	leader string
-	logs   map[string][]byte // what each process said last
-	known  seen              // committed for certain
-	redone map[int64]int     // by generation, steps that a worker had begun before and does again
-	again  []int             // the same, of ended rounds
+	mu     sync.Mutex        // guards the fields below
+	leader string            // the id of the replica that leads
+	logs   map[string][]byte // the end of each process's log
+	known  committed         // the last step that is committed for certain
+	redone map[int64]int     // by generation, the most steps that a worker had begun before and does again
+	again  []int             // the values of redone in rounds that have ended
 	lost   int               // generations that started before a committed step
 }
 
-// watch is a process's standard error: it looks for what is said about leading and about generations.
+// watch receives a process's standard error. It looks for lines about leaders and generations.
 type watch struct {
 	c    *chaos
 	name string
@@ -98,12 +98,14 @@ func (w *watch) Write(p []byte) (int, error) {
 		case "generation started":
 			if line.Generation > c.known.Generation && line.After < c.known.Step {
 				c.lost++
-				c.t.Errorf("generation %d starts after step %d, want %d or later, which generation %d has committed", line.Generation, line.After, c.known.Step, c.known.Generation)
+				c.t.Errorf("generation %d starts after step %d, want %d or later, which generation %d has committed",
+					line.Generation, line.After, c.known.Step, c.known.Generation)
 			}
 		case "generation joined":
 			c.redone[line.Generation] = max(c.redone[line.Generation], line.Redone)
 			if line.Redone > chaosWindow+1 {
-				c.t.Errorf("%s does %d steps again in generation %d, want at most the window's %d and the one in flight", w.name, line.Redone, line.Generation, chaosWindow)
+				c.t.Errorf("%s does %d steps again in generation %d, want at most the window's %d and one in flight",
+					w.name, line.Redone, line.Generation, chaosWindow)
 			}
 		}
 	}
@@ -115,7 +117,7 @@ func (c *chaos) start(v *victim) {
 	v.cmd.Stderr = &watch{c: c, name: v.name}
 	start := v.cmd.Start
 	if v.host != nil {
-		tied(v.cmd)
+		killWithParent(v.cmd)
 		start = func() error { return v.host.start(v.cmd) }
 	}
 	if err := start(); err != nil {
@@ -125,7 +127,7 @@ func (c *chaos) start(v *victim) {
 	go func(cmd *exec.Cmd, gone chan struct{}) { _ = cmd.Wait(); close(gone) }(v.cmd, v.gone)
 }
 
-// signal sends s; a process that has ended hears nothing.
+// signal sends s, without effect on a process that has ended.
 func (c *chaos) signal(v *victim, s syscall.Signal) {
 	_ = v.cmd.Process.Signal(s)
 	v.stopped = s == syscall.SIGSTOP
@@ -134,7 +136,7 @@ func (c *chaos) signal(v *victim, s syscall.Signal) {
 	}
 }
 
-func (v *victim) over() bool {
+func (v *victim) hasEnded() bool {
 	select {
 	case <-v.gone:
 		return true
@@ -148,7 +150,7 @@ func (c *chaos) cluster() {
 	c.t.Helper()
 	c.coords, c.workers = map[string]*victim{}, nil
 	c.mu.Lock()
-	c.leader, c.logs, c.known, c.redone = "", map[string][]byte{}, seen{}, map[int64]int{}
+	c.leader, c.logs, c.known, c.redone = "", map[string][]byte{}, committed{}, map[int64]int{}
 	c.mu.Unlock()
 	var peers, addrs, more []string
 	listen := map[string]string{}
@@ -165,13 +167,23 @@ func (c *chaos) cluster() {
 		addrs = append(addrs, listen[id])
 	}
 	for i, id := range chaosIDs {
-		args := append(chaosJob(filepath.Join(c.dir, id), c.steps), "--nodes", fmt.Sprint(chaosWorkers), "--id", id, "--peers", strings.Join(peers, ","),
-			"--listen", listen[id], "--heartbeat-timeout", chaosHeartbeat.String(), "--commit-window", fmt.Sprint(chaosWindow), "--log-format", "json")
-		c.coords[id] = &victim{name: id, program: filepath.Join(programs, "dpt-coord"), args: slices.Concat(args, more, c.flags), host: hosts[i]}
+		args := append(chaosJob(filepath.Join(c.dir, id), c.steps),
+			"--nodes", fmt.Sprint(chaosWorkers), "--id", id, "--peers", strings.Join(peers, ","),
+			"--listen", listen[id], "--heartbeat-timeout", chaosHeartbeat.String(),
+			"--commit-window", fmt.Sprint(chaosWindow), "--log-format", "json")
+		c.coords[id] = &victim{
+			name: id, program: filepath.Join(programs, "dpt-coord"),
+			args: slices.Concat(args, more, c.flags), host: hosts[i],
+		}
 	}
 	for i := range chaosWorkers {
-		args := []string{"--coord", strings.Join(addrs, ","), "--threads", "1", "--log-format", "json", "--log-level", "debug"}
-		c.workers = append(c.workers, &victim{name: fmt.Sprint("w", i), program: filepath.Join(programs, "dpt-worker"), args: append(args, more...), host: hosts[len(chaosIDs)+i]})
+		args := []string{
+			"--coord", strings.Join(addrs, ","), "--threads", "1", "--log-format", "json", "--log-level", "debug",
+		}
+		c.workers = append(c.workers, &victim{
+			name: fmt.Sprint("w", i), program: filepath.Join(programs, "dpt-worker"),
+			args: append(args, more...), host: hosts[len(chaosIDs)+i],
+		})
 	}
 	for _, v := range c.all() {
 		c.start(v)
@@ -186,16 +198,18 @@ func (c *chaos) all() []*victim {
 	return list
 }
 
-// seen is the last committed step that any replica has written down, with its generation and workers.
-type seen struct {
+// committed is the last committed step that a replica has written down, with its generation and
+// workers.
+type committed struct {
 	Step       int64 `json:"step"`
 	Generation int64 `json:"generation"`
 	Workers    int   `json:"workers"`
 }
 
-func (c *chaos) look() (best seen) {
+// lastCommitted is the latest of the steps that the replicas have written down.
+func (c *chaos) lastCommitted() (best committed) {
 	for _, id := range chaosIDs {
-		if s := c.lookAt(id); s.Step > best.Step {
+		if s := c.lastCommittedAt(id); s.Step > best.Step {
 			best = s
 		}
 	}
@@ -205,15 +219,16 @@ func (c *chaos) look() (best seen) {
 	return best
 }
 
-func (c *chaos) lookAt(id string) (last seen) {
+// lastCommittedAt is the last line of a replica's metrics.jsonl.
+func (c *chaos) lastCommittedAt(id string) (last committed) {
 	f, err := os.Open(filepath.Join(c.dir, id, "metrics.jsonl"))
 	if err != nil {
-		return seen{}
+		return committed{}
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return seen{}
+		return committed{}
 	}
 	tail := make([]byte, min(info.Size(), 2048))
 	if n, err := f.ReadAt(tail, info.Size()-int64(len(tail))); err != nil {
@@ -221,16 +236,16 @@ func (c *chaos) lookAt(id string) (last seen) {
 	}
 	end := bytes.LastIndexByte(tail, '\n')
 	if end < 0 {
-		return seen{}
+		return committed{}
 	}
 	line := tail[bytes.LastIndexByte(tail[:end], '\n')+1 : end]
 	if json.Unmarshal(line, &last) != nil {
-		return seen{}
+		return committed{}
 	}
 	return last
 }
 
-// await waits until ok holds or the job is over, and says which.
+// await waits until ok holds, or until the job is over, and reports whether ok holds.
 func (c *chaos) await(what string, ok func() bool) bool {
 	c.t.Helper()
 	for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(5 * time.Millisecond) {
@@ -245,7 +260,7 @@ func (c *chaos) await(what string, ok func() bool) bool {
 	return false
 }
 
-// fatal ends the test with what the processes said last.
+// fatal ends the test with the last lines of all logs.
 func (c *chaos) fatal(format string, args ...any) {
 	c.t.Helper()
 	c.mu.Lock()
@@ -265,16 +280,16 @@ func (c *chaos) finished() bool {
 	return false
 }
 
-// whole waits until all workers are in the ring and every replica hears of new steps.
-func (c *chaos) whole() bool {
+// awaitWhole waits until all workers are in the ring and every replica learns about new steps.
+func (c *chaos) awaitWhole() bool {
 	c.t.Helper()
-	was := c.look()
+	was := c.lastCommitted()
 	return c.await("a whole cluster", func() bool {
-		if c.look().Workers != chaosWorkers {
+		if c.lastCommitted().Workers != chaosWorkers {
 			return false
 		}
 		for _, id := range chaosIDs {
-			if c.lookAt(id).Step <= was.Step {
+			if c.lastCommittedAt(id).Step <= was.Step {
 				return false
 			}
 		}
@@ -297,7 +312,7 @@ func (c *chaos) follower() *victim {
 	}
 }
 
-// worker is each in turn: one that is hurt again and again is left out for longer and longer.
+// worker is each worker in turn: one that fails repeatedly is left out for longer and longer.
 func (c *chaos) worker() *victim {
 	c.turn++
 	return c.workers[c.turn%len(c.workers)]
@@ -305,7 +320,8 @@ func (c *chaos) worker() *victim {
 
 var portsTried atomic.Int64
 
-// freeAddr is an address that a killed process can have again: below the ports that the system gives to those who ask for any.
+// freeAddr is an address that a killed process can use again: its port is below those that the
+// system gives to listeners on port 0.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 1000 {

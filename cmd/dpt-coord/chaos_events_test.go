@@ -11,14 +11,16 @@ import (
 type event struct {
 	name   string
 	victim func() *victim
-	hurt   func(*victim)
+	inject func(*victim)
 	heal   func(*victim)
-	// What ends a generation is over when the next one has committed a step; what does not, when so many steps are committed.
+	// newRing reports whether the event ends the generation: the cluster has recovered when the
+	// next generation has committed a step. After other events it has recovered when that number of
+	// steps are committed.
 	newRing bool
 	steps   int64
 }
 
-// signals are what a process survives or does not.
+// signals are the events that signals to processes make.
 func (c *chaos) signals() []event {
 	with := func(s syscall.Signal) func(*victim) { return func(v *victim) { c.signal(v, s) } }
 	return []event{
@@ -33,18 +35,21 @@ func (c *chaos) signals() []event {
 // slowLink is a round trip of 160 ms, as between continents.
 const slowLink = 80 * time.Millisecond
 
-// partitions are what happens to links. Both ends of a cut link keep their connections and hear nothing.
+// partitions are what happens to links. Both ends of a cut link keep their connections and hear
+// nothing.
 func (c *chaos) partitions() []event {
 	links := func(to, from bool, l link) func(*victim) {
 		return func(v *victim) { c.net.set(v.host, to, from, l) }
 	}
 	whole := links(true, true, link{})
-	alone, deaf, dumb := links(true, true, link{cut: true}), links(true, false, link{cut: true}), links(false, true, link{cut: true})
+	cut := link{cut: true}
+	alone, deaf, dumb := links(true, true, cut), links(true, false, cut), links(false, true, cut)
+	slow := links(true, true, link{delay: slowLink})
 	return []event{
 		{"worker cut off", c.worker, alone, whole, true, 1},
 		{"worker hears nothing", c.worker, deaf, whole, true, 1},
 		{"worker is not heard", c.worker, dumb, whole, true, 1},
-		{fmt.Sprintf("worker behind %v", slowLink), c.worker, links(true, true, link{delay: slowLink}), whole, false, 5},
+		{fmt.Sprintf("worker behind %v", slowLink), c.worker, slow, whole, false, 5},
 		{"leader cut off", c.leads, alone, whole, true, 1},
 		{"leader hears nothing", c.leads, deaf, whole, true, 1},
 		{"leader is not heard", c.leads, dumb, whole, true, 1},
@@ -56,15 +61,15 @@ func (c *chaos) partitions() []event {
 // calm does one event, times the recovery and makes the cluster whole again.
 func (c *chaos) calm(e event) {
 	c.t.Helper()
-	if !c.whole() {
+	if !c.awaitWhole() {
 		return
 	}
 	v := e.victim()
-	was := c.look()
+	was := c.lastCommitted()
 	began := time.Now()
-	e.hurt(v)
+	e.inject(v)
 	if c.await("recovery from "+e.name+" of "+v.name, func() bool {
-		now := c.look()
+		now := c.lastCommitted()
 		return now.Step >= was.Step+e.steps && (!e.newRing || now.Generation > was.Generation)
 	}) {
 		c.times[e.name] = append(c.times[e.name], time.Since(began))
@@ -83,7 +88,7 @@ func (c *chaos) heal(v *victim) {
 	switch {
 	case v.stopped:
 		c.signal(v, syscall.SIGCONT)
-	case v.over() && v.cmd.ProcessState.ExitCode() != 0:
+	case v.hasEnded() && v.cmd.ProcessState.ExitCode() != 0:
 		c.start(v)
 	}
 }
@@ -98,15 +103,15 @@ func (c *chaos) healAll() {
 	}
 }
 
-// wound is an event that has happened and is to be healed.
+// wound is an event that has happened, and its healing to come.
 type wound struct {
 	v    *victim
 	heal func(*victim)
 	till time.Time
 }
 
-// storm hurts processes every few hundred milliseconds until the time is over or the job is: any workers, and one coordinator at a
-// time, or sometimes everything at once.
+// storm hurts processes every few hundred milliseconds until the time is over or the job is: any
+// workers, and one coordinator at a time, or sometimes everything at once.
 func (c *chaos) storm(until time.Time) {
 	var wounds []wound
 	for !c.finished() {
@@ -132,18 +137,20 @@ func (c *chaos) storm(until time.Time) {
 		if c.rng.IntN(40) == 0 && !coordHurt {
 			for _, id := range chaosIDs {
 				c.signal(c.coords[id], syscall.SIGKILL)
-				wounds = append(wounds, wound{c.coords[id], c.heal, time.Now().Add(time.Duration(c.rng.IntN(500)) * time.Millisecond)})
+				pause := time.Duration(c.rng.IntN(500)) * time.Millisecond
+				wounds = append(wounds, wound{c.coords[id], c.heal, time.Now().Add(pause)})
 			}
 			c.did["storm: all coordinators SIGKILL"]++
 			continue
 		}
 		e := c.kinds[c.rng.IntN(len(c.kinds))]
 		v := e.victim()
-		if v == nil || hurt(v) || v.over() || (c.coords[v.name] != nil && coordHurt) {
+		if v == nil || hurt(v) || v.hasEnded() || (c.coords[v.name] != nil && coordHurt) {
 			continue
 		}
-		e.hurt(v)
+		e.inject(v)
 		c.did["storm: "+e.name]++
-		wounds = append(wounds, wound{v, e.heal, time.Now().Add(time.Duration(100+c.rng.IntN(2000)) * time.Millisecond)})
+		pause := time.Duration(100+c.rng.IntN(2000)) * time.Millisecond
+		wounds = append(wounds, wound{v, e.heal, time.Now().Add(pause)})
 	}
 }

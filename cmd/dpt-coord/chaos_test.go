@@ -13,19 +13,26 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
-// Three coordinators and four workers as processes, killed and stopped at random, their links cut and slowed. Each round is a whole
-// job; it must end with the bytes of the undisturbed run at every replica, every step that any replica has ever seen committed must be
-// that run's, no generation may start before such a step, and none may do more steps again than the commit window and the one in flight.
+// Three coordinators and four workers as processes, killed and stopped at random, their links cut
+// and slowed. Each round is a whole job; it must end with the bytes of the undisturbed run at every
+// replica, every step that any replica has ever seen committed must be that run's, no generation
+// may start before such a step, and none may do more steps again than the commit window and the one
+// in flight.
 //
-// A round begins calm: an event at a time, each when the cluster is whole again, from which recovery is timed. It ends as a storm.
+// A round begins calm: an event at a time, each when the cluster is whole again, from which
+// recovery is timed. It ends as a storm.
 
 var (
-	chaosFor       = flag.Duration("chaos", 10*time.Second, "how long to disturb the cluster")
-	chaosCalm      = flag.Bool("chaos.calm", false, "time recovery from single events only, without storms")
-	chaosEvents    = flag.Int("chaos.events", 0, "time recovery from `N` single events of each kind, however long that takes")
-	chaosNet       = flag.Bool("chaos.net", false, "each process in a network namespace of its own, and partitions and slow links among the events; needs root on Linux")
+	chaosFor    = flag.Duration("chaos", 10*time.Second, "how long to disturb the cluster")
+	chaosCalm   = flag.Bool("chaos.calm", false, "time recovery from single events only, without storms")
+	chaosEvents = flag.Int("chaos.events", 0,
+		"time recovery from `N` single events of each kind, however long that takes")
+	chaosNet = flag.Bool("chaos.net", false, "each process in a network namespace of its own, and partitions "+
+		"and slow links among the events; needs root on Linux")
 	chaosOnly      = flag.String("chaos.only", "", "only events whose names match the `REGEXP`")
 	chaosHeartbeat = flag.Duration("chaos.heartbeat", time.Second, "the coordinators' --heartbeat-timeout")
 )
@@ -46,7 +53,8 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.kinds = slices.DeleteFunc(c.kinds, func(e event) bool { return !only.MatchString(e.name) }); len(c.kinds) == 0 {
+	c.kinds = slices.DeleteFunc(c.kinds, func(e event) bool { return !only.MatchString(e.name) })
+	if len(c.kinds) == 0 {
 		t.Fatalf("-chaos.only %s matches no kind of event", *chaosOnly)
 	}
 	until := time.Now().Add(*chaosFor)
@@ -80,14 +88,19 @@ func newChaos(t *testing.T, steps int) *chaos {
 	start(t, "dpt-coord", append(chaosJob(filepath.Join(dir, "whole"), steps), "--local")...).mustEnd(0)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, steps: steps,
-		reference: mustRead(t, dir, "whole", "prompt.safetensors"), digests: stepDigests(t, filepath.Join(dir, "whole")),
-		did: map[string]int{}, times: map[string][]time.Duration{}}
+	c := &chaos{
+		t: t, rng: rand.New(rand.NewPCG(seed, 0)), dir: dir, steps: steps,
+		reference: cmdtest.ReadFile(t, dir, "whole", "prompt.safetensors"),
+		digests:   stepDigests(t, filepath.Join(dir, "whole")),
+		did:       map[string]int{},
+		times:     map[string][]time.Duration{},
+	}
 	c.kinds = c.signals()
 	return c
 }
 
-// rounds runs jobs until enough has happened, and prints what did. Where there is a storm each kind of event comes once before it.
+// rounds runs jobs until enough has happened, and prints what did. Where there is a storm each kind
+// of event comes once before it.
 func (c *chaos) rounds(enough func() bool, storm func()) {
 	c.t.Helper()
 	dir, rounds := c.dir, 0
@@ -104,7 +117,8 @@ func (c *chaos) rounds(enough func() bool, storm func()) {
 	if c.t.Failed() {
 		bits = "not all as they should be"
 	}
-	c.t.Logf("%d jobs of %d steps, %s; a step takes %v (p50)\n%s%s", rounds, c.steps, bits, step.Round(time.Millisecond), c.table(), c.verdict(step))
+	c.t.Logf("%d jobs of %d steps, %s; a step takes %v (p50)\n%s%s",
+		rounds, c.steps, bits, step.Round(time.Millisecond), c.table(), c.verdict(step))
 }
 
 // round is one whole job.
@@ -116,7 +130,7 @@ func (c *chaos) round(enough func() bool, storm func()) {
 			c.signal(v, syscall.SIGKILL)
 		}
 	}()
-	c.whole()
+	c.awaitWhole()
 	stormy := storm != nil && !*chaosCalm && *chaosEvents == 0
 	for i := 0; !enough() && !c.finished() && (!stormy || i < len(c.kinds)); i++ {
 		c.calm(c.rarest())
@@ -135,7 +149,8 @@ func (c *chaos) round(enough func() bool, storm func()) {
 	}
 }
 
-// mustHaveAll waits for a coordinator's end and compares what it has written with the undisturbed run.
+// mustHaveAll waits for a coordinator's end and compares what it has written with the undisturbed
+// run.
 func (c *chaos) mustHaveAll(id string) {
 	c.t.Helper()
 	v := c.coords[id]
@@ -147,7 +162,7 @@ func (c *chaos) mustHaveAll(id string) {
 	if code := v.cmd.ProcessState.ExitCode(); code != 0 {
 		c.fatal("coordinator %s ended with exit code %d", id, code)
 	}
-	if !bytes.Equal(c.reference, mustRead(c.t, c.dir, id, "prompt.safetensors")) {
+	if !bytes.Equal(c.reference, cmdtest.ReadFile(c.t, c.dir, id, "prompt.safetensors")) {
 		c.t.Errorf("prompt.safetensors of replica %s differs from the undisturbed run's", id)
 	}
 	got := stepDigests(c.t, filepath.Join(c.dir, id))
@@ -162,10 +177,10 @@ func (c *chaos) mustHaveAll(id string) {
 }
 
 func chaosJob(out string, steps int) []string {
-	return small(out, "--steps", fmt.Sprint(steps), "--seed", "3")
+	return smallJob(out, "--steps", fmt.Sprint(steps), "--seed", "3")
 }
 
-// stepLine is what metrics.jsonl says of a step.
+// stepLine is the line of metrics.jsonl about a step.
 type stepLine struct {
 	Step       int64   `json:"step"`
 	Seconds    float64 `json:"seconds"`
@@ -175,7 +190,7 @@ type stepLine struct {
 
 func stepLines(t *testing.T, out string) (lines []stepLine) {
 	t.Helper()
-	for line := range bytes.Lines(mustRead(t, out, "metrics.jsonl")) {
+	for line := range bytes.Lines(cmdtest.ReadFile(t, out, "metrics.jsonl")) {
 		var l stepLine
 		if err := json.Unmarshal(line, &l); err != nil {
 			t.Fatalf("%s: %v", out, err)
@@ -198,7 +213,7 @@ func stepDigests(t *testing.T, out string) map[int64]string {
 	return m
 }
 
-// pace is how long the round's steps took that followed one of the same generation.
+// pace lists the times of the round's steps that followed a step of the same generation.
 func (c *chaos) pace() (list []time.Duration) {
 	var generation int64
 	for _, l := range stepLines(c.t, filepath.Join(c.dir, chaosIDs[0])) {
@@ -218,7 +233,7 @@ func quantile(times []time.Duration, q float64) time.Duration {
 	return times[min(len(times)-1, int(q*float64(len(times))))]
 }
 
-// table says what was done, how long recovery took and how much was done again.
+// table lists the events, how long recovery took and how many steps were done again.
 func (c *chaos) table() string {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -244,12 +259,14 @@ func (c *chaos) table() string {
 		sum += n
 		most = max(most, n)
 	}
-	fmt.Fprintf(&b, "generations that lost a committed step: %d; steps begun and done again, the one in flight and the window's %d included: %d in %d generations, at most %d in one\n",
+	fmt.Fprintf(&b, "generations that lost a committed step: %d; steps begun and done again, the one in flight and "+
+		"the window's %d included: %d in %d generations, at most %d in one\n",
 		c.lost, chaosWindow, sum, len(c.again), most)
 	return b.String()
 }
 
-// verdict compares recovery with what is promised for single faults, beyond a step's time.
+// verdict compares the recovery from single faults with the promised times, beyond the time of a
+// step.
 func (c *chaos) verdict(step time.Duration) string {
 	var b bytes.Buffer
 	for _, want := range []struct {

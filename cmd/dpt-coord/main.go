@@ -1,5 +1,5 @@
-// Command dpt-coord coordinates a training job: it waits for workers, trains, evaluates, writes the prompt and exits.
-// See package coordinator.
+// Command dpt-coord coordinates a training job: it waits for workers, trains, evaluates, writes the
+// prompt and exits. See package coordinator.
 package main
 
 import (
@@ -35,10 +35,12 @@ func main() {
 	cli.Main("dpt-coord", run)
 }
 
-// raftProtocol is the ALPN name of what the replicas speak, so that a connection meant for workers is not taken for one of theirs.
+// raftProtocol is the ALPN name of the replicas' protocol, so that the port for replicas refuses a
+// connection that is meant for the port for workers.
 const raftProtocol = "dpt-raft"
 
-// options are what the flags set beside the job's settings.
+// options are the values of the flags that are neither the job's settings nor in
+// coordinator.Config.
 type options struct {
 	listen     string
 	advertise  string
@@ -54,17 +56,20 @@ type options struct {
 
 func run(ctx context.Context, args []string, std cli.IO) error {
 	s := job.DefaultSettings()
-	cfg := coordinator.Config{Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1, HeartbeatTimeout: coordinator.DefaultHeartbeatTimeout, StepTimeout: coordinator.DefaultStepTimeout}
+	cfg := coordinator.Config{
+		Nodes: 1, MinNodes: 1, CommitEvery: 1, CommitWindow: 1,
+		HeartbeatTimeout: coordinator.DefaultHeartbeatTimeout, StepTimeout: coordinator.DefaultStepTimeout,
+	}
 	o := options{listen: "127.0.0.1:7070", election: replica.DefaultElectionTimeout}
 	log := cli.DefaultLog()
-	cmd, job := newCommand(&s, &cfg, &o, &log)
+	cmd, jobFlags := newCommand(&s, &cfg, &o, &log)
 	if err := cmd.Parse(args); err != nil {
 		return err
 	}
-	if name := job.Changed(); cfg.Serve && name != "" {
+	if name := jobFlags.FirstChanged(); cfg.Serve && name != "" {
 		return cmd.Usagef("--serve with --%s, want jobs' settings with dpt submit or dpt sweep", name)
 	}
-	if err := job.Check(); err != nil {
+	if err := jobFlags.Check(); err != nil {
 		return err
 	}
 	if cfg.MinNodes > cfg.Nodes {
@@ -106,11 +111,16 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 		}
 		r.WorkerAddr = o.workerAddr(listener.Addr())
 		r.Listener = secure.Listen(r.Listener, "replicas", raftProtocol)
-		r.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return secure.Dial(ctx, addr, raftProtocol) }
+		r.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			return secure.Dial(ctx, addr, raftProtocol)
+		}
 		r.Credentials = secure.ClientCredentials("the other replicas", false)
-		cfg.Logger.Info("listening for replicas", "address", r.Listener.Addr().String(), "replica", r.ID, "replicas", len(r.Peers))
+		cfg.Logger.Info("listening for replicas",
+			"address", r.Listener.Addr().String(), "replica", r.ID, "replicas", len(r.Peers))
 	}
-	cfg.Logger.Info("listening for workers", "address", listener.Addr().String(), "nodes", cfg.Nodes, "join", "dpt-worker --coord "+listener.Addr().String())
+	addr := listener.Addr().String()
+	cfg.Logger.Info("listening for workers",
+		"address", addr, "nodes", cfg.Nodes, "join", "dpt-worker --coord "+addr)
 	runCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if o.local {
@@ -124,16 +134,17 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	}
 	res, err := coordinator.Run(runCtx, cfg)
 	var stopped *coordinator.StoppedError
-	var signal *cli.Interrupted
+	var interrupted *cli.Interrupted
 	switch {
-	case errors.As(err, &stopped) && !errors.As(context.Cause(runCtx), &signal):
-		return context.Cause(runCtx) // the local workers gave up
+	case errors.As(err, &stopped) && !errors.As(context.Cause(runCtx), &interrupted):
+		return context.Cause(runCtx) // a local worker could not be kept running
 	case errors.As(err, &stopped):
-		return fmt.Errorf("stopped after committed step %d of %d; nothing is lost, and the same command goes on from there: dpt-coord %s",
+		return fmt.Errorf("stopped after committed step %d of %d; nothing is lost, and the same command goes on "+
+			"from there: dpt-coord %s",
 			stopped.Step, stopped.Total, strings.Join(args, " "))
 	case err != nil:
 		return err
-	case cfg.Serve && !errors.As(context.Cause(runCtx), &signal):
+	case cfg.Serve && !errors.As(context.Cause(runCtx), &interrupted):
 		return context.Cause(runCtx)
 	case cfg.Serve:
 		return nil
@@ -143,50 +154,69 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 
 func newCommand(s *job.Settings, cfg *coordinator.Config, o *options, log *cli.Log) (*cli.Command, *jobflags.Flags) {
 	cmd := cli.NewCommand("dpt-coord", "[flags]",
-		"Coordinates the training of a soft prompt for a frozen T5, decomposed unless --method says otherwise: waits for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and exits. "+
-			"Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults are the paper's.")
+		"Coordinates the training of a soft prompt for a frozen T5, decomposed unless --method says otherwise: waits "+
+			"for workers, deals out the batches, commits every step to its log, evaluates, writes the prompt and "+
+			"exits. Without --model and --data it trains an embedded tiny T5 on an embedded tiny data set. Defaults "+
+			"are the paper's.")
 	cmd.Engines = model.Engines()
 
-	job := jobflags.Bind(cmd, s)
+	jobFlags := jobflags.Bind(cmd, s)
 
 	g := cmd.Group("Cluster")
 	g.Int(&cfg.Nodes, "nodes", "workers to wait for before training starts", cli.Between(1, 1<<12))
 	g.Int(&cfg.MinNodes, "min-nodes", "workers to go on with when others are lost", cli.AtLeast(1))
 	g.Bool(&o.local, "local", "start the workers on this machine too")
-	g.Bool(&cfg.Serve, "serve", "run the jobs that dpt submit and dpt sweep send, one after another, until stopped; without the flags of a job")
-	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:7070, or a free port with --local")
-	g.Int64(&cfg.CommitEvery, "commit-every", "commit every `N` steps; a failure costs at most the steps since", cli.Between(int64(1), int64(1024)))
+	g.Bool(&cfg.Serve, "serve",
+		"run the jobs that dpt submit and dpt sweep send, one after another, until stopped; without the flags of a job")
+	g.String(&o.listen, "listen", "`ADDRESS` for workers; port 0 picks a free one", cli.HostPort).
+		DefaultText("127.0.0.1:7070, or a free port with --local")
+	g.Int64(&cfg.CommitEvery, "commit-every", "commit every `N` steps; a failure costs at most the steps since",
+		cli.Between(int64(1), int64(1024)))
 	g.Int(&cfg.CommitWindow, "commit-window", "steps that may run ahead of the commit", cli.Between(0, 16))
-	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker is given up", cli.AtLeast(500*time.Millisecond))
-	g.Float(&cfg.Audit, "audit", "have a share `P` of the micro-batches computed by two workers and compared; one that computes wrongly is expelled", cli.Fraction)
-	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included", cli.AtLeast(time.Second))
+	g.Duration(&cfg.HeartbeatTimeout, "heartbeat-timeout", "silence after which a worker counts as lost",
+		cli.AtLeast(500*time.Millisecond))
+	g.Float(&cfg.Audit, "audit", "let two workers compute a share `P` of the micro-batches and compare their results; "+
+		"a worker that computes wrongly is expelled", cli.Fraction)
+	g.Duration(&cfg.StepTimeout, "step-timeout", "longest all-reduce, waiting for the slowest worker included",
+		cli.AtLeast(time.Second))
 
 	o.security.Bind(cmd.Group("Security"))
 
 	g = cmd.Group("Replicas")
-	g.Strings(&o.peers, "peers", "the coordinator's replicas, `ID=HOST:PORT,...`, 3 or 5 of them, the same list for each", peerEntry).DefaultText("this one alone")
+	g.Strings(&o.peers, "peers",
+		"the coordinator's replicas, `ID=HOST:PORT,...`, 3 or 5 of them, the same list for each", peerEntry).
+		DefaultText("this one alone")
 	g.String(&o.id, "id", "`ID` of this replica, one of --peers", cli.NotEmpty)
-	g.String(&o.raftListen, "raft-listen", "`ADDRESS` for the other replicas", cli.HostPort).DefaultText("this replica's in --peers")
-	g.String(&o.advertise, "advertise", "`ADDRESS` under which workers reach this replica", cli.HostPort).DefaultText("--listen")
-	g.Bool(&o.join, "join", "start empty and wait to be added to running replicas: dpt coord add")
-	g.Duration(&o.election, "election-timeout", "silence after which the replicas elect another leader", cli.AtLeast(50*time.Millisecond))
+	g.String(&o.raftListen, "raft-listen", "`ADDRESS` for the other replicas", cli.HostPort).
+		DefaultText("this replica's in --peers")
+	g.String(&o.advertise, "advertise", "`ADDRESS` under which workers reach this replica", cli.HostPort).
+		DefaultText("--listen")
+	g.Bool(&o.join, "join", "start empty and wait until dpt coord add adds this replica to the running ones")
+	g.Duration(&o.election, "election-timeout", "silence after which the replicas elect another leader",
+		cli.AtLeast(50*time.Millisecond))
 
 	g = cmd.Group("Output")
-	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").DefaultText("runs/TASK")
-	g.String(&cfg.DataDir, "data-dir", "`DIR` of the raft log and of large trainer states; the same directory goes on where it stopped").DefaultText("OUT/state")
+	g.String(&cfg.Out, "out", "`DIR` for prompt.safetensors, adapter/, metrics.jsonl, eval.jsonl, job.json").
+		DefaultText("runs/TASK")
+	g.String(&cfg.DataDir, "data-dir",
+		"`DIR` of the raft log and of large trainer states; the same directory goes on where it stopped").
+		DefaultText("OUT/state")
 	g.Bool(&cfg.LogExamples, "log-examples", "write each step's example ids to metrics.jsonl")
 	log.Bind(g)
 
 	cmd.Examples = []cli.Example{
 		{Text: "Everything embedded, four workers on this machine:", Command: "dpt-coord --nodes 4 --local"},
 		{Text: "ReCoRD on T5-Large with workers that join from elsewhere:",
-			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --tls-cert trainer.pem --tls-key trainer-key.pem --tls-ca ca.pem --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
-		{Text: "A queue of jobs, for dpt submit, dpt sweep, dpt status and dpt cancel:", Command: "dpt-coord --serve --nodes 4 --local --listen 127.0.0.1:7070"},
+			Command: "dpt-coord --nodes 4 --listen 0.0.0.0:7070 --tls-cert trainer.pem --tls-key trainer-key.pem " +
+				"--tls-ca ca.pem --model google-t5/t5-large --task record --data ./superglue --out runs/record"},
+		{Text: "A queue of jobs, for dpt submit, dpt sweep, dpt status and dpt cancel:",
+			Command: "dpt-coord --serve --nodes 4 --local --listen 127.0.0.1:7070"},
 	}
-	return cmd, job
+	return cmd, jobFlags
 }
 
-// checkLocal wants the host by which local workers dial among the certificate's names.
+// checkLocal checks that the host by which local workers dial is among the names of the
+// certificate.
 func checkLocal(secure *tlsconf.Conf, addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -198,8 +228,9 @@ func checkLocal(secure *tlsconf.Conf, addr string) error {
 	return nil
 }
 
-// reporter chooses how progress is shown: a bar on a terminal, log lines elsewhere, nothing with --quiet. Behind a
-// bar all that goes to standard error, the local workers' words too, passes above it.
+// reporter chooses how to show progress: a bar on a terminal, log lines elsewhere, nothing with
+// --quiet. With a bar, everything that goes to standard error appears above it, including the
+// output of local workers.
 func reporter(std *cli.IO, log cli.Log, serve bool) (coordinator.Reporter, *slog.Logger) {
 	if f, ok := std.Err.(*os.File); ok && !serve && !log.Quiet && log.Format == "text" && term.IsTerminal(int(f.Fd())) {
 		bar := &progress.Bar{W: f}

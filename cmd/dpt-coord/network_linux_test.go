@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openHost makes a network namespace with the loopback device and one that reaches 10.77.0.0/24, which is returned. The
-// namespace belongs to a thread, which runs what is sent to it until the channel is closed, and to the processes that it starts.
+// openHost makes a network namespace with the loopback device and one that reaches 10.77.0.0/24,
+// which is returned. The namespace belongs to a thread, which runs what is sent to it until the
+// channel is closed, and to the processes that it starts.
 func openHost(ip net.IP) (*os.File, chan<- func(), error) {
 	type made struct {
 		device *os.File
@@ -20,7 +21,8 @@ func openHost(ip net.IP) (*os.File, chan<- func(), error) {
 	}
 	result, run := make(chan made), make(chan func())
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine, as it is of no other use
+		// Never unlocked: the thread ends with this goroutine, since it is of no other use.
+		runtime.LockOSThread()
 		device, err := openNamespace(ip)
 		result <- made{device, err}
 		if err != nil {
@@ -86,5 +88,8 @@ func openNamespace(ip net.IP) (device *os.File, err error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// tied has the kernel kill a process should the thread that started it end, which it does with this process at the latest.
-func tied(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// killWithParent makes the kernel kill a process when the thread that started it ends, at the
+// latest with this process.
+func killWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

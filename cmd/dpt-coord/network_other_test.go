@@ -13,4 +13,4 @@ func openHost(net.IP) (*os.File, chan<- func(), error) {
 	return nil, nil, errors.New("this is not Linux")
 }
 
-func tied(*exec.Cmd) {}
+func killWithParent(*exec.Cmd) {}

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// network joins hosts that are as far from each other as machines are: each is a network namespace of its own, whose one device
-// is in this process's hands. What a process sends arrives here, packet by packet, and is passed on, later, or not at all. So
-// the kernel needs no queueing disciplines, and when this process ends in whatever way, everything is gone.
+// network joins hosts that are as separate as machines. Each host is a network namespace of its
+// own, and this process holds its one device. What a process sends arrives here packet by packet,
+// and is passed on at once, later, or not at all. So the kernel needs no queueing disciplines, and
+// everything disappears when this process ends in any way.
 type network struct {
 	hosts []*host
 
@@ -30,7 +31,8 @@ type host struct {
 	out    map[*host]chan frame // by receiver
 }
 
-// link is what becomes of packets from one host to another. The zero value passes them on at once.
+// link determines what happens to packets from one host to another. The zero value passes them on
+// at once.
 type link struct {
 	cut   bool
 	delay time.Duration
@@ -45,7 +47,7 @@ type frame struct {
 const (
 	// packetSize is the devices' largest packet.
 	packetSize = 9000
-	// onTheWay bounds the packets between two hosts; what comes beyond is lost, as in any router.
+	// onTheWay bounds the packets between two hosts; further ones are lost, as in any router.
 	onTheWay = 4096
 )
 
@@ -120,7 +122,7 @@ func (h *host) read() {
 func carry(lane <-chan frame, to *os.File) {
 	for f := range lane {
 		time.Sleep(time.Until(f.due))
-		_, _ = to.Write(f.data) // a host that is gone hears nothing
+		_, _ = to.Write(f.data) // without effect on a host that is closed
 	}
 }
 

@@ -6,12 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
@@ -27,7 +28,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../dpt-coord", "../dpt-worker", "../dpt").CombinedOutput()
+	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator),
+		"../dpt-coord", "../dpt-worker", "../dpt")
+	out, err := build.CombinedOutput()
 	if err != nil {
 		panic("go build: " + err.Error() + "\n" + string(out))
 	}
@@ -37,35 +40,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// small is a job of some hundred steps of a few milliseconds.
-func small(out string, more ...string) []string {
-	return append([]string{"--model", tinyModel, "--task", "cb", "--shots", "16", "--batch-size", "4", "--prompt-length", "4", "--bottleneck", "2",
-		"--max-source-length", "32", "--max-target-length", "4", "--eval-every", "-1", "--out", out}, more...)
+// smallJob is a job of some hundred steps of a few milliseconds.
+func smallJob(out string, more ...string) []string {
+	return append([]string{
+		"--model", tinyModel, "--task", "cb", "--shots", "16", "--batch-size", "4",
+		"--prompt-length", "4", "--bottleneck", "2", "--max-source-length", "32", "--max-target-length", "4",
+		"--eval-every", "-1", "--out", out,
+	}, more...)
 }
 
 type process struct {
 	*exec.Cmd
 	t              *testing.T
-	stdout, stderr output
-	done           chan error
-}
-
-// output is what a process has written so far.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	stdout, stderr cmdtest.Output
+	done           chan error // receives the error of Wait
 }
 
 func start(t *testing.T, program string, args ...string) *process {
@@ -103,11 +91,20 @@ func (p *process) mustEnd(code int) {
 	}
 }
 
+// countLines counts the lines of a file; 0 while it does not exist.
+func countLines(path string) int {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	return bytes.Count(data, []byte("\n"))
+}
+
 // awaitLines waits until the file has n lines.
 func awaitLines(t *testing.T, path string, n int) {
 	t.Helper()
 	for range 1200 {
-		if b, err := os.ReadFile(path); err == nil && bytes.Count(b, []byte("\n")) >= n {
+		if countLines(path) >= n {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -115,25 +112,17 @@ func awaitLines(t *testing.T, path string, n int) {
 	t.Fatalf("%s does not reach %d lines", path, n)
 }
 
-func mustRead(t *testing.T, parts ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(parts...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
 	dir := t.TempDir()
 	whole, cut := filepath.Join(dir, "whole"), filepath.Join(dir, "cut")
-	undisturbed := start(t, "dpt-coord", small(whole, "--steps", "60", "--local", "--nodes", "1")...)
+	undisturbed := start(t, "dpt-coord", smallJob(whole, "--steps", "60", "--local", "--nodes", "1")...)
 	undisturbed.mustEnd(0)
-	if out := undisturbed.stdout.String(); !strings.Contains(out, "training loss") || !strings.Contains(out, filepath.Join(whole, "prompt.safetensors")) {
+	if out := undisturbed.stdout.String(); !strings.Contains(out, "training loss") ||
+		!strings.Contains(out, filepath.Join(whole, "prompt.safetensors")) {
 		t.Errorf("summary does not say the loss and where the prompt is:\n%s", out)
 	}
 
-	args := small(cut, "--steps", "60", "--local", "--nodes", "2")
+	args := smallJob(cut, "--steps", "60", "--local", "--nodes", "2")
 	for i, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		p := start(t, "dpt-coord", args...)
 		awaitLines(t, filepath.Join(cut, "metrics.jsonl"), 10*(i+1))
@@ -149,7 +138,7 @@ func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
 		}
 	}
 	start(t, "dpt-coord", args...).mustEnd(0)
-	if !bytes.Equal(mustRead(t, whole, "prompt.safetensors"), mustRead(t, cut, "prompt.safetensors")) {
+	if !bytes.Equal(cmdtest.ReadFile(t, whole, "prompt.safetensors"), cmdtest.ReadFile(t, cut, "prompt.safetensors")) {
 		t.Error("prompt.safetensors of the interrupted run differs")
 	}
 }
@@ -157,29 +146,33 @@ func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
 // Without --model and --data the programs train and evaluate on what they hold.
 func TestEverythingEmbedded(t *testing.T) {
 	out := t.TempDir()
-	start(t, "dpt-coord", "--local", "--nodes", "2", "--shots", "4", "--batch-size", "4", "--steps", "2", "--prompt-length", "4", "--bottleneck", "2",
-		"--max-source-length", "48", "--eval-every", "-1", "--out", out).mustEnd(0)
-	if lines := bytes.Count(mustRead(t, out, "metrics.jsonl"), []byte("\n")); lines != 2 {
+	start(t, "dpt-coord", "--local", "--nodes", "2", "--shots", "4", "--batch-size", "4", "--steps", "2",
+		"--prompt-length", "4", "--bottleneck", "2", "--max-source-length", "48", "--eval-every", "-1",
+		"--out", out).mustEnd(0)
+	if lines := bytes.Count(cmdtest.ReadFile(t, out, "metrics.jsonl"), []byte("\n")); lines != 2 {
 		t.Errorf("%d lines of metrics, want one for each of 2 steps", lines)
 	}
-	eval := start(t, "dpt", "eval", "--prompt", filepath.Join(out, "prompt.safetensors"), "--limit", "2", "--max-target-length", "2")
+	eval := start(t, "dpt", "eval", "--prompt", filepath.Join(out, "prompt.safetensors"), "--limit", "2",
+		"--max-target-length", "2")
 	eval.mustEnd(0)
-	if said := eval.stderr.String(); said != "" || !strings.Contains(eval.stdout.String(), `"task":"rte","split":"val"`) {
-		t.Errorf("dpt eval of the prompt prints %s and says %q, want a report and no warning", eval.stdout.String(), said)
+	printed, warned := eval.stdout.String(), eval.stderr.String()
+	if warned != "" || !strings.Contains(printed, `"task":"rte","split":"val"`) {
+		t.Errorf("dpt eval of the prompt prints %s and warns %q, want a report and no warning", printed, warned)
 	}
 }
 
 func TestKilledWorkersLeaveNoTrace(t *testing.T) {
 	dir := t.TempDir()
 	whole, hurt := filepath.Join(dir, "whole"), filepath.Join(dir, "hurt")
-	start(t, "dpt-coord", small(whole, "--steps", "60", "--local", "--nodes", "1")...).mustEnd(0)
+	start(t, "dpt-coord", smallJob(whole, "--steps", "60", "--local", "--nodes", "1")...).mustEnd(0)
 
-	coord := start(t, "dpt-coord", small(hurt, "--steps", "60", "--nodes", "2", "--listen", "127.0.0.1:0", "--log-format", "json", "--heartbeat-timeout", "1s")...)
-	addr := listening(t, coord)
+	coord := start(t, "dpt-coord", smallJob(hurt, "--steps", "60", "--nodes", "2", "--listen", "127.0.0.1:0",
+		"--log-format", "json", "--heartbeat-timeout", "1s")...)
+	addr := workerAddrOf(t, coord)
 	first, second := start(t, "dpt-worker", "--coord", addr, "--cpu"), start(t, "dpt-worker", "--coord", addr)
 	metrics := filepath.Join(hurt, "metrics.jsonl")
 	awaitLines(t, metrics, 5)
-	if err := first.Process.Kill(); err != nil { // gone without a word
+	if err := first.Process.Kill(); err != nil { // it cannot tell the coordinator
 		t.Fatal(err)
 	}
 	third := start(t, "dpt-worker", "--coord", addr)
@@ -189,18 +182,20 @@ func TestKilledWorkersLeaveNoTrace(t *testing.T) {
 	}
 	coord.mustEnd(0)
 	second.mustEnd(0)
-	if !bytes.Equal(mustRead(t, whole, "prompt.safetensors"), mustRead(t, hurt, "prompt.safetensors")) {
+	if !bytes.Equal(cmdtest.ReadFile(t, whole, "prompt.safetensors"), cmdtest.ReadFile(t, hurt, "prompt.safetensors")) {
 		t.Error("prompt.safetensors of the run with killed workers differs")
 	}
 }
 
-// listening finds the coordinator's address in its log.
-func listening(t *testing.T, p *process) string {
+// workersPort finds the address for workers in a coordinator's log, in either format.
+var workersPort = regexp.MustCompile(`listening for workers.*?address"?[=:]"?([^"\s]+)`)
+
+// workerAddrOf waits until a coordinator listens for workers and returns the address.
+func workerAddrOf(t *testing.T, p *process) string {
 	t.Helper()
 	for range 600 {
-		if _, rest, ok := strings.Cut(p.stderr.String(), `"address":"`); ok {
-			addr, _, _ := strings.Cut(rest, `"`)
-			return addr
+		if m := workersPort.FindStringSubmatch(p.stderr.String()); m != nil {
+			return m[1]
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -218,27 +213,40 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{"unknown flag", "dpt-coord", []string{"--node", "4"}, 2, "did you mean --nodes?"},
 		{"flag out of range", "dpt-coord", []string{"--bottleneck", "0"}, 2, "--bottleneck 0: want 1 to 1048576"},
-		{"bottleneck of a method without", "dpt-coord", []string{"--method", "pt", "--bottleneck", "4"}, 2, "--bottleneck: 4, want none with --method pt"},
+		{"bottleneck of a method without", "dpt-coord", []string{"--method", "pt", "--bottleneck", "4"}, 2,
+			"--bottleneck: 4, want none with --method pt"},
 		{"task twice", "dpt-coord", []string{"--task", "rte,cb,rte"}, 2, "want one of boolq, cb"},
 		{"mixture of one task", "dpt-coord", []string{"--mixture", "equal"}, 2, "--mixture: equal, want several tasks"},
 		{"unknown task", "dpt-coord", []string{"--task", "squad"}, 2, "want one of boolq, cb"},
-		{"micro-batch beyond the batch", "dpt-coord", []string{"--batch-size", "4", "--micro-batch", "5"}, 2, "--micro-batch: 5, want 1 to the batch size, 4"},
-		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2, "reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure"},
-		{"worker beyond this machine", "dpt-worker", []string{"--coord", "192.0.2.1:7070"}, 2, "--coord 192.0.2.1:7070: reaches beyond this machine without TLS"},
+		{"micro-batch beyond the batch", "dpt-coord", []string{"--batch-size", "4", "--micro-batch", "5"}, 2,
+			"--micro-batch: 5, want 1 to the batch size, 4"},
+		{"beyond this machine", "dpt-coord", []string{"--listen", "0.0.0.0:0"}, 2,
+			"reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes " +
+				"them), a loopback address or --insecure"},
+		{"worker beyond this machine", "dpt-worker", []string{"--coord", "192.0.2.1:7070"}, 2,
+			"--coord 192.0.2.1:7070: reaches beyond this machine without TLS"},
 		{"half of TLS", "dpt-coord", []string{"--tls-cert", "a.pem"}, 2, "--tls-cert without --tls-key and --tls-ca"},
-		{"TLS and not", "dpt-worker", []string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c", "--insecure"}, 2, "--insecure and --tls-cert, want one of them"},
-		{"missing certificate", "dpt-coord", []string{"--tls-cert", "nowhere", "--tls-key", "b", "--tls-ca", "c"}, 1, "--tls-cert: open nowhere: no such file"},
+		{"TLS and not", "dpt-worker", []string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c", "--insecure"}, 2,
+			"--insecure and --tls-cert, want one of them"},
+		{"missing certificate", "dpt-coord", []string{"--tls-cert", "nowhere", "--tls-key", "b", "--tls-ca", "c"}, 1,
+			"--tls-cert: open nowhere: no such file"},
 		{"peers without id", "dpt-coord", []string{"--peers", "a=127.0.0.1:1"}, 2, "--peers without --id"},
 		{"id without peers", "dpt-coord", []string{"--id", "a"}, 2, "--id without --peers"},
-		{"id not among the peers", "dpt-coord", []string{"--id", "b", "--peers", "a=127.0.0.1:1"}, 2, "--id b: want one of --peers"},
+		{"id not among the peers", "dpt-coord", []string{"--id", "b", "--peers", "a=127.0.0.1:1"}, 2,
+			"--id b: want one of --peers"},
 		{"peer without id", "dpt-coord", []string{"--id", "a", "--peers", "127.0.0.1:1"}, 2, "want ID=HOST:PORT"},
-		{"peer twice", "dpt-coord", []string{"--id", "a", "--peers", "a=127.0.0.1:1,b=127.0.0.1:1,c=127.0.0.1:2"}, 2, "b=127.0.0.1:1 is there twice"},
-		{"even number of peers", "dpt-coord", []string{"--id", "a", "--peers", "a=127.0.0.1:1,b=127.0.0.1:2"}, 2, "found 2 replicas, want an odd number"},
-		{"peers beyond this machine", "dpt-coord", []string{"--id", "a", "--peers", "a=10.0.0.1:1"}, 2, "--peers 10.0.0.1:1: reaches beyond this machine without TLS"},
+		{"peer twice", "dpt-coord", []string{"--id", "a", "--peers", "a=127.0.0.1:1,b=127.0.0.1:1,c=127.0.0.1:2"}, 2,
+			"b=127.0.0.1:1 is there twice"},
+		{"even number of peers", "dpt-coord", []string{"--id", "a", "--peers", "a=127.0.0.1:1,b=127.0.0.1:2"}, 2,
+			"found 2 replicas, want an odd number"},
+		{"peers beyond this machine", "dpt-coord", []string{"--id", "a", "--peers", "a=10.0.0.1:1"}, 2,
+			"--peers 10.0.0.1:1: reaches beyond this machine without TLS"},
 		{"missing data", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--data", "nowhere"}, 1, "nowhere"},
 		{"missing model", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--model", "nowhere"}, 1, "nowhere"},
-		{"missing init", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--init", "nowhere.safetensors"}, 1, "nowhere.safetensors"},
-		{"unlabeled split", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--eval-split", "test"}, 2, "--eval-split test"},
+		{"missing init", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--init", "nowhere.safetensors"}, 1,
+			"nowhere.safetensors"},
+		{"unlabeled split", "dpt-coord", []string{"--listen", "127.0.0.1:0", "--eval-split", "test"}, 2,
+			"--eval-split test"},
 		{"GPU without CUDA", "dpt-worker", []string{"--gpu", "0"}, 1, "gpu 0: this build has no CUDA engine"},
 		{"both devices", "dpt-worker", []string{"--gpu", "0", "--cpu"}, 2, "want one of them or neither"},
 		{"no port", "dpt-worker", []string{"--coord", "localhost"}, 2, "want HOST:PORT"},

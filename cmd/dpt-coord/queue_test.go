@@ -12,29 +12,26 @@ import (
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
-// lines counts a file's lines; 0 while it is not there.
-func lines(path string) int {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	return strings.Count(string(data), "\n")
-}
-
-// TestSweepSurvivesKills kills a sweep on its way, workers and coordinator with it, and stops it cleanly once: the same command goes on, and every run ends with the bits
-// of an undisturbed sweep.
+// TestSweepSurvivesKills kills a sweep on its way, workers and coordinator with it, and stops it
+// cleanly once: the same command goes on, and every run ends with the bits of an undisturbed sweep.
 func TestSweepSurvivesKills(t *testing.T) {
 	args := func(out string) []string {
-		return []string{"sweep", "--preset", "custom", "--models", tinyModel, "--tasks", "cb,wic", "--methods", "dpt,pt", "--seeds", "1,2", "--prompt-lengths", "3", "--bottlenecks", "2", "--shots", "12", "--nodes", "2",
-			"--batch-size", "4", "--epochs", "4", "--eval-every", "6", "--eval-split", "train", "--max-source-length", "24", "--max-target-length", "2", "--out", out}
+		return []string{
+			"sweep", "--preset", "custom", "--models", tinyModel, "--tasks", "cb,wic", "--methods", "dpt,pt",
+			"--seeds", "1,2", "--prompt-lengths", "3", "--bottlenecks", "2", "--shots", "12", "--nodes", "2",
+			"--batch-size", "4", "--epochs", "4", "--eval-every", "6", "--eval-split", "train",
+			"--max-source-length", "24", "--max-target-length", "2", "--out", out,
+		}
 	}
+	stopped := regexp.MustCompile(`stopped by signal: terminated; [4-8] of 8 runs are finished, and the same command ` +
+		`goes on from there: dpt sweep --preset custom`)
 	calm := start(t, "dpt", args(filepath.Join(t.TempDir(), "calm"))...)
 	out := filepath.Join(t.TempDir(), "sweep")
 	results := filepath.Join(out, sweep.File)
 	for i, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		after := 1 + 3*i
 		p := start(t, "dpt", args(out)...)
-		for lines(results) < after {
+		for countLines(results) < after {
 			select {
 			case err := <-p.done:
 				t.Fatalf("the sweep ended by itself: %v: %s", err, p.stderr.String())
@@ -47,8 +44,9 @@ func TestSweepSurvivesKills(t *testing.T) {
 		if err := <-p.done; err == nil {
 			t.Errorf("the sweep ended well after %v", signal)
 		}
-		if said := p.stderr.String(); signal == syscall.SIGTERM && (!regexp.MustCompile(`stopped by signal: terminated; [4-8] of 8 runs are finished, and the same command goes on from there: dpt sweep --preset custom`).MatchString(said) || !strings.Contains(said, " left=")) {
-			t.Errorf("stopped, the sweep says %q", said)
+		log := p.stderr.String()
+		if signal == syscall.SIGTERM && (!stopped.MatchString(log) || !strings.Contains(log, " left=")) {
+			t.Errorf("stopped, the sweep says %q", log)
 		}
 	}
 	p := start(t, "dpt", args(out)...)
@@ -73,7 +71,8 @@ func TestSweepSurvivesKills(t *testing.T) {
 		t.Fatalf("%d results after kills and %d without, want 8 each", len(got), len(want))
 	}
 	for i, r := range got {
-		if r.Key != want[i].Key || r.StateDigest != want[i].StateDigest || r.Score != want[i].Score || r.Steps != 12 || len(r.Evaluations) != 3 {
+		if r.Key != want[i].Key || r.StateDigest != want[i].StateDigest || r.Score != want[i].Score || r.Steps != 12 ||
+			len(r.Evaluations) != 3 {
 			t.Errorf("run %d: %+v, undisturbed %+v", i, r, want[i])
 		}
 	}
@@ -83,8 +82,8 @@ func TestSweepSurvivesKills(t *testing.T) {
 	}
 	// Again: nothing is left to do.
 	again := start(t, "dpt", args(out)...)
-	if err := <-again.done; err != nil || lines(results) != 8 {
-		t.Errorf("the finished sweep again: %v, %d results: %s", err, lines(results), again.stderr.String())
+	if err := <-again.done; err != nil || countLines(results) != 8 {
+		t.Errorf("the finished sweep again: %v, %d results: %s", err, countLines(results), again.stderr.String())
 	}
 	other := start(t, "dpt", append(args(out), "--seeds", "3")...)
 	if err := <-other.done; err == nil || !strings.Contains(other.stderr.String(), "holds another sweep") {
@@ -96,20 +95,16 @@ func TestSweepSurvivesKills(t *testing.T) {
 func TestServe(t *testing.T) {
 	out := t.TempDir()
 	c := start(t, "dpt-coord", "--serve", "--local", "--nodes", "1", "--listen", "127.0.0.1:0", "--out", out)
-	var addr string
-	for listening := regexp.MustCompile(`listening for workers.* address=(\S+)`); addr == ""; time.Sleep(10 * time.Millisecond) {
-		if m := listening.FindStringSubmatch(c.stderr.String()); m != nil {
-			addr = m[1]
-		}
-	}
+	addr := workerAddrOf(t, c)
 	dpt := func(args ...string) (string, error) {
 		p := start(t, "dpt", append(args[:1:1], append([]string{"--coord", addr}, args[1:]...)...)...)
 		err := <-p.done
 		return p.stdout.String() + p.stderr.String(), err
 	}
-	job := small("")
+	job := smallJob("")
 	job = job[:len(job)-2] // without --out
-	// The first job runs, or is about to, when it is cancelled; the other two wait behind it until then.
+	// The first job runs, or is about to, when it is cancelled; the other two wait behind it until
+	// then.
 	for _, j := range []struct{ name, steps string }{{"long", "1000000"}, {"unwanted", "1000000"}, {"short", "3"}} {
 		if text, err := dpt(append([]string{"submit", "--name", j.name, "--steps", j.steps}, job...)...); err != nil {
 			t.Fatalf("submit %s: %v: %s", j.name, err, text)
@@ -120,20 +115,26 @@ func TestServe(t *testing.T) {
 			t.Errorf("cancel %s: %v: %s", name, err, text)
 		}
 	}
+	finished := regexp.MustCompile(`(?m)^short +finished +3/3 `)
+	cancelled := regexp.MustCompile(`(?m)^(long|unwanted) +cancelled `)
 	var status string
-	for finished := regexp.MustCompile(`(?m)^short +finished +3/3 `); !finished.MatchString(status); time.Sleep(50 * time.Millisecond) {
+	for !finished.MatchString(status) {
 		var err error
 		if status, err = dpt("status"); err != nil {
 			t.Fatalf("status: %v: %s", err, status)
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	if len(regexp.MustCompile(`(?m)^(long|unwanted) +cancelled `).FindAllString(status, -1)) != 2 || !strings.Contains(status, "1 workers are ready") && !strings.Contains(status, "0 workers are ready") {
+	ready := strings.Contains(status, "1 workers are ready") || strings.Contains(status, "0 workers are ready")
+	if len(cancelled.FindAllString(status, -1)) != 2 || !ready {
 		t.Errorf("status:\n%s", status)
 	}
-	if text, err := dpt("status", "--json", "short"); err != nil || !strings.Contains(text, `"status":"finished"`) || strings.Count(text, "\n") != 1 {
+	if text, err := dpt("status", "--json", "short"); err != nil || !strings.Contains(text, `"status":"finished"`) ||
+		strings.Count(text, "\n") != 1 {
 		t.Errorf("status as JSON: %v: %s", err, text)
 	}
-	if text, err := dpt("submit", "--name", "short", "--task", "rte"); err == nil || !strings.Contains(text, "with other settings") {
+	if text, err := dpt("submit", "--name", "short", "--task", "rte"); err == nil ||
+		!strings.Contains(text, "with other settings") {
 		t.Errorf("submit a name again: %v: %s", err, text)
 	}
 	if _, err := os.Stat(filepath.Join(out, "short", "prompt.safetensors")); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/dptune/dpt/coordinator/replica"
 )
 
-// peerEntry wants one replica as ID=HOST:PORT.
+// peerEntry checks for one replica as ID=HOST:PORT.
 func peerEntry(v string) error {
 	id, addr, ok := strings.Cut(v, "=")
 	if !ok || id == "" {
@@ -38,7 +38,8 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 	for _, v := range o.peers {
 		id, addr, _ := strings.Cut(v, "=")
 		if seen[id] || seen[addr] {
-			return cmd.Usagef("--peers %s: %s is there twice, want every id and address once", strings.Join(o.peers, ","), v)
+			return cmd.Usagef("--peers %s: %s is there twice, want every id and address once",
+				strings.Join(o.peers, ","), v)
 		}
 		seen[id], seen[addr] = true, true
 		if id == o.id {
@@ -53,7 +54,8 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 		return cmd.Usagef("--id %s: want one of --peers %s", o.id, strings.Join(o.peers, ","))
 	}
 	if len(r.Peers)%2 == 0 && !o.join {
-		return cmd.Usagef("--peers %s: found %d replicas, want an odd number such as 3 or 5", strings.Join(o.peers, ","), len(r.Peers))
+		return cmd.Usagef("--peers %s: found %d replicas, want an odd number such as 3 or 5",
+			strings.Join(o.peers, ","), len(r.Peers))
 	}
 	if o.raftListen == "" {
 		o.raftListen = own
@@ -65,8 +67,8 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 	return nil
 }
 
-// workerAddr is the address that workers are sent to: the listener's, or where it listens on every interface, the host
-// under which the other replicas know this one.
+// workerAddr is the address that workers are sent to. It is the address of the listener; where that
+// listens on every interface, its host is the one by which the other replicas know this one.
 func (o *options) workerAddr(listening net.Addr) string {
 	if o.advertise != "" {
 		return o.advertise

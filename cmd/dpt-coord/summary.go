@@ -15,7 +15,7 @@ import (
 	"github.com/dptune/dpt/dataset"
 )
 
-// summary is what --log-format json prints at the end.
+// summary is the result of a job, as --log-format json prints it at the end.
 type summary struct {
 	Steps           int64           `json:"steps"`
 	StoppedEarly    string          `json:"stopped_early,omitempty"`
@@ -28,15 +28,23 @@ type summary struct {
 	PromptStep      int64           `json:"prompt_step"`
 	Prompt          string          `json:"prompt,omitempty"`
 	Adapter         string          `json:"adapter,omitempty"`
-	Model           string          `json:"model,omitempty"` // in their place, after full fine-tuning
+	Model           string          `json:"model,omitempty"` // in place of both, after full fine-tuning
 	StateDigest     string          `json:"state_digest"`
 }
 
-// summarize says how the job ended: losses and metrics before and after, and where the prompt is.
+// summarize prints how the job ended: losses and metrics before and after, and where the prompt is.
 func summarize(w io.Writer, s job.Settings, res *coordinator.Result, asJSON bool) error {
 	first, last := res.Epochs[0], res.Epochs[len(res.Epochs)-1]
-	sum := summary{Steps: int64(res.Steps), StoppedEarly: res.StoppedEarly, TrainLossBefore: first.Mean(), TrainLossAfter: last.Mean(), PromptStep: int64(res.PromptStep),
-		Prompt: filepath.Join(res.Out, "prompt.safetensors"), Adapter: filepath.Join(res.Out, "adapter"), StateDigest: res.StateDigest.String()}
+	sum := summary{
+		Steps:           int64(res.Steps),
+		StoppedEarly:    res.StoppedEarly,
+		TrainLossBefore: first.Mean(),
+		TrainLossAfter:  last.Mean(),
+		PromptStep:      int64(res.PromptStep),
+		Prompt:          filepath.Join(res.Out, "prompt.safetensors"),
+		Adapter:         filepath.Join(res.Out, "adapter"),
+		StateDigest:     res.StateDigest.String(),
+	}
 	what := "prompt"
 	if s.Method == job.FineTuning {
 		what, sum.Prompt, sum.Adapter, sum.Model = "model", "", "", filepath.Join(res.Out, "model")
@@ -49,22 +57,26 @@ func summarize(w io.Writer, s job.Settings, res *coordinator.Result, asJSON bool
 				after = &res.Evaluations[i]
 			}
 		}
-		sum.EvalSplit, sum.EvalBefore, sum.EvalAfter, sum.EvalMajority = before.Split, before.Metrics, after.Metrics, res.Majority
+		sum.EvalSplit, sum.EvalMajority = before.Split, res.Majority
+		sum.EvalBefore, sum.EvalAfter = before.Metrics, after.Metrics
 	}
 	if asJSON {
 		return json.NewEncoder(w).Encode(sum)
 	}
 	var b strings.Builder
 	if res.AlreadyDone {
-		fmt.Fprintf(&b, "This job was finished before; its outputs are written again. Another --out starts another job.\n")
+		b.WriteString("This job was finished before; its outputs are written again. Another --out starts another " +
+			"job.\n")
 	}
 	if res.StoppedEarly != "" {
 		fmt.Fprintf(&b, "The job %s.\n", res.StoppedEarly)
 	}
-	fmt.Fprintf(&b, "Done: step %d, epoch %d. On the examples each epoch trained on, before each update:\n", res.Steps, len(res.Epochs))
+	fmt.Fprintf(&b, "Done: step %d, epoch %d. On the examples each epoch trained on, before each update:\n",
+		res.Steps, len(res.Epochs))
 	fmt.Fprintf(&b, "  training loss    %.4f in the first epoch, %.4f in the last\n", first.Mean(), last.Mean())
 	if before != nil {
-		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best %s (step %d):\n", before.Examples, before.Split, what, res.PromptStep)
+		fmt.Fprintf(&b, "On the %d examples of %s, before training and with the best %s (step %d):\n",
+			before.Examples, before.Split, what, res.PromptStep)
 		fmt.Fprintf(&b, "  loss             %.4f -> %.4f\n", before.Loss, after.Loss)
 		var from, to dataset.Metrics
 		if err := errors.Join(json.Unmarshal(before.Metrics, &from), json.Unmarshal(after.Metrics, &to)); err != nil {
@@ -74,7 +86,7 @@ func summarize(w io.Writer, s job.Settings, res *coordinator.Result, asJSON bool
 			now, _ := to.Get(m.Name)
 			fmt.Fprintf(&b, "  %-16s %.2f -> %.2f", m.Name, m.Value, now)
 			if v, ok := res.Majority.Get(m.Name); ok {
-				fmt.Fprintf(&b, "  (%.2f for always the same answer)", v)
+				fmt.Fprintf(&b, "  (%.2f for a constant answer)", v)
 			}
 			b.WriteByte('\n')
 		}
@@ -90,7 +102,8 @@ func summarize(w io.Writer, s job.Settings, res *coordinator.Result, asJSON bool
 	return err
 }
 
-// nextCommand scores the prompt again with dpt, which lies beside this program.
+// nextCommand is a dpt command that evaluates the prompt again. It assumes that dpt is beside this
+// program.
 func nextCommand(s job.Settings, sum summary) string {
 	command := []string{filepath.Join(filepath.Dir(os.Args[0]), "dpt"), "eval"}
 	if sum.Model != "" {

@@ -12,7 +12,8 @@ import (
 	"github.com/dptune/dpt/dataset"
 )
 
-// The summary puts the best prompt's metrics beside those before training and those of always the same answer, where there is such an answer.
+// The summary puts the best prompt's metrics beside those before training and those of always the
+// same answer, where there is such an answer.
 func TestSummary(t *testing.T) {
 	res := &coordinator.Result{
 		Steps: 40, PromptStep: 20, Out: "out", Epochs: []fsm.EpochStat{{}},
@@ -27,13 +28,14 @@ func TestSummary(t *testing.T) {
 	if err := summarize(&text, job.DefaultSettings(), res, false); err != nil {
 		t.Fatal(err)
 	}
-	if want := "25.00 -> 87.50  (50.00 for always the same answer)\n"; !strings.Contains(text.String(), want) {
+	if want := "25.00 -> 87.50  (50.00 for a constant answer)\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("the summary is\n%swant %q in it", text.String(), want)
 	}
 	if err := summarize(&js, job.DefaultSettings(), res, true); err != nil {
 		t.Fatal(err)
 	}
-	if want := `"eval_before":{"accuracy":25},"eval_after":{"accuracy":87.5},"eval_majority":{"accuracy":50}`; !strings.Contains(js.String(), want) {
+	want := `"eval_before":{"accuracy":25},"eval_after":{"accuracy":87.5},"eval_majority":{"accuracy":50}`
+	if !strings.Contains(js.String(), want) {
 		t.Errorf("as JSON it is %s, want %s in it", js.String(), want)
 	}
 	res.Majority = nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/cmd/internal/localworkers"
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
-// otherBuild builds dpt-coord, which is a worker too, with another version and, unless protocol is this build's, another
-// protocol.
+// otherBuild builds dpt-coord, which is a worker too, with another version and, unless protocol is
+// this build's, another protocol.
 func otherBuild(t *testing.T, version string, protocol int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,17 +29,18 @@ func otherBuild(t *testing.T, version string, protocol int) string {
 			t.Fatal(err)
 		}
 		here := fmt.Appendf(nil, "const ProtocolVersion = %d", coordpb.ProtocolVersion)
-		source := mustRead(t, file)
+		source := cmdtest.ReadFile(t, file)
 		if bytes.Count(source, here) != 1 {
 			t.Fatalf("%s: want %q in it once", file, here)
 		}
 		other, overlay := filepath.Join(dir, "doc.go"), filepath.Join(dir, "overlay.json")
-		mustWrite(t, other, bytes.Replace(source, here, fmt.Appendf(nil, "const ProtocolVersion = %d", protocol), 1))
+		cmdtest.WriteFile(t, other,
+			bytes.Replace(source, here, fmt.Appendf(nil, "const ProtocolVersion = %d", protocol), 1))
 		list, err := json.Marshal(map[string]map[string]string{"Replace": {file: other}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		mustWrite(t, overlay, list)
+		cmdtest.WriteFile(t, overlay, list)
 		args = append(args, "-overlay", overlay)
 	}
 	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
@@ -48,15 +49,8 @@ func otherBuild(t *testing.T, version string, protocol int) string {
 	return path
 }
 
-func mustWrite(t *testing.T, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// says waits until a process has said all of it.
-func (c *chaos) says(name string, all ...string) {
+// awaitLog waits until the log of a process holds all texts.
+func (c *chaos) awaitLog(name string, all ...string) {
 	c.t.Helper()
 	var log string
 	for range 6000 {
@@ -75,14 +69,15 @@ func (c *chaos) says(name string, all ...string) {
 	c.t.Fatalf("%s does not say %q:\n%s", name, all, log)
 }
 
-// A newer build takes over replica by replica and worker by worker; one that speaks another protocol is turned away, and both sides
-// say which versions met.
+// A newer build takes over replica by replica and worker by worker. A process with another protocol
+// is refused, and both sides log the two versions.
 func TestRollingUpgrade(t *testing.T) {
 	const newer, foreign = "v99.1.0", "v99.2.0"
 	ours, theirs := coordpb.ProtocolVersion, coordpb.ProtocolVersion+1
 	next, other := otherBuild(t, newer, ours), otherBuild(t, foreign, theirs)
 	c := newChaos(t, 600)
-	// Where one of four workers is missing the job waits, so that it does not end before the upgrade.
+	// Where one of four workers is missing the job waits, so that it does not end before the
+	// upgrade.
 	c.flags = []string{"--min-nodes", fmt.Sprint(chaosWorkers)}
 	c.dir = filepath.Join(c.dir, "upgrade")
 	c.cluster()
@@ -91,7 +86,7 @@ func TestRollingUpgrade(t *testing.T) {
 			c.signal(v, syscall.SIGKILL)
 		}
 	}()
-	if !c.whole() {
+	if !c.awaitWhole() {
 		t.Fatal("the job ended before the upgrade")
 	}
 	stop := func(v *victim) {
@@ -107,7 +102,8 @@ func TestRollingUpgrade(t *testing.T) {
 	absent := c.workers[0]
 	stop(absent)
 	addr := absent.args[1]
-	stranger := &victim{name: "stranger", program: other, args: append([]string{localworkers.Command}, "--coord", addr, "--id", "stranger")}
+	stranger := &victim{name: "stranger", program: other,
+		args: append([]string{localworkers.Command}, "--coord", addr, "--id", "stranger")}
 	c.start(stranger)
 	<-stranger.gone
 	want := fmt.Sprintf("worker stranger (version %s ", foreign)
@@ -115,16 +111,16 @@ func TestRollingUpgrade(t *testing.T) {
 	if code := stranger.cmd.ProcessState.ExitCode(); code != 1 {
 		t.Errorf("the worker of another protocol ended with exit code %d, want 1", code)
 	}
-	c.says("stranger", want, speaks, fmt.Sprintf(") speaks %d", ours))
-	c.says(c.leads().name, "worker refused", want, speaks, fmt.Sprintf(") speaks %d", ours))
+	c.awaitLog("stranger", want, speaks, fmt.Sprintf(") speaks %d", ours))
+	c.awaitLog(c.leads().name, "worker refused", want, speaks, fmt.Sprintf(") speaks %d", ours))
 
 	t.Log("a replica of another protocol")
 	replica := c.follower()
 	stop(replica)
 	replica.program = other
 	c.start(replica)
-	c.says(replica.name, fmt.Sprintf("the replica speaks protocol %d, this one speaks %d", ours, theirs))
-	c.says(c.leads().name, fmt.Sprintf("the replica speaks protocol %d, this one speaks %d", theirs, ours))
+	c.awaitLog(replica.name, fmt.Sprintf("the replica speaks protocol %d, this one speaks %d", ours, theirs))
+	c.awaitLog(c.leads().name, fmt.Sprintf("the replica speaks protocol %d, this one speaks %d", theirs, ours))
 	stop(replica)
 	replica.program = filepath.Join(programs, "dpt-coord")
 	c.start(replica)
@@ -132,7 +128,7 @@ func TestRollingUpgrade(t *testing.T) {
 
 	t.Log("the newer build, one after another")
 	for i, v := range c.workers {
-		if !c.whole() {
+		if !c.awaitWhole() {
 			t.Fatal("the job ended before the upgrade")
 		}
 		hurt := []*victim{v}
@@ -156,7 +152,8 @@ func TestRollingUpgrade(t *testing.T) {
 		var job struct {
 			Version string `json:"version"`
 		}
-		if err := json.Unmarshal(mustRead(t, c.dir, id, "job.json"), &job); err != nil || !strings.HasPrefix(job.Version, newer+" ") {
+		if err := json.Unmarshal(cmdtest.ReadFile(t, c.dir, id, "job.json"), &job); err != nil ||
+			!strings.HasPrefix(job.Version, newer+" ") {
 			t.Errorf("replica %s: job.json was written by version %q (%v), want %s", id, job.Version, err, newer)
 		}
 	}

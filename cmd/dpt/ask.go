@@ -17,17 +17,19 @@ import (
 )
 
 const (
-	// coordTimeout bounds one question to a replica; a change of the replicas may take as long as an election.
-	coordTimeout = 15 * time.Second
+	// askTimeout bounds one question to a replica; a change of the replicas may take as long as
+	// an election.
+	askTimeout = 15 * time.Second
 	// maxRedirects bounds how often a question follows the leader.
 	maxRedirects = 5
-	// electionPatience is how long a question waits for a coordinator that is starting or electing a leader.
-	electionPatience = 3 * time.Second
-	// maxAnswer bounds an answer: a list of thousands of jobs with their evaluations.
+	// electionWait is how long a question waits for a coordinator that is starting or electing
+	// a leader.
+	electionWait = 3 * time.Second
+	// maxAnswer bounds an answer in bytes: a list of thousands of jobs with their evaluations.
 	maxAnswer = 64 << 20
 )
 
-// coordFlags say which coordinator to ask.
+// coordFlags are the flags of a command that asks a coordinator.
 type coordFlags struct {
 	coord    []string
 	security tlsconf.Flags
@@ -46,35 +48,42 @@ func (f *coordFlags) check(cmd *cli.Command) error {
 	return f.security.Check(cmd, addrs...)
 }
 
-// ask puts a question to the replica that leads, starting with those given.
-func ask[T any](ctx context.Context, f *coordFlags, question func(context.Context, grpc.ClientConnInterface) (T, error)) (answer T, err error) {
+// question asks a coordinator something over a connection.
+type question[T any] func(ctx context.Context, c grpc.ClientConnInterface) (T, error)
+
+// askCoordinator puts a question to the replica that leads. It starts with those that --coord
+// names, and waits a moment for an election.
+func askCoordinator[T any](ctx context.Context, f *coordFlags, q question[T]) (answer T, err error) {
 	secure, err := f.security.Open(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return answer, err
 	}
 	creds := secure.ClientCredentials("the coordinator", false)
-	for patience := time.Now().Add(electionPatience); ; {
-		answer, err = askAt(ctx, f.coord, creds, question)
-		if err == nil || !away(err) || time.Now().After(patience) {
+	for deadline := time.Now().Add(electionWait); ; {
+		answer, err = askReplicas(ctx, f.coord, creds, q)
+		if err == nil || !isUnavailable(err) || time.Now().After(deadline) {
 			return answer, err
 		}
 		select {
-		case <-time.After(again):
+		case <-time.After(askRetryDelay):
 		case <-ctx.Done():
 			return answer, context.Cause(ctx)
 		}
 	}
 }
 
-func askAt[T any](ctx context.Context, addrs []string, creds credentials.TransportCredentials, question func(context.Context, grpc.ClientConnInterface) (T, error)) (answer T, err error) {
+// askReplicas asks the replicas in turn, and follows each to the leader that it knows.
+func askReplicas[T any](
+	ctx context.Context, addrs []string, creds credentials.TransportCredentials, q question[T],
+) (answer T, err error) {
 	for _, addr := range addrs {
 		for range maxRedirects {
-			answer, asked := askOne(ctx, addr, creds, question)
+			answer, asked := askReplica(ctx, addr, creds, q)
 			if asked == nil {
 				return answer, nil
 			}
 			err = &coordError{addr: addr, err: asked}
-			if !away(asked) {
+			if !isUnavailable(asked) {
 				return answer, err
 			}
 			leader := coordpb.RedirectOf(asked)
@@ -87,7 +96,7 @@ func askAt[T any](ctx context.Context, addrs []string, creds credentials.Transpo
 	return answer, err
 }
 
-// coordError is a coordinator's answer, or why there is none.
+// coordError is an error that a coordinator answers with, or why there is no answer.
 type coordError struct {
 	addr string
 	err  error
@@ -98,19 +107,24 @@ func (e *coordError) Error() string {
 }
 func (e *coordError) Unwrap() error { return e.err }
 
-// away says whether an error means that the coordinator cannot be reached now, or that nobody leads.
-func away(err error) bool {
+// isUnavailable reports whether an error means that the coordinator cannot be reached now, or that
+// no replica leads.
+func isUnavailable(err error) bool {
 	code := status.Code(err)
 	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
-func askOne[T any](ctx context.Context, addr string, creds credentials.TransportCredentials, question func(context.Context, grpc.ClientConnInterface) (T, error)) (answer T, err error) {
-	ctx, cancel := context.WithTimeout(ctx, coordTimeout)
+// askReplica asks one replica.
+func askReplica[T any](
+	ctx context.Context, addr string, creds credentials.TransportCredentials, q question[T],
+) (answer T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return answer, err
 	}
 	defer conn.Close()
-	return question(ctx, conn)
+	return q(ctx, conn)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// runBench dispatches to what is measured.
+// runBench dispatches to what it should measure.
 func runBench(ctx context.Context, args []string, std cli.IO) error {
 	verbs := map[string]cli.RunFunc{"step": runBenchStep, "data": runBenchData, "load": runBenchLoad}
 	if len(args) == 0 {
@@ -40,17 +40,22 @@ func runBench(ctx context.Context, args []string, std cli.IO) error {
 
 func benchOverview(width int) string {
 	return "Usage: dpt bench step|data|load [flags]\n\n" +
-		cli.Wrap("Measures training steps: losses, and their gradient with respect to the prompt, of a batch; or loading. Beside a step's speed it prints the engine's own limit, measured in the same run on the same products, and where the time went.", width) +
-		"\nMeasured:\n    step    one shape: every source as long as the other\n    data    the lengths of real examples, task by task\n    load    opening a model\n" +
+		cli.Wrap("Measures training steps (a batch's losses, and their gradient with respect to the prompt), or "+
+			"loading. Beside a step's speed it prints the engine's own limit, measured in the same run on the same "+
+			"products, and where the time went.", width) +
+		"\nMeasured:\n" +
+		"    step    one shape: all sources have the same length\n" +
+		"    data    the lengths of real examples, task by task\n" +
+		"    load    opening a model\n" +
 		"\nExample:\n    dpt bench step --shape t5-base --batch 8 --source-length 256\n"
 }
 
 const embeddedShape = "tiny"
 
-// savings are what --without switches off.
-var savings = []string{"ragged", "frozen", "packing", "absorption", "first-layer", "fused", "target-projection"}
+// optimizations are the names that --without switches off.
+var optimizations = []string{"ragged", "frozen", "packing", "absorption", "first-layer", "fused", "target-projection"}
 
-// benchFlags are what all measurements share.
+// benchFlags are the flags that all measurements share.
 type benchFlags struct {
 	model   string
 	shape   string
@@ -64,29 +69,37 @@ type benchFlags struct {
 	options model.Options
 }
 
-// bindModel and bindMeasurement add the flags that come before a command's own, and those after them.
+// bindModel adds the flags that come before a command's own flags.
 func (f *benchFlags) bindModel(cmd *cli.Command) {
 	f.shape, f.prompt, f.batch = "t5-base", 100, 8
 	g := cmd.Group("Model")
 	shapes := append(t5.Shapes(), embeddedShape)
-	g.Choice(&f.shape, "shape", "`NAME` of an architecture, whose weights are made up: "+commaList(t5.Shapes())+"; or "+embeddedShape+", the embedded model", shapes...)
+	g.Choice(&f.shape, "shape", "`NAME` of an architecture, with random weights: "+commaList(t5.Shapes())+
+		"; or "+embeddedShape+", the embedded model", shapes...)
 	g.String(&f.model, "model", "measure the checkpoint in `DIR` instead", cli.ExistingDir)
 	g.Int(&f.prompt, "prompt-length", "virtual tokens", cli.AtLeast(1))
 	g.Int(&f.batch, "batch", "examples in a step", cli.AtLeast(1))
 }
 
+// bindMeasurement adds the flags that come after a command's own flags.
 func (f *benchFlags) bindMeasurement(cmd *cli.Command) {
 	f.time = 10 * time.Second
 	f.device.Bind(cmd.Group("Engine"))
 	g := cmd.Group("Measurement")
-	g.Strings(&f.without, "without", "switch off the saving `NAME,...`: ragged (sources are padded to --source-length, as the paper's code does), frozen (all weights' gradients are computed, too; goes without absorption and first-layer), packing (weights lie row by row; engine onednn), absorption (of short targets' cross-attention), first-layer (what the first encoder layer need not compute), fused (residual additions are passes of their own; attention stays one kernel), target-projection (logits are computed at padding, too, up to the batch's longest target, so that targets of one length cost the same)", cli.OneOf(savings...))
+	g.Strings(&f.without, "without", "switch off the optimization `NAME,...`: ragged (sources are padded to "+
+		"--source-length, as the paper's code does), frozen (the gradients of all weights are computed too; this "+
+		"also switches off absorption and first-layer), packing (weights lie row by row; engine onednn), absorption "+
+		"(of short targets' cross-attention), first-layer (what the first encoder layer need not compute), fused "+
+		"(residual additions are passes of their own; attention stays one kernel), target-projection (logits are "+
+		"computed at padding too, up to the batch's longest target, so that targets of one length cost the same)",
+		cli.OneOf(optimizations...))
 	g.Duration(&f.time, "time", "measure for `TIME`, and at least three passes", cli.MoreThan(time.Duration(0)))
 	g.Int(&f.passes, "passes", "measure `N` passes over the batches instead; 0 goes by --time", cli.AtLeast(0))
 	cmd.Group("Output").Bool(&f.json, "json", "print one JSON object rather than tables")
 	cmd.Engines = model.Engines()
 }
 
-// check looks at the flags together; call it after Parse.
+// check checks the flags together. Call it after Parse.
 func (f *benchFlags) check(cmd *cli.Command) (err error) {
 	if f.model != "" && cmd.Changed("shape") {
 		return cmd.Usagef("--model %s and --shape %s, want one of them", f.model, f.shape)
@@ -112,7 +125,7 @@ type bench struct {
 	loaded time.Duration
 }
 
-// open loads or makes up the model.
+// open loads the model, or makes one with random weights.
 func (f *benchFlags) open() (*bench, error) {
 	b := &bench{}
 	f.options.Wrap = func(e engine.Engine) engine.Engine {
@@ -170,8 +183,9 @@ func (f *benchFlags) run(ctx context.Context, b *bench, what string, batches [][
 	return err
 }
 
-// measure runs passes over batches: first those that warm up, of two steps at least, because the first step finds how much memory the engine needs, and
-// the second is the first one in memory of that size; then those that count.
+// measure runs passes over batches: first warm-up passes, then those that count. The warm-up takes
+// at least two steps. The first one finds how much memory the engine needs, and the second is the
+// first one in memory of that size.
 func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pair) (*benchReport, error) {
 	pass := func() (time.Duration, error) {
 		began := time.Now()
@@ -196,7 +210,8 @@ func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pa
 	var total time.Duration
 	var peak int64
 	var isolated *meter.Isolated
-	// The limit is measured twice, amid the passes and after them, so that it and they see the same machine.
+	// The limit is measured twice, in the middle of the passes and after them, so that both see the
+	// same machine.
 	limit := min(f.time, 3*time.Second) / 2
 	for {
 		took, err := pass()
@@ -218,40 +233,8 @@ func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pa
 	isolated.Run(limit)
 	report := newReport(b, batches, times)
 	report.PeakBytes = peak
-	report.limits(isolated.Limits())
+	report.setLimits(isolated.Limits())
 	return report, nil
-}
-
-// runBenchStep measures one shape.
-func runBenchStep(ctx context.Context, args []string, std cli.IO) error {
-	var f benchFlags
-	source, target := 256, 4
-	cmd := cli.NewCommand("dpt bench step", "[--shape NAME] [--batch N] [--source-length N]",
-		"Measures training steps on a batch of random examples of one length, which needs no files.")
-	cmd.Examples = []cli.Example{{Command: "dpt bench step --shape t5-base --batch 8 --source-length 256 --without absorption"}}
-	f.bindModel(cmd)
-	g := cmd.Group("Lengths")
-	g.Int(&source, "source-length", "tokens of every source, prompt not counted", cli.AtLeast(1))
-	g.Int(&target, "target-length", "tokens of every target", cli.AtLeast(1))
-	f.bindMeasurement(cmd)
-	if err := cmd.Parse(args); err != nil {
-		return err
-	}
-	if err := f.check(cmd); err != nil {
-		return err
-	}
-	b, err := f.open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = b.Close() }()
-	r := rand.New(rand.NewPCG(2, 2))
-	pairs := make([]model.Pair, f.batch)
-	for i := range pairs {
-		pairs[i] = randomPair(r, source, target, b.VocabSize())
-	}
-	what := fmt.Sprintf("%d examples of %d source, %d prompt and %d target tokens", f.batch, source, f.prompt, target)
-	return f.run(ctx, b, what, [][]model.Pair{pairs}, std.Out)
 }
 
 // plural is "1 batch" or "3 batches".
@@ -262,7 +245,7 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// withoutText is what was switched off, "nothing" where all is on.
+// withoutText lists what was switched off, "nothing" where nothing was.
 func withoutText(without []string) string {
 	if len(without) == 0 {
 		return "nothing"

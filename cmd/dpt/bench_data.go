@@ -26,10 +26,15 @@ type benchDataFlags struct {
 
 // runBenchData measures the lengths of real examples.
 func runBenchData(ctx context.Context, args []string, std cli.IO) error {
-	f := benchDataFlags{tasks: dataset.Tasks(), template: string(dataset.DPT), batches: 2, maxSource: 256, maxTarget: 128, seed: 1}
+	f := benchDataFlags{
+		tasks: dataset.Tasks(), template: string(dataset.DPT), batches: 2, maxSource: 256, maxTarget: 128, seed: 1,
+	}
 	cmd := cli.NewCommand("dpt bench data", "--data DIR --tokenizer FILE [--task TASK,...]",
-		"Measures training steps on batches of real examples, the same number from each task. What the tokens are plays no part; how many they are does.")
-	cmd.Examples = []cli.Example{{Command: "dpt bench data --shape t5-base --data ./superglue --tokenizer spiece.model --task boolq,copa"}}
+		"Measures training steps on batches of real examples, the same number from each task. Only the number of "+
+			"tokens matters, not which tokens they are.")
+	cmd.Examples = []cli.Example{{
+		Command: "dpt bench data --shape t5-base --data ./superglue --tokenizer spiece.model --task boolq,copa",
+	}}
 	f.bindModel(cmd)
 	g := cmd.Group("Data")
 	g.Strings(&f.tasks, "task", "take batches from `TASK,...`, of "+commaList(dataset.Tasks()), func(v string) error {
@@ -38,7 +43,8 @@ func runBenchData(ctx context.Context, args []string, std cli.IO) error {
 		}
 		return nil
 	}).DefaultText("all of them")
-	g.String(&f.data, "data", "`DIR` with a directory per task, as SuperGLUE is published", cli.ExistingDir).DefaultText("the embedded data set")
+	g.String(&f.data, "data", "`DIR` with a directory per task, as SuperGLUE is published", cli.ExistingDir).
+		DefaultText("the embedded data set")
 	g.Choice(&f.template, "template", "how examples become text", string(dataset.DPT), string(dataset.T5))
 	bindTokenizer(g, &f.tokenizer).DefaultText("the model's")
 	g.Int(&f.batches, "batches", "`N` batches from each task in a pass, drawn from its training split", cli.AtLeast(1))
@@ -70,9 +76,11 @@ func runBenchData(ctx context.Context, args []string, std cli.IO) error {
 	}
 	defer func() { _ = b.Close() }()
 	if tok.VocabSize() > b.VocabSize() {
-		return fmt.Errorf("tokenizer: %d ids, want at most %d, the vocab_size of model %s", tok.VocabSize(), b.VocabSize(), b.Name())
+		return fmt.Errorf("tokenizer: %d ids, want at most %d, the vocab_size of model %s",
+			tok.VocabSize(), b.VocabSize(), b.Name())
 	}
-	what := fmt.Sprintf("%s of up to %d examples from %s, %d prompt tokens", plural(len(batches), "batch", "batches"), f.batch, strings.Join(f.tasks, ", "), f.prompt)
+	what := fmt.Sprintf("%s of up to %d examples from %s, %d prompt tokens",
+		plural(len(batches), "batch", "batches"), f.batch, strings.Join(f.tasks, ", "), f.prompt)
 	return f.run(ctx, b, what, batches, std.Out)
 }
 

@@ -14,7 +14,8 @@ import (
 	"github.com/dptune/dpt/model"
 )
 
-// loadReport is what loading a model took, as --json prints it: medians over the loads. Digest and packing run at the same time.
+// loadReport is what loading a model took, as --json prints it: medians over the loads. Digest and
+// packing run at the same time.
 type loadReport struct {
 	Model          string  `json:"model"`
 	Engine         string  `json:"engine"`
@@ -34,11 +35,13 @@ func runBenchLoad(ctx context.Context, args []string, std cli.IO) error {
 	var flags device.Flags
 	loads, asJSON := 3, false
 	cmd := cli.NewCommand("dpt bench load", "--model DIR",
-		"Measures opening a model: mapping its files, the digest of its weights, and packing them for the engine, which run at the same time. A first load, which does not count, brings the files into the page cache.")
+		"Measures opening a model: mapping its files, the digest of its weights, and packing them for the engine, "+
+			"which run at the same time. A first load, which does not count, brings the files into the page cache.")
 	cmd.Examples = []cli.Example{{Command: "dpt bench load --model ./t5-base --dtype bf16"}}
-	cmd.Group("Model").String(&dir, "model", "the checkpoint in `DIR`", cli.ExistingDir).DefaultText("the embedded model")
+	cmd.Group("Model").String(&dir, "model", "the checkpoint in `DIR`", cli.ExistingDir).
+		DefaultText("the embedded model")
 	flags.Bind(cmd.Group("Engine"))
-	cmd.Group("Measurement").Int(&loads, "loads", "load `N` times, each anew", cli.AtLeast(1))
+	cmd.Group("Measurement").Int(&loads, "loads", "load `N` times", cli.AtLeast(1))
 	cmd.Group("Output").Bool(&asJSON, "json", "print one JSON object rather than a table")
 	cmd.Engines = model.Engines()
 	if err := cmd.Parse(args); err != nil {
@@ -59,7 +62,8 @@ func runBenchLoad(ctx context.Context, args []string, std cli.IO) error {
 	return err
 }
 
-// measureLoads opens the model in dir once more than it counts.
+// measureLoads opens the model in dir once more than it counts: the first load fills the page
+// cache.
 func measureLoads(ctx context.Context, dir string, loads int, options model.Options) (*loadReport, error) {
 	r := &loadReport{Loads: loads}
 	var mapping, digest, packing, whole, cpu []float64
@@ -84,7 +88,9 @@ func measureLoads(ctx context.Context, dir string, loads int, options model.Opti
 			continue
 		}
 		cpu, whole = append(cpu, used.Seconds()), append(whole, took.Whole.Seconds())
-		mapping, digest, packing = append(mapping, took.Mapping.Seconds()), append(digest, took.Digest.Seconds()), append(packing, took.Packing.Seconds())
+		mapping = append(mapping, took.Mapping.Seconds())
+		digest = append(digest, took.Digest.Seconds())
+		packing = append(packing, took.Packing.Seconds())
 	}
 	r.PeakBytes = peakResident()
 	r.FastestSeconds = slices.Min(whole)
@@ -93,7 +99,7 @@ func measureLoads(ctx context.Context, dir string, loads int, options model.Opti
 	return r, nil
 }
 
-// median is the upper one of an even number.
+// median is the upper median where the number of values is even.
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
@@ -105,16 +111,17 @@ func (r *loadReport) text() string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	seconds := func(name string, s float64, what string) {
-		line(name, "%v%s", time.Duration(s*float64(time.Second)).Round(10*time.Microsecond), what)
+	duration := func(s float64) time.Duration {
+		return time.Duration(s * float64(time.Second)).Round(10 * time.Microsecond)
 	}
+	seconds := func(name string, s float64, what string) { line(name, "%v%s", duration(s), what) }
 	line("model", "%s", r.Model)
 	line("engine", "%s", r.Engine)
 	line("measured", "%s, medians; the files are in the page cache", plural(r.Loads, "load", "loads"))
 	seconds("mapping", r.MappingSeconds, "")
 	seconds("digest", r.DigestSeconds, ", beside packing")
 	seconds("packing", r.PackingSeconds, "")
-	seconds("whole", r.WholeSeconds, fmt.Sprintf("; fastest %v", time.Duration(r.FastestSeconds*float64(time.Second)).Round(10*time.Microsecond)))
+	seconds("whole", r.WholeSeconds, fmt.Sprintf("; fastest %v", duration(r.FastestSeconds)))
 	if r.CPUSeconds > 0 {
 		seconds("CPU time", r.CPUSeconds, ", of all cores together")
 	}

@@ -11,7 +11,8 @@ import (
 func benchJSON(t *testing.T, args ...string) benchReport {
 	t.Helper()
 	args = append([]string{"bench"}, args...)
-	out := mustRun(t, nil, append(args, "--model", tinyModel, "--prompt-length", "4", "--cpu", "--threads", "2", "--passes", "2", "--time", "5ms", "--json")...)
+	out := mustRun(t, nil, append(args, "--model", tinyModel, "--prompt-length", "4", "--cpu", "--threads", "2",
+		"--passes", "2", "--time", "5ms", "--json")...)
 	var r benchReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("%q: %v", out, err)
@@ -22,13 +23,17 @@ func benchJSON(t *testing.T, args ...string) benchReport {
 func TestBenchStep(t *testing.T) {
 	shape := []string{"step", "--batch", "3", "--source-length", "30", "--target-length", "2"}
 	r := benchJSON(t, shape...)
-	if r.Passes != 2 || r.Examples != 3 || r.Tokens != 3*32 || r.PromptTokens != 4 || len(r.Lengths) != 1 || r.Lengths[0][2] != [2]int{30, 2} {
+	if r.Passes != 2 || r.Examples != 3 || r.Tokens != 3*32 || r.PromptTokens != 4 || len(r.Lengths) != 1 ||
+		r.Lengths[0][2] != [2]int{30, 2} {
 		t.Errorf("2 passes of 3 examples of 30+2 tokens are reported as %+v", r)
 	}
-	if !near(r.ExamplesPerSecond, 3/r.PassSeconds, 1e-9) || r.FastestSeconds > r.PassSeconds || !near(r.LimitShare, r.DoneGFLOPs/r.LimitGFLOPs, 1e-9) || r.LimitGFLOPs <= 0 {
+	if !near(r.ExamplesPerSecond, 3/r.PassSeconds, 1e-9) || r.FastestSeconds > r.PassSeconds ||
+		!near(r.LimitShare, r.DoneGFLOPs/r.LimitGFLOPs, 1e-9) || r.LimitGFLOPs <= 0 {
 		t.Errorf("numbers do not fit together: %+v", r)
 	}
-	if !near(r.MedianOfFastest, r.DoneGFLOPs/r.FastestGFLOPs, 1e-9) || !near(r.FastestShare*r.FastestSeconds, r.MedianOfFastest*r.PassSeconds, 1e-9) || r.FastestGFLOPs < r.LimitGFLOPs {
+	if !near(r.MedianOfFastest, r.DoneGFLOPs/r.FastestGFLOPs, 1e-9) ||
+		!near(r.FastestShare*r.FastestSeconds, r.MedianOfFastest*r.PassSeconds, 1e-9) ||
+		r.FastestGFLOPs < r.LimitGFLOPs {
 		t.Errorf("fastest times do not fit: %+v", r)
 	}
 	var share float64
@@ -37,7 +42,8 @@ func TestBenchStep(t *testing.T) {
 		share += p.Share
 		parts[p.Part] = true
 	}
-	if !near(share, 1, 1e-9) || !parts["encoder forward"] || !parts["encoder backward"] || !parts["decoder backward"] || !parts["loss"] {
+	if !near(share, 1, 1e-9) || !parts["encoder forward"] || !parts["encoder backward"] || !parts["decoder backward"] ||
+		!parts["loss"] {
 		t.Errorf("parts %+v are %v of the time, want all of it", r.Parts, share)
 	}
 	all := r.DoneGFLOPs * r.PassSeconds
@@ -47,8 +53,12 @@ func TestBenchStep(t *testing.T) {
 			t.Errorf("without %s %v GFLOPs are done in a pass, with it %v", saving, done, all)
 		}
 	}
-	text := mustRun(t, nil, "bench", "step", "--shape", "tiny", "--batch", "1", "--source-length", "5", "--passes", "1", "--time", "5ms")
-	for _, want := range []string{"examples/s", "share of the limit", "share of the fastest", "encoder backward", "switched off           nothing"} {
+	text := mustRun(t, nil, "bench", "step", "--shape", "tiny", "--batch", "1", "--source-length", "5",
+		"--passes", "1", "--time", "5ms")
+	for _, want := range []string{
+		"examples/s", "share of the limit", "share of the fastest", "encoder backward",
+		"switched off           nothing",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the tables lack %q:\n%s", want, text)
 		}
@@ -68,7 +78,8 @@ func TestBenchData(t *testing.T) {
 		for j, e := range batch {
 			short = short || e[0] < 90
 			if e[0] > 90 || e[1] < 2 || again.Lengths[i][j] != e || padded.Lengths[i][j] != [2]int{90, e[1]} {
-				t.Errorf("example %d of batch %d: lengths %v, again %v, padded %v", j, i, e, again.Lengths[i][j], padded.Lengths[i][j])
+				t.Errorf("example %d of batch %d: lengths %v, again %v, padded %v",
+					j, i, e, again.Lengths[i][j], padded.Lengths[i][j])
 			}
 		}
 	}
@@ -86,7 +97,8 @@ func TestBenchLoad(t *testing.T) {
 	if r.Model != "embedded:tiny" || r.Engine == "" || r.Loads != 2 {
 		t.Errorf("2 loads of the embedded model are reported as %+v", r)
 	}
-	if r.MappingSeconds <= 0 || r.DigestSeconds <= 0 || r.PackingSeconds <= 0 || r.FastestSeconds > r.WholeSeconds || r.WholeSeconds < r.PackingSeconds {
+	if r.MappingSeconds <= 0 || r.DigestSeconds <= 0 || r.PackingSeconds <= 0 || r.FastestSeconds > r.WholeSeconds ||
+		r.WholeSeconds < r.PackingSeconds {
 		t.Errorf("numbers do not fit together: %+v", r)
 	}
 	text := mustRun(t, nil, "bench", "load", "--loads", "1")
@@ -99,11 +111,12 @@ func TestBenchLoad(t *testing.T) {
 
 func TestBenchUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                 "nothing to measure, want step, data or load",
-		"fast":                             "found fast, want step, data or load",
-		"step --shape t5-xxl":              "--shape t5-xxl: want t5-small",
-		"step --model . --shape tiny":      "--model . and --shape tiny, want one of them",
-		"step --without speed":             "want ragged, frozen, packing, absorption, first-layer, fused or target-projection",
+		"":                            "nothing to measure, want step, data or load",
+		"fast":                        "found fast, want step, data or load",
+		"step --shape t5-xxl":         "--shape t5-xxl: want t5-small",
+		"step --model . --shape tiny": "--model . and --shape tiny, want one of them",
+		"step --without speed": "want ragged, frozen, packing, absorption, first-layer, fused or " +
+			"target-projection",
 		"step --batch 0":                   "--batch 0: want at least 1",
 		"data":                             "--tokenizer is missing",
 		"data --shape tiny --task squad":   "want one of boolq",

@@ -19,7 +19,8 @@ func runCoord(ctx context.Context, args []string, std cli.IO) error {
 		}
 	}
 	cmd := cli.NewCommand("dpt coord", "add|remove [flags]",
-		"Changes the replicas of a running coordinator: add makes a replica part of it, remove takes one out. The job goes on meanwhile.")
+		"Changes the replicas of a running coordinator: add adds a replica, remove removes one. The job goes on "+
+			"meanwhile.")
 	cmd.Examples = []cli.Example{{Command: "dpt coord add --coord trainer:7070 --id d --addr spare:7071"}}
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return cmd.Usagef("unknown command coord %s, want add or remove", args[0])
@@ -30,7 +31,7 @@ func runCoord(ctx context.Context, args []string, std cli.IO) error {
 	return cmd.Usagef("no command given, want add or remove")
 }
 
-// writeReplicas prints a replica per line.
+// writeReplicas prints one replica per line.
 func writeReplicas(w io.Writer, list *coordpb.ReplicaList) error {
 	var b strings.Builder
 	for _, r := range list.Replicas {

@@ -9,14 +9,16 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
-// runCoordAdd makes a replica part of a running coordinator.
+// runCoordAdd adds a replica to a running coordinator.
 func runCoordAdd(ctx context.Context, args []string, std cli.IO) error {
 	var f coordFlags
 	var id, addr string
 	cmd := cli.NewCommand("dpt coord add", "--coord ADDRESS --id ID --addr ADDRESS",
-		"Makes a replica part of a running coordinator and prints the replicas that it then has. Start the replica with --join, an empty data directory and the job's settings; it may be started before or after.")
+		"Adds a replica to a running coordinator and prints the replicas that it then has. Start the new replica "+
+			"with --join, an empty data directory and the job's settings, before or after.")
 	cmd.Examples = []cli.Example{
-		{Text: "On the new machine:", Command: "dpt-coord --join --id d --peers d=spare:7071 --listen spare:7070 --insecure --data ./superglue --task record"},
+		{Text: "On the new machine:", Command: "dpt-coord --join --id d --peers d=spare:7071 --listen spare:7070 " +
+			"--insecure --data ./superglue --task record"},
 		{Text: "Then anywhere:", Command: "dpt coord add --coord trainer:7070 --id d --addr spare:7071 --insecure"},
 	}
 	g := cmd.Group("Coordinator")
@@ -30,9 +32,11 @@ func runCoordAdd(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	list, err := ask(ctx, &f, func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
-		return coordpb.NewReplicasClient(c).Add(ctx, &coordpb.AddReplica{Replica: &coordpb.Replica{Id: id, Addr: addr}})
-	})
+	add := func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
+		replica := &coordpb.Replica{Id: id, Addr: addr}
+		return coordpb.NewReplicasClient(c).Add(ctx, &coordpb.AddReplica{Replica: replica})
+	}
+	list, err := askCoordinator(ctx, &f, add)
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,13 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 )
 
-// runCoordRemove takes a replica out of a running coordinator.
+// runCoordRemove removes a replica from a running coordinator.
 func runCoordRemove(ctx context.Context, args []string, std cli.IO) error {
 	var f coordFlags
 	var id string
 	cmd := cli.NewCommand("dpt coord remove", "--coord ADDRESS --id ID",
-		"Takes a replica out of a running coordinator and prints the replicas that are left. The replica stops by itself if it runs; it may be the one that leads.")
+		"Removes a replica from a running coordinator and prints the replicas that are left. The removed replica "+
+			"stops by itself; it may be the leader.")
 	cmd.Examples = []cli.Example{{Command: "dpt coord remove --coord trainer:7070 --id a"}}
 	g := cmd.Group("Coordinator")
 	f.bind(g)
@@ -26,9 +27,10 @@ func runCoordRemove(ctx context.Context, args []string, std cli.IO) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	list, err := ask(ctx, &f, func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
+	remove := func(ctx context.Context, c grpc.ClientConnInterface) (*coordpb.ReplicaList, error) {
 		return coordpb.NewReplicasClient(c).Remove(ctx, &coordpb.RemoveReplica{Id: id})
-	})
+	}
+	list, err := askCoordinator(ctx, &f, remove)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/jobflags"
 	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
 	"github.com/dptune/dpt/model"
@@ -30,25 +31,29 @@ type evalFlags struct {
 func runEval(ctx context.Context, args []string, std cli.IO) error {
 	f := evalFlags{split: "val", maxSource: 256, maxTarget: 128}
 	cmd := cli.NewCommand("dpt eval", "--model DIR --prompt FILE --task TASK --data DIR [--split SPLIT]",
-		"Answers a labeled split greedily and prints a JSON object for each task: the task's metrics in percent, as SuperGLUE and the T5 code define them, and the mean token loss of the targets.")
-	cmd.Examples = []cli.Example{{Command: "dpt eval --model ./t5-large --prompt runs/record/prompt.safetensors --task record --data ./superglue --split val"}}
+		"Decodes a labeled split greedily and prints a JSON object for each task: the task's metrics in percent, as "+
+			"SuperGLUE and the T5 code define them, and the mean token loss of the targets.")
+	cmd.Examples = []cli.Example{{
+		Command: "dpt eval --model ./t5-large --prompt runs/record/prompt.safetensors --task record " +
+			"--data ./superglue --split val",
+	}}
 	f.bind(cmd)
 	g := cmd.Group("Data")
-	g.String(&f.task, "task", "one of "+commaList(dataset.Tasks())+", or several with commas: `TASK`", func(v string) error {
-		if _, err := job.ParseTasks(v); err != nil {
-			return fmt.Errorf("want one of %s, or several of them with commas, each once", commaList(dataset.Tasks()))
-		}
-		return nil
-	}).DefaultText("the prompt's own record")
-	g.String(&f.data, "data", "`DIR` with a directory per task, as SuperGLUE is published", cli.ExistingDir).DefaultText("the embedded data set")
-	g.Choice(&f.split, "split", "`SPLIT` to evaluate, one of train, val, validation and test", "train", "val", "validation", "test")
-	g.Choice(&f.template, "template", "how examples become text", string(dataset.DPT), string(dataset.T5)).DefaultText("the prompt's own record, else dpt")
+	g.String(&f.task, "task", "one of "+commaList(dataset.Tasks())+", or several with commas: `TASK`",
+		jobflags.CheckTasks).DefaultText("the prompt's own record")
+	g.String(&f.data, "data", "`DIR` with a directory per task, as SuperGLUE is published", cli.ExistingDir).
+		DefaultText("the embedded data set")
+	g.Choice(&f.split, "split", "`SPLIT` to evaluate, one of train, val, validation and test",
+		"train", "val", "validation", "test")
+	g.Choice(&f.template, "template", "how examples become text", string(dataset.DPT), string(dataset.T5)).
+		DefaultText("the prompt's own record, else dpt")
 	g.Int(&f.limit, "limit", "evaluate the first `N` examples only; 0 is all", cli.AtLeast(0))
 	g = cmd.Group("Lengths")
 	g.Int(&f.maxSource, "max-source-length", "cut sources to `N` tokens, </s> included; 0 does not cut", cli.AtLeast(0))
 	g.Int(&f.maxTarget, "max-target-length", "stop answers after `N` tokens", cli.AtLeast(1))
 	g = cmd.Group("Output")
-	g.String(&f.predictions, "predictions", "write a JSON line per example to `FILE`: id, prediction, and target or answers", cli.NewFile)
+	g.String(&f.predictions, "predictions",
+		"write a JSON line per example to `FILE`: id, prediction, and target or answers", cli.NewFile)
 	if err := cmd.Parse(args); err != nil {
 		return err
 	}
@@ -72,7 +77,7 @@ func runEval(ctx context.Context, args []string, std cli.IO) error {
 	defer func() { _ = b.Close() }()
 	var answers []prediction
 	for _, split := range splits {
-		texts, loss, err := f.answer(ctx, b, split.Eval)
+		texts, loss, err := f.decode(ctx, b, split.Eval)
 		if err != nil {
 			return err
 		}
@@ -99,7 +104,7 @@ func runEval(ctx context.Context, args []string, std cli.IO) error {
 	return nil
 }
 
-// fromPrompt fills in what was not given and the prompt's file records.
+// fromPrompt fills in the task and the template from the prompt's file where no flag gives them.
 func (f *evalFlags) fromPrompt(cmd *cli.Command) error {
 	if f.prompt == "" {
 		return nil
@@ -139,7 +144,8 @@ func (f *evalFlags) load() (splits []*dataset.Split, err error) {
 			return nil, err
 		}
 		if !split.Labeled {
-			return nil, fmt.Errorf("split %s of %s has no labels to compare with, want a labeled split (dpt predict answers without labels)", split.Name, task.Name())
+			return nil, fmt.Errorf("split %s of %s has no labels to compare with, want a labeled split "+
+				"(dpt predict answers without labels)", split.Name, task.Name())
 		}
 		if f.limit > 0 && f.limit < len(split.Eval) {
 			first := *split
@@ -151,8 +157,10 @@ func (f *evalFlags) load() (splits []*dataset.Split, err error) {
 	return splits, nil
 }
 
-// answer decodes every example and scores its target; loss is the mean over all target tokens.
-func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.Example) (texts []string, loss float64, err error) {
+// decode decodes every example and scores its target. loss is the mean over all target tokens.
+func (f *evalFlags) decode(
+	ctx context.Context, b *backbone, examples []dataset.Example,
+) (texts []string, loss float64, err error) {
 	texts = make([]string, 0, len(examples))
 	tokens := 0
 	for len(texts) < len(examples) {
@@ -161,11 +169,15 @@ func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.
 		}
 		var pairs []model.Pair
 		for _, e := range examples[len(texts):min(len(texts)+passPairs, len(examples))] {
-			pairs = append(pairs, model.Pair{Source: encode(b.tok, e.Source, f.maxSource), Target: encode(b.tok, e.Target, f.maxTarget)})
+			pairs = append(pairs, model.Pair{
+				Source: encode(b.tok, e.Source, f.maxSource),
+				Target: encode(b.tok, e.Target, f.maxTarget),
+			})
 		}
 		outputs, result, err := b.Evaluate(b.prompt.Embeddings, pairs, f.maxTarget)
 		if err != nil {
-			return nil, 0, fmt.Errorf("examples %s to %s: %w", examples[len(texts)].ID, examples[len(texts)+len(pairs)-1].ID, err)
+			first, last := examples[len(texts)], examples[len(texts)+len(pairs)-1]
+			return nil, 0, fmt.Errorf("examples %s to %s: %w", first.ID, last.ID, err)
 		}
 		for _, ids := range outputs {
 			texts = append(texts, b.tok.Decode(ids))
@@ -176,7 +188,7 @@ func (f *evalFlags) answer(ctx context.Context, b *backbone, examples []dataset.
 	return texts, loss / float64(max(tokens, 1)), nil
 }
 
-// reportLine is the metrics in their order, then what they are about, as one JSON object.
+// reportLine is one JSON object: the metrics in their order, then what they were measured on.
 func reportLine(metrics dataset.Metrics, loss float64, split *dataset.Split) ([]byte, error) {
 	values, err := json.Marshal(metrics)
 	if err != nil {
@@ -198,7 +210,7 @@ func reportLine(metrics dataset.Metrics, loss float64, split *dataset.Split) ([]
 
 // prediction is a line of --predictions.
 type prediction struct {
-	Task       string   `json:"task,omitempty"` // where there are several
+	Task       string   `json:"task,omitempty"` // only where there are several
 	ID         string   `json:"id"`
 	Prediction string   `json:"prediction"`
 	Target     string   `json:"target,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/dataset"
 )
 
@@ -19,7 +20,8 @@ func TestEval(t *testing.T) {
 			t.Fatal(err)
 		}
 		predictions := filepath.Join(dir, name+".jsonl")
-		out := mustRun(t, nil, "eval", "--task", name, "--limit", "3", "--max-target-length", "4", "--predictions", predictions)
+		out := mustRun(t, nil, "eval", "--task", name, "--limit", "3", "--max-target-length", "4",
+			"--predictions", predictions)
 		var report map[string]any
 		if err := json.Unmarshal([]byte(out), &report); err != nil {
 			t.Fatalf("%s: %q: %v", name, out, err)
@@ -32,14 +34,11 @@ func TestEval(t *testing.T) {
 		if loss, ok := report["loss"].(float64); !ok || loss <= 0 {
 			t.Errorf("%s: loss %v, want a positive number", name, report["loss"])
 		}
-		if report["task"] != name || report["split"] != "val" || report["template"] != "dpt" || report["examples"] != 3.0 {
+		if report["task"] != name || report["split"] != "val" || report["template"] != "dpt" ||
+			report["examples"] != 3.0 {
 			t.Errorf("%s: report %s", name, out)
 		}
-		lines, err := os.ReadFile(predictions)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range jsonLines[prediction](t, string(lines)) {
+		for _, p := range jsonLines[prediction](t, string(cmdtest.ReadFile(t, predictions))) {
 			if p.ID == "" || (p.Target == "") == (p.Answers == nil) {
 				t.Errorf("%s: prediction %+v, want an id and a target or answers", name, p)
 			}
@@ -62,17 +61,15 @@ func TestEvalSeveralTasks(t *testing.T) {
 	p.Metadata["task"] = "copa,cb"
 	dir := t.TempDir()
 	predictions := filepath.Join(dir, "p.jsonl")
-	out := mustRun(t, nil, "eval", "--prompt", writePrompt(t, dir, "prompt.safetensors", p), "--limit", "2", "--max-target-length", "2", "--predictions", predictions)
+	out := mustRun(t, nil, "eval", "--prompt", writePrompt(t, dir, "prompt.safetensors", p), "--limit", "2",
+		"--max-target-length", "2", "--predictions", predictions)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if len(lines) != 2 || !strings.Contains(lines[0], `"task":"copa"`) || !strings.Contains(lines[1], `"task":"cb"`) || !strings.Contains(lines[1], `"f1_macro"`) {
+	if len(lines) != 2 || !strings.Contains(lines[0], `"task":"copa"`) || !strings.Contains(lines[1], `"task":"cb"`) ||
+		!strings.Contains(lines[1], `"f1_macro"`) {
 		t.Errorf("report %s, want a line of COPA and one of CB", out)
 	}
-	data, err := os.ReadFile(predictions)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var tasks []string
-	for _, p := range jsonLines[prediction](t, string(data)) {
+	for _, p := range jsonLines[prediction](t, string(cmdtest.ReadFile(t, predictions))) {
 		tasks = append(tasks, p.Task)
 	}
 	if got := strings.Join(tasks, " "); got != "copa copa cb cb" {

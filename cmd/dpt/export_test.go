@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
@@ -21,7 +22,7 @@ func TestExport(t *testing.T) {
 		t.Errorf("beside the adapter: %v, want nothing", names)
 	}
 
-	// An empty directory is taken; one with files only by force, and then what else is there stays.
+	// An empty directory is accepted. One with files needs --force, and then the other files stay.
 	empty := filepath.Join(dir, "empty")
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
@@ -33,7 +34,8 @@ func TestExport(t *testing.T) {
 	}
 	mustRun(t, nil, "export", "--prompt", file, "--out", empty, "--force", "--base-model", "other")
 	checkAdapter(t, empty, p, "other")
-	if names := listDir(t, empty); !slices.Equal(names, []string{"adapter_config.json", "adapter_model.safetensors", "notes.txt"}) {
+	want := []string{"adapter_config.json", "adapter_model.safetensors", "notes.txt"}
+	if names := listDir(t, empty); !slices.Equal(names, want) {
 		t.Errorf("after --force: %v", names)
 	}
 
@@ -43,10 +45,7 @@ func TestExport(t *testing.T) {
 
 func checkAdapter(t *testing.T, dir string, p checkpoint.Prompt, base string) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := cmdtest.ReadFile(t, dir, "adapter_config.json")
 	var config struct {
 		Base   string `json:"base_model_name_or_path"`
 		Type   string `json:"peft_type"`

@@ -11,35 +11,35 @@ import (
 	"os"
 )
 
-// readSize is how much one read asks for.
+// readSize is the size of one read in bytes.
 const readSize = 256 << 10
 
-// lines reads JSON lines and knows where it is. A line may be of any length.
-type lines struct {
-	name   string
+// lineReader reads JSON lines of any length and counts them for errors.
+type lineReader struct {
+	name   string // of the input, for errors
 	src    *bufio.Reader
-	number int // of the line last returned, from 1
-	long   []byte
+	number int    // of the line last returned, from 1
+	buf    []byte // holds a line that is longer than src's buffer
 }
 
-func newLines(ctx context.Context, name string, r io.Reader) *lines {
-	return &lines{name: name, src: bufio.NewReaderSize(&interruptible{ctx: ctx, src: r}, readSize)}
+func newLineReader(ctx context.Context, name string, r io.Reader) *lineReader {
+	return &lineReader{name: name, src: bufio.NewReaderSize(&interruptible{ctx: ctx, src: r}, readSize)}
 }
 
-// next returns the next line without its line ending, valid until the call after; io.EOF after the
-// last. A last line without a line ending counts.
-func (l *lines) next() ([]byte, error) {
-	l.long = l.long[:0]
+// next returns the next line without its line ending, or io.EOF after the last line. The line is
+// valid until the next call. A last line without a line ending counts.
+func (l *lineReader) next() ([]byte, error) {
+	l.buf = l.buf[:0]
 	for {
 		part, err := l.src.ReadSlice('\n')
 		if err == bufio.ErrBufferFull {
-			l.long = append(l.long, part...)
+			l.buf = append(l.buf, part...)
 			continue
 		}
 		line := part
-		if len(l.long) > 0 {
-			l.long = append(l.long, part...)
-			line = l.long
+		if len(l.buf) > 0 {
+			l.buf = append(l.buf, part...)
+			line = l.buf
 		}
 		if err == io.EOF && len(line) > 0 {
 			err = nil
@@ -55,19 +55,20 @@ func (l *lines) next() ([]byte, error) {
 	}
 }
 
-// waiting says that the next line is not here yet: a good moment to flush what was answered.
-func (l *lines) waiting() bool {
+// wouldBlock reports whether next may have to wait for input: a good moment to flush the answers so
+// far.
+func (l *lineReader) wouldBlock() bool {
 	rest, _ := l.src.Peek(l.src.Buffered())
 	return bytes.IndexByte(rest, '\n') < 0
 }
 
-// errorf makes the error of the line last returned.
-func (l *lines) errorf(format string, args ...any) error {
+// errorf makes an error about the line last returned.
+func (l *lineReader) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s: line %d: %w", l.name, l.number, fmt.Errorf(format, args...))
 }
 
-// unmarshal reads one JSON value that is the whole line; want says what it should be.
-func (l *lines) unmarshal(line []byte, into any, want string) error {
+// unmarshal reads one JSON value that is the whole line. want describes the value for errors.
+func (l *lineReader) unmarshal(line []byte, into any, want string) error {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return l.errorf("found an empty line, want %s", want)
 	}
@@ -85,8 +86,8 @@ func (l *lines) unmarshal(line []byte, into any, want string) error {
 }
 
 // interruptible lets a Read that waits for a terminal or a pipe end with its context. The goroutine
-// that waits in the operating system's read cannot be ended; it lives at most as long as the process,
-// and one that was given up on never touches the caller's memory.
+// that waits in the operating system's read cannot be ended. It lives at most as long as the
+// process, and after Read has given up on it, it never touches the caller's memory.
 type interruptible struct {
 	ctx     context.Context
 	src     io.Reader
@@ -120,8 +121,8 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	}
 }
 
-// input opens a data file; "-" is standard input. done closes it.
-func input(path string, stdin io.Reader) (name string, r io.Reader, done func() error, err error) {
+// openInput opens a data file; "-" is standard input. done closes it.
+func openInput(path string, stdin io.Reader) (name string, r io.Reader, done func() error, err error) {
 	if path == "-" {
 		return "standard input", stdin, func() error { return nil }, nil
 	}

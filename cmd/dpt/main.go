@@ -1,5 +1,6 @@
 // Command dpt is the user's tool around training: it tokenizes, scores, evaluates, predicts and
-// exports, makes certificates, and changes a running coordinator's replicas. dpt-coord and dpt-worker train.
+// exports, makes certificates, and changes a running coordinator's replicas. dpt-coord and
+// dpt-worker train.
 package main
 
 import (
@@ -13,7 +14,7 @@ import (
 	"github.com/dptune/dpt/model"
 )
 
-// subcommand is one verb of dpt; it lives in a file of its name.
+// subcommand is one verb of dpt. Its code is in the file of its name.
 type subcommand struct {
 	name  string
 	short string
@@ -47,7 +48,7 @@ func main() {
 	cli.Main(programName(os.Args[1:]), run)
 }
 
-// programName is what an error is prefixed with: the subcommand's name where there is one.
+// programName is the prefix of errors: dpt, with the name of the subcommand where there is one.
 func programName(args []string) string {
 	if len(args) > 0 {
 		for _, s := range subcommands() {
@@ -62,7 +63,7 @@ func programName(args []string) string {
 // run dispatches to a subcommand.
 func run(ctx context.Context, args []string, std cli.IO) error {
 	if len(args) == 0 {
-		return usagef("no command given, want %s", names())
+		return usagef("no command given, want %s", commandNames())
 	}
 	name, rest := args[0], args[1:]
 	switch name {
@@ -83,16 +84,17 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 		}
 	}
 	if strings.HasPrefix(name, "-") {
-		return usagef("found flag %s before a command, want dpt COMMAND [flags] with one of %s", name, names())
+		return usagef("found flag %s before a command, want dpt COMMAND [flags] with one of %s", name, commandNames())
 	}
-	return usagef("unknown command %s, want %s", name, names())
+	return usagef("unknown command %s, want %s", name, commandNames())
 }
 
 func usagef(format string, args ...any) error {
 	return cli.NewCommand("dpt", "", "").Usagef(format, args...)
 }
 
-func names() string {
+// commandNames lists the commands for an error.
+func commandNames() string {
 	var list []string
 	for _, s := range subcommands() {
 		list = append(list, s.name)
@@ -111,8 +113,11 @@ func overview(width int) string {
 	for _, s := range subcommands() {
 		b.WriteString("  " + s.name + strings.Repeat(" ", 12-len(s.name)) + s.short + "\n")
 	}
-	b.WriteString("  help        help of dpt, or of one command: dpt help COMMAND\n  version     version, commit, Go version and engines\n")
-	b.WriteString("\n" + cli.Wrap("Without --model the commands use the embedded tiny T5; without --data, eval uses the embedded data set.", width))
-	b.WriteString("\nExample:\n    echo '\"first, the prompt\"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors\n")
+	b.WriteString("  help        help of dpt, or of one command: dpt help COMMAND\n")
+	b.WriteString("  version     version, commit, Go version and engines\n\n")
+	b.WriteString(cli.Wrap("Without --model the commands use the embedded tiny T5; without --data, eval uses the "+
+		"embedded data set.", width))
+	b.WriteString("\nExample:\n" +
+		"    echo '\"first, the prompt\"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors\n")
 	return b.String()
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/model/prompt"
@@ -23,11 +24,12 @@ var tinyModel string
 
 func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
 
-// dpt runs the program and returns its exit code and what it wrote. A command that runs a model has the small random one unless args name
-// another.
+// dpt runs the program and returns its exit code and what it wrote. A command that runs a model has
+// the small random one unless args name another.
 func dpt(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	if len(args) > 0 && slices.Contains([]string{"score", "eval", "predict"}, args[0]) && !slices.Contains(args, "--model") {
+	runsModel := len(args) > 0 && slices.Contains([]string{"score", "eval", "predict"}, args[0])
+	if runsModel && !slices.Contains(args, "--model") {
 		args = slices.Insert(slices.Clone(args), 1, "--model", tinyModel)
 	}
 	return dptAsIs(t, stdin, args...)
@@ -54,13 +56,11 @@ func mustRun(t *testing.T, stdin io.Reader, args ...string) string {
 	return out
 }
 
-// writeFile writes a file of the test's and returns its path.
+// writeFile writes a file of the test and returns its path.
 func writeFile(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cmdtest.WriteFile(t, path, []byte(text))
 	return path
 }
 
@@ -141,8 +141,10 @@ func TestWrongUsage(t *testing.T) {
 		{"export --prompt " + file + " --out x --format onnx", "--format onnx: want peft"},
 	} {
 		code, out, errs := dpt(t, nil, strings.Fields(test.args)...)
-		if code != cli.ExitUsage || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, test.want) || !strings.Contains(errs, "--help)") {
-			t.Errorf("dpt %s: exit %d, stdout %q, stderr %q; want exit 2 and one line with %q", test.args, code, out, errs, test.want)
+		if code != cli.ExitUsage || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, test.want) ||
+			!strings.Contains(errs, "--help)") {
+			t.Errorf("dpt %s: exit %d, stdout %q, stderr %q; want exit 2 and one line with %q",
+				test.args, code, out, errs, test.want)
 		}
 	}
 }
@@ -163,26 +165,34 @@ func TestFailures(t *testing.T) {
 		args  []string
 		want  string
 	}{
-		{"pairs: not JSON", good + "oops\n", []string{"score", "--data", "-"}, "standard input: line 2: invalid character 'o'"},
-		{"pairs: no target", good + good + `{"source":"a"}`, []string{"score", "--data", "-"}, `standard input: line 3: no "target"`},
-		{"pairs: wrong kind", `{"source":3,"target":"b"}`, []string{"score", "--data", "-"}, "line 1: field source: found number"},
+		{"pairs: not JSON", good + "oops\n", []string{"score", "--data", "-"},
+			"standard input: line 2: invalid character 'o'"},
+		{"pairs: no target", good + good + `{"source":"a"}`, []string{"score", "--data", "-"},
+			`standard input: line 3: no "target"`},
+		{"pairs: wrong kind", `{"source":3,"target":"b"}`, []string{"score", "--data", "-"},
+			"line 1: field source: found number"},
 		{"pairs: empty line", good + "\n" + good, []string{"score", "--data", "-"}, "line 2: found an empty line"},
 		{"pairs: none", "", []string{"score", "--data", "-"}, "standard input: no lines"},
 		{"prompt: other model", "", []string{"score", "--data", pairs, "--prompt", other}, misfit},
 		{"prompt: other model", "", []string{"predict", "--prompt", other}, misfit},
 		{"prompt: not one", "", []string{"predict", "--prompt", pairs}, pairs},
-		{"source: number", "\"a\"\n5\n", []string{"predict"}, "standard input: line 2: found number, want a JSON string"},
+		{"source: number", "\"a\"\n5\n", []string{"predict"},
+			"standard input: line 2: found number, want a JSON string"},
 		{"source: null", "null", []string{"predict"}, "line 1: no source"},
 		{"tokenize: null", " null", []string{"tokenize", "--tokenizer", "byte"}, "line 1: found null"},
-		{"tokenize: object", "\"a\"\n\"b\"\n{}", []string{"tokenize", "--tokenizer", "byte"}, "line 3: found object, want a JSON string"},
-		{"tokenize: cut off", `"a`, []string{"tokenize", "--tokenizer", "byte"}, "line 1: unexpected end of JSON input"},
+		{"tokenize: object", "\"a\"\n\"b\"\n{}", []string{"tokenize", "--tokenizer", "byte"},
+			"line 3: found object, want a JSON string"},
+		{"tokenize: cut off", `"a`, []string{"tokenize", "--tokenizer", "byte"},
+			"line 1: unexpected end of JSON input"},
 		{"eval: no data", "", []string{"eval", "--task", "rte", "--data", dir}, "RTE"},
 		{"export: not a prompt", "", []string{"export", "--prompt", pairs, "--out", filepath.Join(dir, "x")}, pairs},
-		{"export: not empty", "", []string{"export", "--prompt", fits, "--out", dir}, "want an empty or new directory, or --force"},
+		{"export: not empty", "", []string{"export", "--prompt", fits, "--out", dir},
+			"want an empty or new directory, or --force"},
 		{"no such GPU", "", []string{"predict", "--gpu", "99"}, "gpu"},
 	} {
 		code, _, errs := dpt(t, strings.NewReader(test.stdin), test.args...)
-		if code != cli.ExitFailed || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, test.want) || !strings.HasPrefix(errs, "dpt "+test.args[0]+": ") {
+		if code != cli.ExitFailed || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, test.want) ||
+			!strings.HasPrefix(errs, "dpt "+test.args[0]+": ") {
 			t.Errorf("%s: exit %d, stderr %q; want exit 1 and one line with %q", test.name, code, errs, test.want)
 		}
 	}
@@ -202,7 +212,8 @@ func TestHelp(t *testing.T) {
 		if again := mustRun(t, nil, "help", s.name); again != help {
 			t.Errorf("dpt help %s differs from dpt %s --help", s.name, s.name)
 		}
-		if !strings.HasPrefix(help, "Usage: dpt "+s.name) || !strings.Contains(help, "\nExample:\n") && !strings.Contains(help, "\nExamples:\n") {
+		if !strings.HasPrefix(help, "Usage: dpt "+s.name) ||
+			!strings.Contains(help, "\nExample:\n") && !strings.Contains(help, "\nExamples:\n") {
 			t.Errorf("help of %s lacks usage or example:\n%s", s.name, help)
 		}
 		for line := range strings.Lines(help) {
@@ -232,7 +243,7 @@ func jsonLines[T any](t *testing.T, out string) []T {
 	return values
 }
 
-// near says whether two numbers agree to a relative tolerance.
+// near reports whether two numbers agree to a relative tolerance.
 func near(a, b, tolerance float64) bool {
 	return math.Abs(a-b) <= tolerance*max(math.Abs(a), math.Abs(b))
 }

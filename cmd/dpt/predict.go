@@ -16,8 +16,11 @@ func runPredict(ctx context.Context, args []string, std cli.IO) error {
 	var f backboneFlags
 	maxSource, maxTarget := 256, 128
 	cmd := cli.NewCommand("dpt predict", "--model DIR --prompt FILE < sources.jsonl",
-		`Reads a JSON string, or an object with the string "source", per line and prints the model's greedy output as a JSON string per line, in the same order. Without --prompt the model answers on its own.`)
-	cmd.Examples = []cli.Example{{Command: `echo '"is the sky blue?"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors`}}
+		`Reads a JSON string, or an object with the string "source", from each line and prints the model's greedy `+
+			`output as a JSON string on a line, in the same order. Without --prompt the model answers unprompted.`)
+	cmd.Examples = []cli.Example{{
+		Command: `echo '"is the sky blue?"' | dpt predict --model ./t5-large --prompt runs/r1/prompt.safetensors`,
+	}}
 	f.bind(cmd)
 	g := cmd.Group("Lengths")
 	g.Int(&maxSource, "max-source-length", "cut sources to `N` tokens, </s> included; 0 does not cut", cli.AtLeast(0))
@@ -33,12 +36,12 @@ func runPredict(ctx context.Context, args []string, std cli.IO) error {
 		return err
 	}
 	defer func() { _ = b.Close() }()
-	return predict(ctx, b, newLines(ctx, "standard input", std.In), maxSource, maxTarget, std.Out)
+	return predict(ctx, b, newLineReader(ctx, "standard input", std.In), maxSource, maxTarget, std.Out)
 }
 
-// predict answers in batches: as many lines as have arrived, up to a bound, so that a file goes
-// through at full speed and a person who types gets each answer at once.
-func predict(ctx context.Context, b *backbone, in *lines, maxSource, maxTarget int, w io.Writer) error {
+// predict answers in batches: as many lines as have arrived, up to a bound. So a file goes through
+// at full speed, and a person who types gets each answer at once.
+func predict(ctx context.Context, b *backbone, in *lineReader, maxSource, maxTarget int, w io.Writer) error {
 	var sources [][]int32
 	tokens := 0
 	answer := func() error {
@@ -73,13 +76,14 @@ func predict(ctx context.Context, b *backbone, in *lines, maxSource, maxTarget i
 		}
 		text, err := in.source(line)
 		if err != nil {
-			// The good lines before the bad one are answered first; they are the ones before its number.
+			// Answer the good lines before the bad one first. Their own errors must not count the
+			// bad one.
 			in.number--
 			return errors.Join(answer(), err)
 		}
 		sources = append(sources, encode(b.tok, text, maxSource))
 		tokens += b.prompt.Length + len(sources[len(sources)-1]) + maxTarget
-		if len(sources) >= passPairs || tokens >= passTokens || in.waiting() {
+		if len(sources) >= passPairs || tokens >= passTokens || in.wouldBlock() {
 			if err := answer(); err != nil {
 				return err
 			}
@@ -88,7 +92,7 @@ func predict(ctx context.Context, b *backbone, in *lines, maxSource, maxTarget i
 }
 
 // source reads a line that is a string, or an object with one under "source".
-func (l *lines) source(line []byte) (string, error) {
+func (l *lineReader) source(line []byte) (string, error) {
 	const want = `a JSON string or an object with the string "source"`
 	var text *string
 	if bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte("{")) {

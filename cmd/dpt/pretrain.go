@@ -2,29 +2,24 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
-	"github.com/dptune/dpt/dataset/lab/corpus"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/engine"
 	"github.com/dptune/dpt/model/lab/pretrain"
 )
 
-// runPretrain trains all weights of a small T5 from nothing.
+// runPretrain trains all weights of a small T5 from random weights.
 func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	var d device.Flags
 	var documents, pairs, out, dtype string
@@ -33,13 +28,19 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	o := pretrain.Options{LogEvery: 50, EvalEvery: 500, EvalPairs: 512, SaveEvery: 2 * time.Minute}
 	log := cli.DefaultLog()
 	cmd := cli.NewCommand("dpt pretrain", "--out DIR [--documents FILE] [--pairs FILE]",
-		"Trains a small byte-level T5 from nothing, on one machine: spans taken out of documents, and pairs of source and target. Writes a model directory as Transformers does. The result depends on the settings and texts alone: neither on the number of threads nor on when it was stopped. Started again with the same --out it goes on where it was.")
-	cmd.Notes = "Every micro-batch is computed by one thread; --threads 0 is two threads to a core here, so that no core waits for the others' last micro-batches."
+		"Trains a small byte-level T5 from random weights, on one machine, on spans taken out of documents and on "+
+			"pairs of source and target. Writes a model directory as Transformers does. The result depends on the "+
+			"settings and texts alone, not on the number of threads nor on interruptions. Started again with the "+
+			"same --out, it continues where it stopped.")
+	cmd.Notes = "One thread computes each micro-batch. --threads 0 is two threads per core here, so that no core " +
+		"waits for the others' last micro-batches."
 	cmd.Examples = []cli.Example{{Command: "dpt pretrain --out tiny --dtype bf16"}}
 	dtype = "bf16"
 	g := cmd.Group("Texts")
-	g.String(&documents, "documents", "texts, one to a line, from which spans are taken, `FILE`", cli.ExistingFile).DefaultText("the small world of the embedded data set")
-	g.String(&pairs, "pairs", `pairs, {"source": ..., "target": ...} to a line, `+"`FILE`", cli.ExistingFile).DefaultText("the same world's skills")
+	g.String(&documents, "documents", "texts, one to a line, from which spans are taken, `FILE`", cli.ExistingFile).
+		DefaultText("the small world of the embedded data set")
+	g.String(&pairs, "pairs", `pairs, {"source": ..., "target": ...} to a line, `+"`FILE`", cli.ExistingFile).
+		DefaultText("the same world's skills")
 	g.Float(&s.Spans, "spans", "share of the examples that are documents")
 	g.Float(&s.Noise, "noise", "share of a document's bytes that are taken out")
 	g.Float(&s.SpanBytes, "span-bytes", "mean bytes of what is taken out in one piece")
@@ -53,7 +54,8 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	g.Int(&c.NumDecoderLayers, "decoder-layers", "decoder layers")
 	g = cmd.Group("Training")
 	g.Uint64(&s.Seed, "seed", "seed of the weights and of the order of texts")
-	g.Int64(&s.Steps, "steps", "steps to take; may be changed on the way, as --decay and --lr may, until the learning rate falls")
+	g.Int64(&s.Steps, "steps",
+		"steps to take; may be changed on the way, as --decay and --lr may, until the learning rate falls")
 	g.Int(&s.BatchTokens, "batch-tokens", "source and target tokens of a step, about")
 	g.Int(&s.Micro, "micro-batches", "parts that a step is cut into, which threads share")
 	g.Float(&s.Optimizer.LR, "lr", "highest learning rate")
@@ -103,105 +105,16 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 	return errors.Join(pretrain.Run(ctx, o), reporter.err, metrics.Close())
 }
 
-// openCorpus opens the texts.
-func openCorpus(cmd *cli.Command, documents, pairs string, s *pretrain.Settings) (pretrain.Corpus, error) {
-	switch {
-	case documents == "" && pairs == "":
-		return worldCorpus(), nil
-	case documents == "" && s.Spans > 0:
-		if cmd.Changed("spans") {
-			return pretrain.Corpus{}, cmd.Usagef("--spans %v without --documents, want 0", s.Spans)
-		}
-		s.Spans = 0
-	case pairs == "" && s.Spans < 1:
-		if cmd.Changed("spans") {
-			return pretrain.Corpus{}, cmd.Usagef("--spans %v without --pairs, want 1", s.Spans)
-		}
-		s.Spans = 1
-	}
-	return pretrain.FileCorpus(documents, pairs)
-}
-
-// lessons are what a run's pairs are, by their numbers: those below until are taken from the streams by turns. A run begins with what all other
-// skills build on, and what a model finds slowly when it is one among many: copying, then finding a word again and comparing two. Then come texts of which many
-// things are asked, each with a place of its own for the answer, since these say most at the cost of reading a text; and last, too, more of those that ask one thing,
-// as tasks do.
-var lessons = []struct {
-	until   uint64
-	streams string
-}{
-	{20_000, "c"},
-	{192_000, "kkkckkkekckkkskkkkvk"},
-	{1_150_000, "vektvektvektvektves"},
-	{math.MaxUint64, "svestvksevtsvektsve"},
-}
-
-// streams are the letters of lessons.
-var streams = map[byte]func(seed, i uint64) (corpus.Pair, string){
-	'c': copying, 'k': corpus.Keys, 't': corpus.Table, 'e': corpus.Easy, 'v': corpus.Several, 's': corpus.Skill,
-}
-
-// copying is those of Skill that want nothing else.
-func copying(seed, i uint64) (p corpus.Pair, kind string) {
-	const apart = 1 << 40 // numbers of other draws
-	for p, kind = corpus.Skill(seed, i); kind != "copy" && kind != "map"; p, kind = corpus.Skill(seed, i) {
-		i += apart
-	}
-	return p, kind
-}
-
-// worldPair is pair i of a seed.
-func worldPair(seed, i uint64) (p corpus.Pair, kind string) {
-	for _, l := range lessons {
-		if i < l.until {
-			return streams[l.streams[i%uint64(len(l.streams))]](seed, i)
-		}
-	}
-	panic("lessons end")
-}
-
-// worldCorpus is the text of the small world that the embedded data set is made of.
-func worldCorpus() pretrain.Corpus {
-	seed := func(s pretrain.Stream) uint64 {
-		if s.HeldOut {
-			return ^s.Seed
-		}
-		return s.Seed
-	}
-	c := pretrain.Corpus{
-		Document: func(s pretrain.Stream, i uint64) string { return corpus.Document(seed(s), i) },
-		Pair: func(s pretrain.Stream, i uint64) (source, target, kind string) {
-			p, kind := corpus.Skill(seed(s), i)
-			if !s.HeldOut {
-				p, kind = worldPair(s.Seed, i)
-			}
-			return p.Source, p.Target, kind
-		},
-	}
-	// A run may not go on under a program that tells of another world: the name holds a digest of what this one tells.
-	h := sha256.New()
-	fmt.Fprintln(h, lessons)
-	for i := range uint64(1000) {
-		source, target, kind := c.Pair(pretrain.Stream{}, i)
-		fmt.Fprintf(h, "%q %q %q %q\n", c.Document(pretrain.Stream{}, i), source, target, kind)
-		for _, letter := range slices.Sorted(maps.Keys(streams)) {
-			p, _ := streams[letter](0, i)
-			fmt.Fprintf(h, "%q\n", p)
-		}
-	}
-	c.Name = fmt.Sprintf("world:%x", h.Sum(nil)[:8])
-	return c
-}
-
-// pretrainReporter logs what happens, and appends it to metrics.jsonl.
+// pretrainReporter logs the progress of a run and appends it to metrics.jsonl.
 type pretrainReporter struct {
 	log     *slog.Logger
 	metrics io.Writer
-	err     error // the first of writing
+	err     error // the first error of a write
 }
 
 func (r *pretrainReporter) report(p pretrain.Report) {
-	r.log.Info("trained", "step", p.Step, "of", p.Steps, "loss", round(p.Loss), "norm", round(p.Norm), "lr", round(p.Factor),
+	r.log.Info("trained", "step", p.Step, "of", p.Steps,
+		"loss", formatFloat(p.Loss), "norm", formatFloat(p.Norm), "lr", formatFloat(p.Factor),
 		"tokens", p.Tokens, "tokens/s", int(p.PerSecond), "left", p.Left.Round(time.Second))
 	r.write(struct {
 		Step   int64   `json:"step"`
@@ -214,7 +127,8 @@ func (r *pretrainReporter) report(p pretrain.Report) {
 
 func (r *pretrainReporter) evaluation(e pretrain.Evaluation) {
 	for _, k := range e.Kinds {
-		r.log.Info("held out", "step", e.Step, "kind", k.Kind, "examples", k.Count, "loss", round(k.Loss), "exact", round(k.Exact))
+		r.log.Info("held out", "step", e.Step, "kind", k.Kind, "examples", k.Count,
+			"loss", formatFloat(k.Loss), "exact", formatFloat(k.Exact))
 		r.write(struct {
 			Step  int64   `json:"step"`
 			Kind  string  `json:"kind"`
@@ -231,5 +145,5 @@ func (r *pretrainReporter) write(v any) {
 	}
 }
 
-// round is for log lines.
-func round(x float64) string { return fmt.Sprintf("%.4g", x) }
+// formatFloat formats a number for a log line.
+func formatFloat(x float64) string { return fmt.Sprintf("%.4g", x) }

@@ -11,7 +11,8 @@ import (
 // runReport renders a sweep's tables and figures again from its results.
 func runReport(_ context.Context, args []string, std cli.IO) error {
 	cmd := cli.NewCommand("dpt report", "DIR",
-		"Renders the tables and figures of a sweep from the results in its directory: report.md, tables.csv, and every figure as SVG and PNG. A sweep that is still running has what is finished.")
+		"Renders the tables and figures of a sweep from the results in its directory: report.md, tables.csv, and "+
+			"every figure as SVG and PNG. A sweep that is still running has what is finished.")
 	cmd.Examples = []cli.Example{{Text: "After a sweep, or while it runs:", Command: "dpt report runs/table1"}}
 	cmd.MaxArgs = 1
 	if err := cmd.Parse(args); err != nil {

@@ -29,13 +29,20 @@ type scoreFlags struct {
 func runScore(ctx context.Context, args []string, std cli.IO) error {
 	var f scoreFlags
 	cmd := cli.NewCommand("dpt score", "--model DIR --data pairs.jsonl [--prompt FILE] [--grad OUT] [--logits OUT]",
-		`Reads a JSON object {"source", "target"} per line and prints {"loss", "tokens"} for each: its target's mean token loss, </s> included, as Transformers gives it for that pair alone, and its target tokens. The last line is the same for all pairs together: the mean over all their target tokens.`)
-	cmd.Notes = `--grad writes the gradient of the last line's loss as safetensors: "prompt" [c, e], a row per virtual token, and for every tensor that the prompt is made of the same name behind a d: "dA" [e, b] and "dB" [b, c] of a decomposed prompt; all float32.
-
---weight-grad writes the same gradient with respect to all weights of the model, a tensor under each weight's name; without --prompt.
-
---logits writes "logits.0", "logits.1", ... [target tokens, vocabulary], float32, a tensor per line of the data, counted from 0.`
-	cmd.Examples = []cli.Example{{Command: "dpt score --model ./t5-large --data pairs.jsonl --prompt runs/r1/prompt.safetensors --grad grad.safetensors"}}
+		`Reads a JSON object {"source", "target"} from each line and prints {"loss", "tokens"} for it: the mean `+
+			`token loss of its target, </s> included, as Transformers gives it for that pair alone, and the number `+
+			`of target tokens. The last line is the same for all pairs together: the mean over all target tokens.`)
+	cmd.Notes = `--grad writes the gradient of the last line's loss as safetensors: "prompt" [c, e], a row per ` +
+		`virtual token, and for every tensor that the prompt is made of a tensor with a d before its name, such as ` +
+		`"dA" [e, b] and "dB" [b, c] of a decomposed prompt. All are float32.` + "\n\n" +
+		`--weight-grad writes the same gradient with respect to all weights of the model, a tensor under each ` +
+		`weight's name. There is no --prompt then.` + "\n\n" +
+		`--logits writes "logits.0", "logits.1", ... [target tokens, vocabulary], float32: a tensor per line of the ` +
+		`data, counted from 0.`
+	cmd.Examples = []cli.Example{{
+		Command: "dpt score --model ./t5-large --data pairs.jsonl --prompt runs/r1/prompt.safetensors " +
+			"--grad grad.safetensors",
+	}}
 	f.bind(cmd)
 	g := cmd.Group("Data")
 	g.String(&f.data, "data", "`FILE` of pairs; - is standard input", dataFile).Required()
@@ -58,7 +65,8 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 		return cmd.Usagef("--grad and --logits are both %s, want two files", f.grad)
 	}
 	if f.weights != "" && f.prompt != "" {
-		return cmd.Usagef("--weight-grad %s with --prompt %s, want no prompt: all weights are trained without one", f.weights, f.prompt)
+		return cmd.Usagef("--weight-grad %s with --prompt %s, want no prompt: all weights are trained without one",
+			f.weights, f.prompt)
 	}
 	if f.weights != "" && f.weights == f.logits {
 		return cmd.Usagef("--weight-grad and --logits are both %s, want two files", f.weights)
@@ -68,15 +76,15 @@ func runScore(ctx context.Context, args []string, std cli.IO) error {
 		return err
 	}
 	defer func() { _ = b.Close() }()
-	name, r, done, err := input(f.data, std.In)
+	name, r, done, err := openInput(f.data, std.In)
 	if err != nil {
 		return err
 	}
-	s := scorer{backbone: b, flags: &f, in: newLines(ctx, name, r), out: bufio.NewWriter(std.Out)}
+	s := scorer{backbone: b, flags: &f, in: newLineReader(ctx, name, r), out: bufio.NewWriter(std.Out)}
 	return errors.Join(s.run(ctx), done())
 }
 
-// dataFile wants a file that is there, or - for standard input.
+// dataFile checks that the path is a file, or - for standard input.
 func dataFile(path string) error {
 	if path == "-" {
 		return nil
@@ -84,26 +92,26 @@ func dataFile(path string) error {
 	return cli.ExistingFile(path)
 }
 
-// Pairs of one pass through the model: it takes pairs until one of these is reached, so that memory
-// does not grow with the file. Results do not depend on where the cuts fall but for the last bits of
-// the gradient's float32 sums.
+// One pass through the model takes pairs until it reaches one of these bounds, so that memory does
+// not grow with the file. The place of the cuts only changes the last bits of the gradient's
+// float32 sums.
 const (
 	passPairs  = 32
 	passTokens = 4096
 )
 
-// scorer works through the pairs of a file, a pass at a time.
+// scorer scores the pairs of a file, one pass at a time.
 type scorer struct {
 	*backbone
 	flags *scoreFlags
-	in    *lines
+	in    *lineReader
 	out   *bufio.Writer
 
-	loss   float64 // sum over all target tokens so far
-	tokens int
-	grad   []float64 // of loss, c×e
-	full   *weightGradient
-	logits []checkpoint.Tensor
+	loss   float64             // sum over all target tokens so far
+	tokens int                 // target tokens so far
+	grad   []float64           // the gradient of loss, c×e; nil without --grad
+	full   *weightGradient     // nil without --weight-grad
+	logits []checkpoint.Tensor // one for each pair so far; nil without --logits
 }
 
 // score is a line of output.
@@ -149,7 +157,7 @@ func (s *scorer) run(ctx context.Context) error {
 	return s.write()
 }
 
-// read returns the pairs of the next pass, none at the end of the file.
+// read returns the pairs of the next pass; none at the end of the file.
 func (s *scorer) read() ([]model.Pair, error) {
 	var pairs []model.Pair
 	for tokens := 0; len(pairs) < passPairs && tokens < passTokens; {
@@ -174,14 +182,17 @@ func (s *scorer) read() ([]model.Pair, error) {
 			}
 			return nil, s.in.errorf("no %q, want %s", missing, want)
 		}
-		pair := model.Pair{Source: encode(s.tok, *text.Source, s.flags.maxSource), Target: encode(s.tok, *text.Target, s.flags.maxTarget)}
+		pair := model.Pair{
+			Source: encode(s.tok, *text.Source, s.flags.maxSource),
+			Target: encode(s.tok, *text.Target, s.flags.maxTarget),
+		}
 		pairs = append(pairs, pair)
 		tokens += s.prompt.Length + len(pair.Source) + len(pair.Target)
 	}
 	return pairs, nil
 }
 
-// pass runs the pairs through the model, prints their scores and adds what the files will need.
+// pass runs the pairs through the model, prints their scores and collects what the files will hold.
 func (s *scorer) pass(pairs []model.Pair) error {
 	var result model.Result
 	var err error
@@ -230,7 +241,7 @@ func (s *scorer) print(sum float64, tokens int) error {
 	return err
 }
 
-// write writes the files asked for.
+// write writes the files that the flags name.
 func (s *scorer) write() error {
 	if s.flags.logits != "" {
 		if err := checkpoint.Write(s.flags.logits, s.logits, nil); err != nil {
@@ -254,8 +265,8 @@ func (s *scorer) write() error {
 	return checkpoint.Write(s.flags.grad, tensors, nil)
 }
 
-// gradientTensors is the gradient with respect to the prompt, c×e, and with respect to the tensors
-// that it was made of where it was: by the same graph that training differentiates.
+// gradientTensors are the gradient with respect to the prompt, c by e, and with respect to the
+// tensors that the prompt is made of, if any. The same graph gives them as in training.
 func gradientTensors(p checkpoint.Prompt, grad []float32, loss float64) ([]checkpoint.Tensor, error) {
 	tensors := []checkpoint.Tensor{checkpoint.F32("prompt", []int{p.Length, p.Dim}, grad)}
 	cfg, params, ok := prompt.FromFile(p)

@@ -16,7 +16,8 @@ import (
 func manyPairs(n int) string {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "{\"source\":\"source %d %s\",\"target\":\"%s\"}\n", i, strings.Repeat("w", i%7), strings.Repeat("t", i%5))
+		fmt.Fprintf(&b, "{\"source\":\"source %d %s\",\"target\":\"%s\"}\n",
+			i, strings.Repeat("w", i%7), strings.Repeat("t", i%5))
 	}
 	return b.String()
 }
@@ -46,7 +47,8 @@ func TestScore(t *testing.T) {
 		}
 		// A pair's loss does not depend on its neighbours.
 		lines := slices.Collect(strings.Lines(text))
-		alone := jsonLines[score](t, mustRun(t, strings.NewReader(lines[n-1]), append([]string{"score", "--data", "-"}, with...)...))
+		out := mustRun(t, strings.NewReader(lines[n-1]), append([]string{"score", "--data", "-"}, with...)...)
+		alone := jsonLines[score](t, out)
 		if len(alone) != 2 || alone[0] != scores[n-1] || alone[1] != alone[0] {
 			t.Errorf("the last pair alone gives %v, want %v twice", alone, scores[n-1])
 		}
@@ -55,7 +57,8 @@ func TestScore(t *testing.T) {
 
 func TestScoreCutsLengths(t *testing.T) {
 	pair := `{"source":"a long source","target":"a long target"}` + "\n" + `{"source":"a l","target":"a l"}`
-	scores := jsonLines[score](t, mustRun(t, strings.NewReader(pair), "score", "--data", "-", "--max-source-length", "4", "--max-target-length", "4"))
+	scores := jsonLines[score](t, mustRun(t, strings.NewReader(pair), "score", "--data", "-",
+		"--max-source-length", "4", "--max-target-length", "4"))
 	if scores[0] != scores[1] || scores[0].Tokens != 4 {
 		t.Errorf("cut to the same 4 tokens: %v, want equal scores of 4 tokens", scores)
 	}
@@ -93,17 +96,20 @@ func TestScoreGradient(t *testing.T) {
 	const dim = tinyrandom.DModel
 	loss := func(p checkpoint.Prompt, more ...string) float64 {
 		path := writePrompt(t, dir, "p.safetensors", p)
-		scores := jsonLines[score](t, mustRun(t, nil, append([]string{"score", "--data", data, "--prompt", path}, more...)...))
+		out := mustRun(t, nil, append([]string{"score", "--data", data, "--prompt", path}, more...)...)
+		scores := jsonLines[score](t, out)
 		return scores[len(scores)-1].Loss
 	}
-	// slope checks the gradient along itself: the slope there is its squared norm, the largest that there is.
+	// slope checks the gradient along itself: the slope there is its squared norm, the largest that
+	// there is.
 	slope := func(what string, grad, from []float32, at func(params []float32) checkpoint.Prompt) {
 		t.Helper()
 		var norm2 float64
 		for _, v := range grad {
 			norm2 += float64(v) * float64(v)
 		}
-		// A step that changes the loss by about 2e-2: far above float32's noise, far below its curvature.
+		// A step that changes the loss by about 2e-2: far above float32's noise, far below its
+		// curvature.
 		h := 1e-2 / norm2
 		up, down := make([]float32, len(grad)), make([]float32, len(grad))
 		for i, v := range grad {
@@ -145,7 +151,8 @@ func TestScoreGradient(t *testing.T) {
 			return checkpoint.Prompt{Length: p.Length, Dim: p.Dim, Embeddings: rows}
 		})
 		if len(all) > 0 {
-			slope(cfg.Method+", all that is trained", all, params, func(params []float32) checkpoint.Prompt { return promptOf(t, cfg, params) })
+			slope(cfg.Method+", all that is trained", all, params,
+				func(params []float32) checkpoint.Prompt { return promptOf(t, cfg, params) })
 		}
 	}
 }

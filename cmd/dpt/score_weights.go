@@ -9,14 +9,14 @@ import (
 	"github.com/dptune/dpt/model/tiny"
 )
 
-// weightGradient sums up the gradient with respect to all weights of a model.
+// weightGradient sums the gradient with respect to all weights of a model.
 type weightGradient struct {
 	params  []t5.Parameter
 	weights []float32
 	sum     []float64
 }
 
-// openWeights reads the weights in dir, "" the embedded model's.
+// openWeights reads the weights in dir; "" is the embedded model.
 func openWeights(dir string) (_ *weightGradient, err error) {
 	var m *checkpoint.Model
 	if dir == "" {
@@ -40,7 +40,7 @@ func openWeights(dir string) (_ *weightGradient, err error) {
 	return w, nil
 }
 
-// add computes pairs' losses and adds their gradient.
+// add computes the losses of pairs and adds their gradient.
 func (w *weightGradient) add(b *backbone, pairs []model.Pair) (model.Result, error) {
 	result, grad, err := b.WeightsLossGrad(w.weights, pairs, nil)
 	for i, v := range grad {
@@ -49,7 +49,8 @@ func (w *weightGradient) add(b *backbone, pairs []model.Pair) (model.Result, err
 	return result, err
 }
 
-// write writes the gradient of the mean of that many token losses, a tensor for every weight under its name.
+// write writes the gradient of the mean of that number of token losses: a tensor for every weight,
+// under its name.
 func (w *weightGradient) write(path string, tokens int) error {
 	mean := make([]float32, len(w.sum))
 	for i, v := range w.sum {

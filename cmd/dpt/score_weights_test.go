@@ -8,7 +8,8 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
-// TestScoreWeightGrad: a tensor for every weight; the gradient is of the mean loss, so a file that says everything twice has the same.
+// TestScoreWeightGrad: there is a tensor for every weight. The gradient is that of the mean loss,
+// so a file with every line twice has the same gradient.
 func TestScoreWeightGrad(t *testing.T) {
 	dir := t.TempDir()
 	line := `{"source": "premise: a", "target": "1"}` + "\n" + `{"source": "b", "target": "no"}` + "\n"
@@ -48,11 +49,15 @@ func TestScoreWeightGrad(t *testing.T) {
 			diff += math.Pow(float64(v-values[1][i]), 2)
 		}
 		if norm == 0 || diff > 1e-10*norm {
-			t.Errorf("%s: the gradient's norm is %g, and %g away with everything twice", p.Name, math.Sqrt(norm), math.Sqrt(diff))
+			t.Errorf("%s: the gradient's norm is %g, and %g away with everything twice",
+				p.Name, math.Sqrt(norm), math.Sqrt(diff))
 		}
 	}
-	for _, bad := range [][]string{{"--prompt", writePrompt(t, dir, "p.safetensors", newPrompt(t))}, {"--logits", filepath.Join(dir, "x")}} {
-		if code, _, _ := dpt(t, nil, append([]string{"score", "--data", once, "--weight-grad", filepath.Join(dir, "x")}, bad...)...); code != 2 {
+	for _, bad := range [][]string{
+		{"--prompt", writePrompt(t, dir, "p.safetensors", newPrompt(t))}, {"--logits", filepath.Join(dir, "x")},
+	} {
+		args := append([]string{"score", "--data", once, "--weight-grad", filepath.Join(dir, "x")}, bad...)
+		if code, _, _ := dpt(t, nil, args...); code != 2 {
 			t.Errorf("%v: exit %d, want 2", bad, code)
 		}
 	}

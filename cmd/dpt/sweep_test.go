@@ -9,7 +9,8 @@ import (
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
 
-// TestSweepOfTheEmbeddedModel: without --models the paper's sizes become those of the embedded model, but for what flags say.
+// TestSweepOfTheEmbeddedModel: without --models the paper's sizes become those of the embedded
+// model, except where flags give them.
 func TestSweepOfTheEmbeddedModel(t *testing.T) {
 	paper := job.DefaultSettings()
 	for _, c := range []struct {
@@ -22,8 +23,10 @@ func TestSweepOfTheEmbeddedModel(t *testing.T) {
 		tuning        float64 // full fine-tuning's own learning rate
 	}{
 		{"embedded", sweepFlags{}, nil, embeddedSteps, embeddedEvery, embeddedTarget, 20, 10, embeddedTuning},
-		{"flags", sweepFlags{lengths: []string{"7"}, lrs: []string{"ft=0.5", "dpt=1"}}, []string{"--steps", "7", "--max-target-length", "3"}, 7, paper.EvalEvery, 3, 7, 10, 0.5},
-		{"epochs", sweepFlags{}, []string{"--epochs", "2", "--lr", "0.1"}, 0, paper.EvalEvery, embeddedTarget, 20, 10, 0},
+		{"flags", sweepFlags{lengths: []string{"7"}, lrs: []string{"ft=0.5", "dpt=1"}},
+			[]string{"--steps", "7", "--max-target-length", "3"}, 7, paper.EvalEvery, 3, 7, 10, 0.5},
+		{"epochs", sweepFlags{},
+			[]string{"--epochs", "2", "--lr", "0.1"}, 0, paper.EvalEvery, embeddedTarget, 20, 10, 0},
 		{"own model", sweepFlags{models: []string{"m"}}, nil, 0, paper.EvalEvery, paper.MaxTargetLength, 100, 10, 0},
 	} {
 		cmd, s := cli.NewCommand("dpt sweep", "", ""), job.DefaultSettings()
@@ -43,7 +46,8 @@ func TestSweepOfTheEmbeddedModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := g.Settings; got.Steps != c.steps || got.EvalEvery != c.every || got.MaxTargetLength != c.target {
-			t.Errorf("%s: %d steps, an evaluation every %d, targets of %d; want %d, %d, %d", c.name, got.Steps, got.EvalEvery, got.MaxTargetLength, c.steps, c.every, c.target)
+			t.Errorf("%s: %d steps, an evaluation every %d, targets of %d; want %d, %d, %d",
+				c.name, got.Steps, got.EvalEvery, got.MaxTargetLength, c.steps, c.every, c.target)
 		}
 		has := func(want sweep.Prompt) {
 			for _, p := range g.Prompts {

@@ -18,8 +18,10 @@ func runTokenize(ctx context.Context, args []string, std cli.IO) error {
 	var spec string
 	var eos bool
 	cmd := cli.NewCommand("dpt tokenize", "--tokenizer FILE|DIR|byte [--eos] < strings.jsonl",
-		"Reads a JSON string per line and writes a JSON array of its token ids per line, as SentencePiece and the fast T5 tokenizer of Transformers give them. Input may be endless; answers do not wait for its end.")
-	cmd.Examples = []cli.Example{{Command: `echo '"Is this it? <extra_id_0>"' | dpt tokenize --tokenizer ./t5-large/spiece.model --eos`}}
+		"Reads a JSON string per line and writes a JSON array of its token ids per line, as SentencePiece and the "+
+			"fast T5 tokenizer of Transformers give them. Input may be endless; answers do not wait for its end.")
+	cmd.Examples = []cli.Example{{Command: `echo '"Is this it? <extra_id_0>"' | dpt tokenize --tokenizer ` +
+		`./t5-large/spiece.model --eos`}}
 	g := cmd.Group("Tokenizer")
 	bindTokenizer(g, &spec).Required()
 	g.Bool(&eos, "eos", "end each line with the id of </s>")
@@ -30,17 +32,17 @@ func runTokenize(ctx context.Context, args []string, std cli.IO) error {
 	if err != nil {
 		return err
 	}
-	return tokenize(newLines(ctx, "standard input", std.In), tok, eos, std.Out)
+	return tokenize(newLineReader(ctx, "standard input", std.In), tok, eos, std.Out)
 }
 
-func tokenize(in *lines, tok tokenizer.Tokenizer, eos bool, w io.Writer) (err error) {
+func tokenize(in *lineReader, tok tokenizer.Tokenizer, eos bool, w io.Writer) (err error) {
 	out := bufio.NewWriterSize(w, readSize)
 	// What was answered before a bad line is the caller's.
 	defer func() { err = errors.Join(err, out.Flush()) }()
 	var text string
 	var row []byte
 	for {
-		if in.waiting() {
+		if in.wouldBlock() {
 			if err := out.Flush(); err != nil {
 				return nil // bufio keeps the error; the deferred Flush returns it
 			}
@@ -75,7 +77,8 @@ func tokenize(in *lines, tok tokenizer.Tokenizer, eos bool, w io.Writer) (err er
 
 // bindTokenizer adds --tokenizer: a file, a directory, or the word "byte".
 func bindTokenizer(g *cli.Group, spec *string) *cli.Flag {
-	return g.String(spec, "tokenizer", "spiece.model or tokenizer.json, a directory with one, or the word byte for ByT5's bytes: `FILE|DIR|byte`",
+	return g.String(spec, "tokenizer",
+		"spiece.model or tokenizer.json, a directory with one, or the word byte for ByT5's bytes: `FILE|DIR|byte`",
 		func(path string) error {
 			if path == "byte" {
 				return nil

@@ -29,7 +29,8 @@ func TestTokenize(t *testing.T) {
 			t.Errorf("row %d is %.40q, want %.40q", i, got, want)
 		}
 	}
-	if out := mustRun(t, strings.NewReader("\"a\"\n\"\"\n"), "tokenize", "--tokenizer", "byte", "--eos"); out != "[100,1]\n[1]\n" {
+	stdin := strings.NewReader("\"a\"\n\"\"\n")
+	if out := mustRun(t, stdin, "tokenize", "--tokenizer", "byte", "--eos"); out != "[100,1]\n[1]\n" {
 		t.Errorf("with --eos: %q, want [100,1] and [1]", out)
 	}
 	if out := mustRun(t, strings.NewReader(`""`), "tokenize", "--tokenizer", "byte"); out != "[]\n" {
@@ -53,7 +54,8 @@ func TestTokenizeStreams(t *testing.T) {
 	code := make(chan int)
 	var errs strings.Builder
 	go func() {
-		code <- cli.Run(ctx, "dpt tokenize", run, []string{"tokenize", "--tokenizer", "byte"}, cli.IO{In: inReader, Out: out, Err: &errs})
+		code <- cli.Run(ctx, "dpt tokenize", run, []string{"tokenize", "--tokenizer", "byte"},
+			cli.IO{In: inReader, Out: out, Err: &errs})
 	}()
 	answers := bufio.NewReader(outReader)
 	for range 3 {
@@ -65,7 +67,8 @@ func TestTokenizeStreams(t *testing.T) {
 		}
 	}
 	cancel(&cli.Interrupted{Signal: stopSignal{}})
-	if got := <-code; got != cli.ExitFailed || errs.String() != "dpt tokenize: standard input: after line 3: stopped by signal: stop\n" {
+	want := "dpt tokenize: standard input: after line 3: stopped by signal: stop\n"
+	if got := <-code; got != cli.ExitFailed || errs.String() != want {
 		t.Errorf("exit %d, stderr %q", got, errs.String())
 	}
 	if err := errors.Join(in.Close(), out.Close()); err != nil {
@@ -83,7 +86,7 @@ func FuzzLines(f *testing.F) {
 	f.Add("no newline", 1)
 	f.Fuzz(func(t *testing.T, text string, size int) {
 		// Whatever the sizes of the reads, the lines are the text's.
-		in := newLines(t.Context(), "test", &dribble{text: text, size: max(1, size%64)})
+		in := newLineReader(t.Context(), "test", &dribble{text: text, size: max(1, size%64)})
 		want := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 		if text == "" {
 			want = nil

@@ -57,7 +57,7 @@ func TestLoadJobRefuses(t *testing.T) {
 		"missing tokenizer": {func(s *Settings) {
 			s.Model = tinyDir(t, "tokenizer_config.json", replaced("ByT5Tokenizer", "NoTokenizer"))
 		}, []string{"tokenizer"}},
-		"malformed line":  {func(s *Settings) { s.Data = data }, []string{"train.jsonl:2", "premise", "expected a string"}},
+		"malformed line":  {func(s *Settings) { s.Data = data }, []string{"train.jsonl:2", "premise", "want a string"}},
 		"missing data":    {func(s *Settings) { s.Data = "nowhere" }, []string{"nowhere"}},
 		"unlabeled split": {func(s *Settings) { s.EvalSplit = "test" }, []string{`split "test"`, "no labels"}},
 		"init of another shape": {func(s *Settings) { s.Init = init },

@@ -13,14 +13,15 @@ type boolQ struct {
 }
 
 func (l *boolQ) key() string       { return l.Passage + "|" + l.Question }
-func (l *boolQ) number(c *counter) { l.Idx = next(&c.line) }
+func (l *boolQ) number(c *counter) { l.Idx = postIncrement(&c.line) }
 func (l *boolQ) unlabel()          { l.Label = nil }
 
-// inventBoolQ tells of two or three people and their things, and asks for an owner, a color or a place. What is wrong of one
-// thing is right of another, so that a reader must find the right sentence.
+// inventBoolQ tells of two or three people and their things, and asks for an owner, a color or a
+// place. What is wrong for one thing is right for another, so that a reader must find the right
+// sentence.
 func inventBoolQ(r *prng.Source) (line, int) {
 	s := world.NewScene(r, side.Cast(r, 2+r.IntN(2)))
 	a := s.NewAttribution(r)
 	holds := a.Holds()
-	return &boolQ{Question: s.Question(a), Passage: s.Tell(), Label: &holds}, one(holds)
+	return &boolQ{Question: s.Question(a), Passage: s.Tell(), Label: &holds}, classOf(holds)
 }

@@ -15,10 +15,11 @@ type copa struct {
 }
 
 func (l *copa) key() string       { return l.Question + "|" + l.Premise + "|" + l.Choice1 + "|" + l.Choice2 }
-func (l *copa) number(c *counter) { l.Idx = next(&c.line) }
+func (l *copa) number(c *counter) { l.Idx = postIncrement(&c.line) }
 func (l *copa) unlabel()          { l.Label = nil }
 
-// inventCOPA gives one side of what happened to somebody and asks for the other; the wrong choice is the same side of another script.
+// inventCOPA gives the cause or the effect of what happened to somebody and asks for the other. The
+// wrong choice comes from another script.
 func inventCOPA(r *prng.Source) (line, int) {
 	right, wrong := side.Scripts(r)
 	given, other := world.Cause, world.Effect

@@ -9,38 +9,39 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// side is the share of the world that the tasks are made of.
+// side is the part of the world that the tasks use.
 const side = world.Tuning
 
-// line is one line of a file before it has its numbers.
+// line is one line of a file, before its idx fields are numbered.
 type line interface {
-	// key tells lines of one content from others.
+	// key identifies the line's content: two lines with the same content have the same key.
 	key() string
 	// number sets the line's idx fields.
 	number(c *counter)
-	// unlabel removes what a test file does not say.
+	// unlabel removes the labels, which a test file does not have.
 	unlabel()
 }
 
 // counter counts the lines of a file, and the questions and answers in them.
 type counter struct{ line, question, answer int }
 
-// next returns the value of a count and moves it on.
-func next(n *int) int {
+// postIncrement increments a count and returns the value before.
+func postIncrement(n *int) int {
 	*n++
 	return *n - 1
 }
 
-// kind is one task: its directory, its number of classes (1 where a line has no class), how many examples a line holds, how many lines
-// give one training example, and how to invent a line, whose class comes of what it tells.
-type kind struct {
-	dir             string
-	classes         int
-	examples, lines int
-	invent          func(r *prng.Source) (l line, class int)
+// generator makes the files of one task.
+type generator struct {
+	dir      string // the task's directory, such as "BoolQ"
+	classes  int    // 1 where a line has no class
+	examples int    // examples in a line
+	lines    int    // lines that give one training example
+	// invent draws a line. Its class follows from what the line tells.
+	invent func(r *prng.Source) (l line, class int)
 }
 
-var kinds = []kind{
+var generators = []generator{
 	{"BoolQ", 2, 1, 1, inventBoolQ},
 	{"CB", 3, 1, 1, inventCB},
 	{"COPA", 2, 1, 1, inventCOPA},
@@ -54,9 +55,9 @@ var kinds = []kind{
 // maxTries bounds the search for a line that has not occurred yet.
 const maxTries = 10000
 
-// files returns the task's files by their names, such as "train.jsonl". The classes of each are as even as its size
-// allows, in random order. It fails if the world is too small for the sizes.
-func (k kind) files(seed uint64, sizes Sizes) (map[string][]byte, error) {
+// files returns the task's files by their names, such as "train.jsonl". The classes of each are as
+// even as its size allows, in random order. It fails if the world is too small for the sizes.
+func (k generator) files(seed uint64, sizes Sizes) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	seen := map[string]bool{}
 	for _, split := range []struct {
@@ -75,13 +76,13 @@ func (k kind) files(seed uint64, sizes Sizes) (map[string][]byte, error) {
 }
 
 // file writes a number of lines that are not in seen, and adds them to it.
-func (k kind) file(r *prng.Source, lines int, unlabeled bool, seen map[string]bool) ([]byte, error) {
+func (k generator) file(r *prng.Source, lines int, unlabeled bool, seen map[string]bool) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	var c counter
 	for i, place := range r.Perm(lines) {
-		l, err := k.fresh(r, place%k.classes, seen)
+		l, err := k.unseenLine(r, place%k.classes, seen)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
@@ -96,8 +97,8 @@ func (k kind) file(r *prng.Source, lines int, unlabeled bool, seen map[string]bo
 	return out.Bytes(), nil
 }
 
-// fresh invents until a line of the class comes that is not in seen.
-func (k kind) fresh(r *prng.Source, class int, seen map[string]bool) (line, error) {
+// unseenLine draws lines until one of the class is not in seen.
+func (k generator) unseenLine(r *prng.Source, class int, seen map[string]bool) (line, error) {
 	for range maxTries {
 		l, is := k.invent(r)
 		if is != class {
@@ -108,11 +109,12 @@ func (k kind) fresh(r *prng.Source, class int, seen map[string]bool) (line, erro
 			return l, nil
 		}
 	}
-	return nil, fmt.Errorf("found no new line of class %d in %d tries after %d lines, expected fewer lines to be asked for", class, maxTries, len(seen))
+	return nil, fmt.Errorf("found no new line of class %d in %d tries after %d lines, want fewer lines to be asked for",
+		class, maxTries, len(seen))
 }
 
-// one is the class of what is true.
-func one(b bool) int {
+// classOf is the class of a statement: 1 where it is true.
+func classOf(b bool) int {
 	if b {
 		return 1
 	}

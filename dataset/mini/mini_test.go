@@ -42,7 +42,8 @@ func TestFS(t *testing.T) {
 	}
 }
 
-// The same seed gives the same bytes always, on every platform: jobs record the digests of their data.
+// The same seed gives the same bytes always, on every platform: jobs record the digests of their
+// data.
 func TestBytesNeverChange(t *testing.T) {
 	h := sha256.New()
 	all := files(t)
@@ -50,7 +51,8 @@ func TestBytesNeverChange(t *testing.T) {
 		h.Write(all[name])
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != digest {
-		t.Errorf("the files' SHA-256 is %s, want %s: a change of the data set is a change of every figure measured on it", got, digest)
+		t.Errorf("the files' SHA-256 is %s, want %s: a change of the data set changes every figure measured on it",
+			got, digest)
 	}
 }
 
@@ -109,7 +111,8 @@ func TestSizesLabelsAndLengths(t *testing.T) {
 				}
 				for _, e := range s.Eval {
 					if len(e.Source) > longest {
-						t.Errorf("%s %s has a source of %d bytes, want at most %d: %q", name, split, len(e.Source), longest, e.Source)
+						t.Errorf("%s %s has a source of %d bytes, want at most %d: %q",
+							name, split, len(e.Source), longest, e.Source)
 					}
 				}
 				if s.Labeled {

@@ -33,12 +33,12 @@ type multiRCAnswer struct {
 func (l *multiRC) key() string { return l.Passage.Text }
 
 func (l *multiRC) number(c *counter) {
-	l.Idx = next(&c.line)
+	l.Idx = postIncrement(&c.line)
 	for i := range l.Passage.Questions {
 		q := &l.Passage.Questions[i]
-		q.Idx = next(&c.question)
+		q.Idx = postIncrement(&c.question)
 		for j := range q.Answers {
-			q.Answers[j].Idx = next(&c.answer)
+			q.Answers[j].Idx = postIncrement(&c.answer)
 		}
 	}
 }
@@ -51,17 +51,19 @@ func (l *multiRC) unlabel() {
 	}
 }
 
-// inventMultiRC tells what each of two people did with two things. Either it asks both what they did it with, with three answers each,
-// or one of them, and for two things who did it, with two answers each. Half of a line's answers are true, and each question has
-// true and false ones. Wrong answers are right ones of another question.
+// inventMultiRC tells what each of two people did with two things. It either asks what each of them
+// did it with, with three answers each; or it asks that of one person, and of two things who did
+// it, with two answers each. Half of the answers of a line are true, and each question has true and
+// false ones. Wrong answers are right ones of another question.
 func inventMultiRC(r *prng.Source) (line, int) {
 	s := world.NewShopping(r, side.Cast(r, 2))
 	l := &multiRC{Version: 1.1, Passage: multiRCPassage{Text: s.Tell()}}
 	what := func(i int, answers int, right int) {
 		q := multiRCQuestion{Question: s.Ask(i)}
-		things := slices.Concat(world.Distinct(r, s.Things[i][:], right), world.Distinct(r, s.Things[1-i][:], answers-right))
+		own, others := world.Distinct(r, s.Things[i][:], right), world.Distinct(r, s.Things[1-i][:], answers-right)
+		things := slices.Concat(own, others)
 		for _, thing := range world.Distinct(r, things, answers) {
-			q.Answers = append(q.Answers, multiRCAnswer{Text: "A " + thing, Label: new(one(s.Did(i, thing)))})
+			q.Answers = append(q.Answers, multiRCAnswer{Text: "A " + thing, Label: new(classOf(s.Did(i, thing)))})
 		}
 		l.Passage.Questions = append(l.Passage.Questions, q)
 	}
@@ -74,7 +76,7 @@ func inventMultiRC(r *prng.Source) (line, int) {
 		for _, thing := range world.Distinct(r, s.All(), 2) {
 			q := multiRCQuestion{Question: s.AskWho(thing)}
 			for _, i := range r.Perm(2) {
-				q.Answers = append(q.Answers, multiRCAnswer{Text: s.Who[i], Label: new(one(s.Doer(thing) == i))})
+				q.Answers = append(q.Answers, multiRCAnswer{Text: s.Who[i], Label: new(classOf(s.Doer(thing) == i))})
 			}
 			l.Passage.Questions = append(l.Passage.Questions, q)
 		}

@@ -40,9 +40,9 @@ type recordAnswer struct {
 func (l *record) key() string { return l.Passage.Text + "|" + l.QAs[0].Query }
 
 func (l *record) number(c *counter) {
-	l.Idx = next(&c.line)
+	l.Idx = postIncrement(&c.line)
 	for i := range l.QAs {
-		l.QAs[i].Idx = next(&c.question)
+		l.QAs[i].Idx = postIncrement(&c.question)
 	}
 }
 
@@ -55,12 +55,12 @@ func (l *record) unlabel() {
 // bullet starts a bullet point.
 const bullet = "\n@highlight\n"
 
-// inventReCoRD tells of two events among four people, one to a bullet point, and tells one again in another form without its
-// people. Each of the four is as likely to be the one asked for.
+// inventReCoRD tells of two events among four people, one to a bullet point, and tells one of them
+// again in another form without its people. Each of the four is equally likely to be the answer.
 func inventReCoRD(r *prng.Source) (line, int) {
 	who := side.Cast(r, 4)
 	events := [2]world.Event{world.NewEvent(r, who[0], who[1]), world.NewEvent(r, who[2], who[3])}
-	for events[0].Same(events[1]) {
+	for events[0].SameDeed(events[1]) {
 		events[1] = world.NewEvent(r, who[2], who[3])
 	}
 	about := r.IntN(2)
@@ -71,12 +71,17 @@ func inventReCoRD(r *prng.Source) (line, int) {
 
 	e := events[about]
 	answer := e.Agent
-	e.Agent, e.Patient = "@placeholder", "somebody" // a name here would be one of the four that is not the answer
+	// A name in place of "somebody" would be one of the four that is not the answer.
+	e.Agent, e.Patient = "@placeholder", "somebody"
 	if r.IntN(2) == 0 {
 		answer = events[about].Patient
-		e = e.Turned()
+		e = e.Reversed()
 	}
-	l := &record{Source: "mini", Passage: recordPassage{Text: text}, QAs: []recordQA{{Query: world.Capital(e.Tell(asked)) + "."}}}
+	l := &record{
+		Source:  "mini",
+		Passage: recordPassage{Text: text},
+		QAs:     []recordQA{{Query: world.Capital(e.Tell(asked)) + "."}},
+	}
 	for at := 0; at < len(text); at++ {
 		for _, name := range who {
 			if strings.HasPrefix(text[at:], name) {

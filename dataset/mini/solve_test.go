@@ -1,6 +1,7 @@
 package mini_test
 
 import (
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,8 +13,9 @@ import (
 	"github.com/dptune/dpt/dataset/mini"
 )
 
-// reader solves every example from its text alone, by rules of its own and by what it has read: what it knows of causes, word senses,
-// motives and attitudes it has from the documents of package pretrain. It shares no code with what made the examples.
+// reader solves every example from its text alone, by its own rules and by what it has read: it
+// learns causes, word senses, motives and attitudes from the documents of package corpus. It shares
+// no code with what made the examples.
 type reader struct {
 	t     *testing.T        // the test that asks
 	topic map[string]string // a cause or effect -> the cause that stands for its script
@@ -23,15 +25,17 @@ type reader struct {
 }
 
 var (
-	causePattern    = regexp.MustCompile(`(?:^|[.] )(\w+) ([a-z ]+), so (?:he|she) ([a-z ]+)\.`)
-	becausePattern  = regexp.MustCompile(`(?:^|[.] )(\w+) ([a-z ]+) because (?:he|she) ([a-z ]+)\.`)
-	sensePattern    = regexp.MustCompile(`[A-Z]\w+ ([^.]+)\. This \w+ is a ([^.]+)\.`)
-	sensesPattern   = regexp.MustCompile(`[A-Z]\w+ ([^.]+)\. [A-Z]\w+ ([^.]+)\. One \w+ is a ([^.]+), the other a ([^.]+)\.`)
-	motivePattern   = regexp.MustCompile(`([A-Z]\w+) ([a-z ]+) ([A-Z]\w+) because (?:he|she) ([a-z ]+)\. So ([A-Z]\w+) ([a-z ]+)\.`)
+	causePattern   = regexp.MustCompile(`(?:^|[.] )(\w+) ([a-z ]+), so (?:he|she) ([a-z ]+)\.`)
+	becausePattern = regexp.MustCompile(`(?:^|[.] )(\w+) ([a-z ]+) because (?:he|she) ([a-z ]+)\.`)
+	sensePattern   = regexp.MustCompile(`[A-Z]\w+ ([^.]+)\. This \w+ is a ([^.]+)\.`)
+	sensesPattern  = regexp.MustCompile(`[A-Z]\w+ ([^.]+)\. [A-Z]\w+ ([^.]+)\. ` +
+		`One \w+ is a ([^.]+), the other a ([^.]+)\.`)
+	motivePattern = regexp.MustCompile(`([A-Z]\w+) ([a-z ]+) ([A-Z]\w+) because (?:he|she) ([a-z ]+)\. ` +
+		`So ([A-Z]\w+) ([a-z ]+)\.`)
 	attitudePattern = regexp.MustCompile(`[A-Z]\w+ ([^.]*)\. (Surely|It is not so that|Maybe) (\w+ \w+)\.`)
 )
 
-// newReader returns the reader for a test; it has read once for all.
+// newReader returns the reader for a test. All tests share what it has read.
 func newReader(t *testing.T) *reader {
 	r := *hasRead()
 	r.t = t
@@ -72,24 +76,36 @@ var hasRead = sync.OnceValue(func() *reader {
 func TestReaderKnows(t *testing.T) {
 	r := newReader(t)
 	for deed, first := range map[string]bool{
-		"fed|was hungry": false, "was fed by|was hungry": true, "thanked|had helped": false, "was healed by|was a doctor": false,
-		"arrested|was a cop": true, "was paid by|was the seller": true, "envied|was rich": false, "saved|was drowning": false,
+		"fed|was hungry":             false,
+		"was fed by|was hungry":      true,
+		"thanked|had helped":         false,
+		"was healed by|was a doctor": false,
+		"arrested|was a cop":         true,
+		"was paid by|was the seller": true,
+		"envied|was rich":            false,
+		"saved|was drowning":         false,
 	} {
 		if got, ok := r.first[deed]; !ok || got != first {
 			t.Errorf("of %q the first is meant: %v (%v), want %v", deed, got, ok, first)
 		}
 	}
-	for cause, effect := range map[string]string{"overslept": "came late to school", "slipped on ice": "broke a leg", "cut an onion": "wiped away tears"} {
+	for cause, effect := range map[string]string{
+		"overslept": "came late to school", "slipped on ice": "broke a leg", "cut an onion": "wiped away tears",
+	} {
 		if r.script(cause) != r.script(effect) || r.script(cause) == r.script("got wet") {
 			t.Errorf("%q does not explain %q, or all", cause, effect)
 		}
 	}
-	for sentence, sense := range map[string]string{"robbed a bank": "money house", "fished from the bank": "river side", "won the match": "game"} {
+	for sentence, sense := range map[string]string{
+		"robbed a bank": "money house", "fished from the bank": "river side", "won the match": "game",
+	} {
 		if r.sense[sentence] != sense {
 			t.Errorf("%q is about a %q, want a %q", sentence, r.sense[sentence], sense)
 		}
 	}
-	for attitude, truth := range map[string]string{"knows that": "Surely", "lied that": "It is not so that", "wonders if": "Maybe"} {
+	for attitude, truth := range map[string]string{
+		"knows that": "Surely", "lied that": "It is not so that", "wonders if": "Maybe",
+	} {
 		if r.truth[attitude] != truth {
 			t.Errorf("%q means %q, want %q", attitude, r.truth[attitude], truth)
 		}
@@ -145,7 +161,9 @@ func (r *reader) solve(task, source string) string {
 		_, rest, _ := strings.Cut(premise, " ")
 		for _, clause := range strings.Split(strings.Replace(rest, " and ", ", ", 1), ", ") {
 			if attitude, ok := strings.CutSuffix(clause, " "+hypothesis); ok {
-				return map[string]string{"Surely": "entailment", "It is not so that": "contradiction", "Maybe": "neutral"}[r.truth[attitude]]
+				return map[string]string{
+					"Surely": "entailment", "It is not so that": "contradiction", "Maybe": "neutral",
+				}[r.truth[attitude]]
 			}
 		}
 	case "copa":
@@ -186,7 +204,8 @@ func (r *reader) solve(task, source string) string {
 			return e.patient
 		}
 	case "rte":
-		if r.follows(strings.TrimSuffix(part("premise:", ""), "."), strings.TrimSuffix(part("hypothesis:", "premise:"), ".")) {
+		premise, hypothesis := part("premise:", ""), part("hypothesis:", "premise:")
+		if r.follows(strings.TrimSuffix(premise, "."), strings.TrimSuffix(hypothesis, ".")) {
 			return "entailment"
 		}
 		return "not_entailment"
@@ -245,15 +264,18 @@ func (r *reader) attribute(passage, question string) bool {
 // event is what somebody did to somebody.
 type event struct{ relation, agent, patient, thing string }
 
-// verbs are the verbs of the world's events, by relation: of the agent as subject, and of the patient. A passive is the first with "was".
+// verbs are the verbs of the world's events, by relation: of the agent as subject, and of the
+// patient. A passive is the first with "was".
 var verbs = []struct{ relation, agent, participle, patient string }{
-	{"give", "gave", "given", "got"}, {"sell", "sold", "sold", "bought"}, {"lend", "lent", "lent", "borrowed"}, {"send", "sent", "sent", "received"},
+	{"give", "gave", "given", "got"}, {"sell", "sold", "sold", "bought"},
+	{"lend", "lent", "lent", "borrowed"}, {"send", "sent", "sent", "received"},
 	{"teach", "taught", "taught", "learned"}, {"beat", "beat", "beaten", "lost"}, {"lead", "led", "led", "followed"},
 	{"hire", "hired", "hired", "worked"}, {"chase", "chased", "chased", "fled"}, {"host", "hosted", "hosted", "stayed"},
 	{"scare", "scared", "scared", "feared"}, {"cure", "cured", "cured", "got well"}, {"pay", "paid", "paid", "earned"},
 }
 
-// parseEvent reads a sentence word by word: the subject, the verb, and of the rest the thing behind "a" and the one other person.
+// parseEvent reads a sentence word by word: the subject, the verb, and of the rest the thing behind
+// "a" and the one other person.
 func parseEvent(s string) (e event, ok bool) {
 	subject, rest, _ := strings.Cut(s, " ")
 	rest, passive := strings.CutPrefix(rest, "was ")
@@ -296,16 +318,19 @@ var (
 	butPattern     = regexp.MustCompile(`^(\w+) can (not )?(\w+) but (\w+) can( not)?$`)
 )
 
-// follows tells whether a hypothesis is true where a premise is.
+// follows reports whether a hypothesis is true where a premise is.
 func (r *reader) follows(premise, hypothesis string) bool {
-	if p, h := comparePattern.FindStringSubmatch(premise), comparePattern.FindStringSubmatch(hypothesis); p != nil && h != nil {
-		bigger := func(m []string) bool { // is the first of the premise's two more than the second, on the scale of the longer list?
+	match := func(pattern *regexp.Regexp, text string) []string { return pattern.FindStringSubmatch(text) }
+	if p, h := match(comparePattern, premise), match(comparePattern, hypothesis); p != nil && h != nil {
+		// bigger reports whether the first of the premise's two is more than the second, on the
+		// scale of the words in up.
+		bigger := func(m []string) bool {
 			up := slices.Contains([]string{"older", "taller", "richer", "faster", "stronger"}, m[3])
 			return up == (m[1] == p[1]) == (m[2] == "")
 		}
 		return bigger(p) == bigger(h)
 	}
-	if p, h := butPattern.FindStringSubmatch(premise), canPattern.FindStringSubmatch(hypothesis); p != nil && h != nil {
+	if p, h := match(butPattern, premise), match(canPattern, hypothesis); p != nil && h != nil {
 		can := p[4]
 		if p[2] == "" {
 			can = p[1]
@@ -320,10 +345,10 @@ func (r *reader) follows(premise, hypothesis string) bool {
 	return p == h
 }
 
-// TestReaderSolvesAll has every label found again from the text.
+// TestReaderSolvesAll checks that the reader finds every label from the text.
 func TestReaderSolvesAll(t *testing.T) {
 	r := newReader(t)
-	fsys := mini.New(5, mini.Sizes{Train: 1000, Val: 10, Test: 1})
+	larger := mini.New(5, mini.Sizes{Train: 1000, Val: 10, Test: 1})
 	for _, name := range dataset.Tasks() {
 		task, err := dataset.Lookup(name)
 		if err != nil {
@@ -333,12 +358,12 @@ func TestReaderSolvesAll(t *testing.T) {
 		for _, split := range []string{"train", "val"} {
 			for _, from := range []struct {
 				name string
-				load func() (*dataset.Split, error)
+				fsys fs.FS
 			}{
-				{"the embedded data", func() (*dataset.Split, error) { return dataset.Load(mini.FS(), task, split, dataset.T5) }},
-				{"a larger sample", func() (*dataset.Split, error) { return dataset.Load(fsys, task, split, dataset.T5) }},
+				{"the embedded data", mini.FS()},
+				{"a larger sample", larger},
 			} {
-				s, err := from.load()
+				s, err := dataset.Load(from.fsys, task, split, dataset.T5)
 				if err != nil {
 					t.Fatalf("%s: %v", from.name, err)
 				}

@@ -2,6 +2,7 @@ package mini_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"math"
 	"slices"
@@ -13,8 +14,9 @@ import (
 	"github.com/dptune/dpt/dataset/mini"
 )
 
-// item is an example as a surface model sees it: named texts, and the class. A group's items are alternatives of which one is right
-// (ReCoRD's candidates); an item of no group stands alone.
+// item is an example as a surface model sees it: named texts, and the class. The items of a group
+// are alternatives, one of which is right (the candidates of ReCoRD); an item with a negative group
+// stands alone.
 type item struct {
 	fields []string // name, text, name, text, ...
 	class  int
@@ -71,11 +73,13 @@ func lineItems(t *testing.T, dir string, n int, raw []byte) []item {
 	case "CB", "RTE":
 		return []item{{[]string{"premise", l.Premise, "hypothesis", l.Hypothesis}, class, -1}}
 	case "COPA":
-		return []item{{[]string{"asked", l.Question, "premise", l.Premise, "choice1", l.Choice1, "choice2", l.Choice2}, class, -1}}
+		fields := []string{"asked", l.Question, "premise", l.Premise, "choice1", l.Choice1, "choice2", l.Choice2}
+		return []item{{fields, class, -1}}
 	case "WiC":
 		return []item{{[]string{"word", l.Word, "sentence1", l.Sentence1, "sentence2", l.Sentence2}, class, -1}}
 	case "WSC":
-		return []item{{[]string{"text", l.Text, "noun", l.Target.Span1_text, "at", strconv.Itoa(l.Target.Span1_index)}, class, -1}}
+		at := strconv.Itoa(l.Target.Span1_index)
+		return []item{{[]string{"text", l.Text, "noun", l.Target.Span1_text, "at", at}, class, -1}}
 	case "MultiRC":
 		var p struct {
 			Text      string
@@ -91,7 +95,8 @@ func lineItems(t *testing.T, dir string, n int, raw []byte) []item {
 		var out []item
 		for _, q := range p.Questions {
 			for _, a := range q.Answers {
-				out = append(out, item{[]string{"passage", p.Text, "question", q.Question, "answer", a.Text}, a.Label, -1})
+				fields := []string{"passage", p.Text, "question", q.Question, "answer", a.Text}
+				out = append(out, item{fields, a.Label, -1})
 			}
 		}
 		return out
@@ -108,10 +113,12 @@ func lineItems(t *testing.T, dir string, n int, raw []byte) []item {
 		}
 		var out []item
 		for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
-			// The candidate's name is marked where it stands, so that the words beside it can count.
+			// The candidate's name is marked where it stands, so that the words beside it can
+			// count.
 			mark := func(s string) string { return strings.ReplaceAll(s, name, "candidate") }
 			out = append(out, item{[]string{
-				"passage", mark(text), "query", mark(l.QAs[0].Query), "name", name, "at", strconv.Itoa(slices.Index(names, name)),
+				"passage", mark(text), "query", mark(l.QAs[0].Query),
+				"name", name, "at", strconv.Itoa(slices.Index(names, name)),
 			}, one(name == l.QAs[0].Answers[0].Text), n})
 		}
 		return out
@@ -129,10 +136,13 @@ func one(b bool) int {
 
 // words splits a text into lower-case words.
 func words(text string) []string {
-	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '\'') })
+	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
+		return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '\'')
+	})
 }
 
-// grams are the words, the pairs of neighbours and the number of words of a text, each behind a prefix.
+// grams are the words, the pairs of neighbours and the number of words of a text, each behind a
+// prefix.
 func grams(prefix, text string) []string {
 	ws := words(text)
 	out := []string{prefix + "#" + strconv.Itoa(len(ws))}
@@ -145,7 +155,8 @@ func grams(prefix, text string) []string {
 	return out
 }
 
-// views are what surface models look at. Counts of grams are features, and whether they occur at all.
+// views are what surface models look at. Counts of grams are features, and whether they occur at
+// all.
 var views = []struct {
 	name     string
 	features func(it item) []string
@@ -168,7 +179,9 @@ var views = []struct {
 	{"lengths and overlap", func(it item) []string {
 		var out []string
 		for i := 1; i < len(it.fields); i += 2 {
-			out = append(out, "words "+strconv.Itoa(i)+" "+strconv.Itoa(len(words(it.fields[i]))), "bytes "+strconv.Itoa(i)+" "+strconv.Itoa(len(it.fields[i])))
+			out = append(out,
+				fmt.Sprintf("words %d %d", i, len(words(it.fields[i]))),
+				fmt.Sprintf("bytes %d %d", i, len(it.fields[i])))
 			for j := 1; j < i; j += 2 {
 				common := [2]int{}
 				for _, g := range slices.Compact(slices.Sorted(slices.Values(grams("", it.fields[i])))) {
@@ -177,7 +190,7 @@ var views = []struct {
 					}
 				}
 				for k, c := range common {
-					out = append(out, "common "+strconv.Itoa(i)+" "+strconv.Itoa(j)+" "+strconv.Itoa(k)+" "+strconv.Itoa(c))
+					out = append(out, fmt.Sprintf("common %d %d %d %d", i, j, k, c))
 				}
 			}
 		}
@@ -263,8 +276,8 @@ func train(xs []vector, ys []int, classes, features int) *logistic {
 	return m
 }
 
-// accuracy is the share of items, or of groups, that the model gets right, and their number. Within a group the item counts
-// that is most likely the right one.
+// accuracy is the share of items, or of groups, that the model gets right, and their number. Within
+// a group the item counts that is most likely the right one.
 func (m *logistic) accuracy(xs []vector, its []item) (share float64, n int) {
 	right := 0
 	for i := 0; i < len(its); n++ {
@@ -286,8 +299,9 @@ func (m *logistic) accuracy(xs []vector, its []item) (share float64, n int) {
 	return float64(right) / float64(n), n
 }
 
-// TestSurfaceTellsNothing shows that words, pairs of words, lengths and overlaps do not tell the labels: logistic regression on them is
-// as good as guessing, on a fresh and larger sample of each task.
+// TestSurfaceTellsNothing shows that words, pairs of words, lengths and overlaps do not tell the
+// labels: logistic regression on them is as good as guessing, on a fresh and larger sample of each
+// task.
 func TestSurfaceTellsNothing(t *testing.T) {
 	chances := map[string]float64{"CB": 1. / 3, "ReCoRD": 1. / 4}
 	fsys := mini.New(77, mini.Sizes{Train: 1500, Val: 2000, Test: 1})
@@ -315,9 +329,11 @@ func TestSurfaceTellsNothing(t *testing.T) {
 				fit, _ := m.accuracy(xs, learn)
 				got, n := m.accuracy(vectors(judge, view.features, index), judge)
 				band := 3.3 * math.Sqrt(chance*(1-chance)/float64(n)) // one in a thousand is outside
-				t.Logf("%-20s %.1f%% of %d right (%.1f%% in training), chance %.1f%% ± %.1f", view.name, 100*got, n, 100*fit, 100*chance, 100*band)
+				t.Logf("%-20s %.1f%% of %d right (%.1f%% in training), chance %.1f%% ± %.1f",
+					view.name, 100*got, n, 100*fit, 100*chance, 100*band)
 				if math.Abs(got-chance) > band {
-					t.Errorf("%s: %.1f%% right, want %.1f%% ± %.1f: the surface tells something", view.name, 100*got, 100*chance, 100*band)
+					t.Errorf("%s: %.1f%% right, want %.1f%% ± %.1f: the surface tells something",
+						view.name, 100*got, 100*chance, 100*band)
 				}
 			}
 		})
@@ -342,6 +358,7 @@ func TestSurfaceModelLearns(t *testing.T) {
 	index := map[string]int{}
 	m := train(vectors(learn, views[1].features, index), ys, 2, len(index))
 	if got, _ := m.accuracy(vectors(judge, views[1].features, index), judge); got < 0.65 {
-		t.Errorf("a word in half of one class's texts brings %.1f%%, want at least 65%%: the model does not learn", 100*got)
+		t.Errorf("a word in half of one class's texts brings %.1f%%, want at least 65%%: the model does not learn",
+			100*got)
 	}
 }

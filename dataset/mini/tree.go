@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// tree is a read-only file system of directories whose files are made when one is first asked for.
+// tree is a read-only file system of directories. The files of a directory are made when it or one
+// of them is first opened.
 type tree map[string]func() (map[string][]byte, error)
 
 // fileNames are the files of each directory.
@@ -41,14 +42,15 @@ func (t tree) Open(name string) (fs.File, error) {
 	if !within {
 		d := &directory{node: node{name: dir, mode: fs.ModeDir | 0o555}}
 		for _, base := range fileNames {
-			d.entries = append(d.entries, fs.FileInfoToDirEntry(node{name: base, size: len(content[base]), mode: 0o444}))
+			d.entries = append(d.entries,
+				fs.FileInfoToDirEntry(node{name: base, size: len(content[base]), mode: 0o444}))
 		}
 		return d, nil
 	}
 	return &file{node{base, len(content[base]), 0o444}, bytes.NewReader(content[base])}, nil
 }
 
-// node is what Stat says of a file or directory.
+// node is the information about a file or directory that Stat returns.
 type node struct {
 	name string
 	size int

@@ -19,7 +19,7 @@ type wic struct {
 }
 
 func (l *wic) key() string       { return l.Sentence1 + "|" + l.Sentence2 }
-func (l *wic) number(c *counter) { l.Idx = next(&c.line) }
+func (l *wic) number(c *counter) { l.Idx = postIncrement(&c.line) }
 func (l *wic) unlabel()          { l.Label = nil }
 
 // inventWiC puts a word into two sentences, in one sense or in both.
@@ -29,5 +29,5 @@ func inventWiC(r *prng.Source) (line, int) {
 	return &wic{
 		Word: u.Word, Sentence1: u.Sentence, Sentence2: v.Sentence, Label: &same, Version: 1.1,
 		Start1: u.Start, End1: u.End, Start2: v.Start, End2: v.End,
-	}, one(same)
+	}, classOf(same)
 }

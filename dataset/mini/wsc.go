@@ -22,7 +22,7 @@ type wscTarget struct {
 }
 
 func (l *wsc) key() string       { return l.Text } // a true and a false line of one text would tell each other's label
-func (l *wsc) number(c *counter) { l.Idx = next(&c.line) }
+func (l *wsc) number(c *counter) { l.Idx = postIncrement(&c.line) }
 func (l *wsc) unlabel()          { l.Label = nil }
 
 // inventWSC asks whether a pronoun stands for one of two people.
@@ -35,7 +35,7 @@ func inventWSC(r *prng.Source) (line, int) {
 	right := noun == t.Referent()
 	return &wsc{Text: text, Label: &right, Target: wscTarget{
 		Span1Text: noun, Span1Index: wordIndex(text, noun), Span2Text: he, Span2Index: wordIndex(text, he),
-	}}, one(right)
+	}}, classOf(right)
 }
 
 // wordIndex is the number of the first word of a text that is the given one.

@@ -58,11 +58,13 @@ func newByteLevel(tokens []addedToken, cleanUp bool) (*byteLevel, error) {
 			want = firstExtra + i - byteOffset
 		}
 		if a.ID != int32(want) {
-			return nil, fmt.Errorf("added token %q has id %d, want %d: 0, 1, 2, and from %d on without a gap", a.Content, a.ID, want, firstExtra)
+			return nil, fmt.Errorf("added token %q has id %d, want %d: 0, 1, 2, and from %d on without a gap",
+				a.Content, a.ID, want, firstExtra)
 		}
 	}
 	if len(tokens) < byteOffset {
-		return nil, fmt.Errorf("%d special tokens, want at least %s, %s and %s", len(tokens), padPiece, eosPiece, unkPiece)
+		return nil, fmt.Errorf("%d special tokens, want at least %s, %s and %s",
+			len(tokens), padPiece, eosPiece, unkPiece)
 	}
 	s, err := newSpecials(tokens, isPythonSpace)
 	if err != nil {

@@ -32,10 +32,12 @@ func parseCharsmap(data []byte) (*charsmap, error) {
 	size := uint64(binary.LittleEndian.Uint32(data))
 	data = data[unitBytes:]
 	if size >= uint64(len(data)) {
-		return nil, fmt.Errorf("precompiled_charsmap declares a trie of %d bytes, want fewer than the %d that follow", size, len(data))
+		return nil, fmt.Errorf("precompiled_charsmap declares a trie of %d bytes, want fewer than the %d that follow",
+			size, len(data))
 	}
 	if size == 0 || size%blockBytes != 0 {
-		return nil, fmt.Errorf("precompiled_charsmap declares a trie of %d bytes, want a positive multiple of %d", size, blockBytes)
+		return nil, fmt.Errorf("precompiled_charsmap declares a trie of %d bytes, want a positive multiple of %d",
+			size, blockBytes)
 	}
 	if data[len(data)-1] != 0 {
 		return nil, errors.New("precompiled_charsmap's replacements do not end with a NUL byte")
@@ -53,7 +55,8 @@ func (m *charsmap) check() error {
 	for i, u := range m.units {
 		if isLeaf(u) {
 			if v := leafValue(u); int(v) >= len(m.replacements) {
-				return fmt.Errorf("precompiled_charsmap unit %d points at replacement byte %d of %d", i, v, len(m.replacements))
+				return fmt.Errorf("precompiled_charsmap unit %d points at replacement byte %d of %d",
+					i, v, len(m.replacements))
 			}
 			continue
 		}

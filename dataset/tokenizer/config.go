@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -29,15 +30,18 @@ func parseConfig(data []byte) (*config, error) {
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, fmt.Errorf("%s: %w", configFile, err)
 	}
-	for key, t := range c.Added {
+	for _, key := range slices.Sorted(maps.Keys(c.Added)) {
 		id, err := strconv.ParseInt(key, 10, 32)
 		if err != nil || id < 0 {
 			return nil, fmt.Errorf("%s: added_tokens_decoder has the key %q, want an id", configFile, key)
 		}
+		t := c.Added[key]
 		t.ID = int32(id)
-		c.Added[key] = t
+		c.tokens = append(c.tokens, t)
 	}
-	c.tokens = slices.SortedFunc(maps.Values(c.Added), func(a, b addedToken) int { return int(a.ID) - int(b.ID) })
+	// Two keys may spell one id, such as "1" and "01": the order of such tokens is that of their
+	// keys.
+	slices.SortStableFunc(c.tokens, func(a, b addedToken) int { return cmp.Compare(a.ID, b.ID) })
 	if c.ExtraIDs != nil && (*c.ExtraIDs < 0 || *c.ExtraIDs > maxExtraIDs) {
 		return nil, fmt.Errorf("%s has extra_ids %d, want 0 to %d", configFile, *c.ExtraIDs, maxExtraIDs)
 	}
@@ -93,7 +97,8 @@ func (c *config) addTokens(s *spec) error {
 		return nil
 	}
 	for i, p := range s.pieces {
-		if (p.kind == control || p.kind == unknown) && (p.text == padPiece || p.text == eosPiece || p.text == unkPiece) {
+		if (p.kind == control || p.kind == unknown) &&
+			(p.text == padPiece || p.text == eosPiece || p.text == unkPiece) {
 			s.added = append(s.added, addedToken{ID: int32(i), Content: p.text, Special: true})
 		}
 	}

@@ -8,7 +8,8 @@ import (
 
 // Texts that reach every path of Encode.
 var probes = []string{
-	"", " ", "a", "The cat  sat.", "漢字 <extra_id_0> é </s>", "e\u0301\u0301", "\x00\xff\xe2\x96", "<sep>▁hard ﬁ\u3000x", "<pad><unk>",
+	"", " ", "a", "The cat  sat.", "漢字 <extra_id_0> é </s>", "e\u0301\u0301", "\x00\xff\xe2\x96",
+	"<sep>▁hard ﬁ\u3000x", "<pad><unk>",
 }
 
 func FuzzParseModel(f *testing.F) {

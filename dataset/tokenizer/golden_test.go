@@ -163,7 +163,8 @@ func TestT5(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tok := openFile(t, filepath.Join(dir, name))
 			if tok.VocabSize() != 32100 || tok.PadID() != 0 || tok.EOSID() != 1 || tok.UnkID() != 2 {
-				t.Errorf("size %d, pad %d, eos %d, unk %d; want 32100, 0, 1, 2", tok.VocabSize(), tok.PadID(), tok.EOSID(), tok.UnkID())
+				t.Errorf("size %d, pad %d, eos %d, unk %d; want 32100, 0, 1, 2",
+					tok.VocabSize(), tok.PadID(), tok.EOSID(), tok.UnkID())
 			}
 			checkGoldens(t, tok, g)
 			digests = append(digests, tok.Digest())

@@ -130,7 +130,8 @@ func (n *normSpec) addNormalizer(s step) error {
 	case "Strip": // dropping surplus spaces does this
 	case "Replace":
 		if s.Pattern.Regex != " {2,}" || s.Content != space && s.Content != " " {
-			return fmt.Errorf("it replaces %q%q by %q, want only runs of spaces by one", s.Pattern.Regex, s.Pattern.String, s.Content)
+			return fmt.Errorf("it replaces %q%q by %q, want only runs of spaces by one",
+				s.Pattern.Regex, s.Pattern.String, s.Content)
 		}
 	default:
 		return fmt.Errorf("step of type %q, want Precompiled, Strip or Replace", s.Type)

@@ -16,12 +16,19 @@ import (
 )
 
 const tinyJSON = `{
-	"added_tokens": [{"id": 0, "content": "<pad>", "special": true}, {"id": 1, "content": "</s>", "special": true}, {"id": 2, "content": "<unk>", "special": true},
-		{"id": 7, "content": "<new>", "lstrip": true, "rstrip": true, "special": false}, {"id": 8, "content": "ab", "single_word": true, "special": false}],
-	"normalizer": {"type": "Sequence", "normalizers": [{"type": "Strip", "strip_right": true}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}]},
+	"added_tokens": [
+		{"id": 0, "content": "<pad>", "special": true},
+		{"id": 1, "content": "</s>", "special": true},
+		{"id": 2, "content": "<unk>", "special": true},
+		{"id": 7, "content": "<new>", "lstrip": true, "rstrip": true, "special": false},
+		{"id": 8, "content": "ab", "single_word": true, "special": false}],
+	"normalizer": {"type": "Sequence", "normalizers": [
+		{"type": "Strip", "strip_right": true},
+		{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}]},
 	"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": true},
 	"decoder": {"type": "Metaspace", "replacement": "▁"},
-	"model": {"type": "Unigram", "unk_id": 2, "vocab": [["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["▁", -1], ["a", -2], ["b", -3.5], ["▁a", -2.25]]}
+	"model": {"type": "Unigram", "unk_id": 2, "vocab": [
+		["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["▁", -1], ["a", -2], ["b", -3.5], ["▁a", -2.25]]}
 }`
 
 func file(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
@@ -73,6 +80,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 	byt5 := func(s string) fstest.MapFS { return fstest.MapFS{"tokenizer_config.json": file(s)} }
 	small := string(read(t, "testdata/small.model"))
+	const strip = `{"type": "Strip", "strip_right": true}`
 	for _, c := range []struct {
 		name string
 		fsys fs.FS
@@ -84,13 +92,19 @@ func TestOpenErrors(t *testing.T) {
 		{"extra_ids", config(`{"extra_ids":-1}`), "extra_ids -1, want 0 to"},
 		{"huge extra_ids", config(`{"extra_ids":2000000000}`), "extra_ids 2000000000, want 0 to"},
 		{"added key", config(`{"added_tokens_decoder":{"x":{"content":"y"}}}`), `key "x", want an id`},
-		{"added gap", config(`{"added_tokens_decoder":{"5":{"content":"y"}}}`), `"y" has id 5, want one of the 4 pieces or the next`},
-		{"added other", config(`{"added_tokens_decoder":{"3":{"content":"y"}}}`), `"y" has id 3, which is the piece "a"`},
+		{"added keys", config(`{"added_tokens_decoder":{"y":{},"x":{},"-1":{}}}`), `key "-1", want an id`},
+		{"added gap", config(`{"added_tokens_decoder":{"5":{"content":"y"}}}`),
+			`"y" has id 5, want one of the 4 pieces or the next`},
+		{"added other", config(`{"added_tokens_decoder":{"3":{"content":"y"}}}`),
+			`"y" has id 3, which is the piece "a"`},
 		{"added empty", config(`{"added_tokens_decoder":{"4":{"content":""}}}`), "added token 4 is empty"},
 		{"added twice", config(`{"added_tokens_decoder":{"4":{"content":"y"},"5":{"content":"y"}}}`), `both "y"`},
-		{"byt5 pad", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"x"}}}`), `special token 0 is "x", want "<pad>"`},
-		{"byt5 gap", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"<pad>"},"1":{"content":"</s>"},"2":{"content":"<unk>"},"260":{"content":"x"}}}`), "has id 260, want 259"},
-		{"byt5 few", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"<pad>"}}}`), "1 special tokens, want at least"},
+		{"byt5 pad", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"x"}}}`),
+			`special token 0 is "x", want "<pad>"`},
+		{"byt5 gap", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"<pad>"},` +
+			`"1":{"content":"</s>"},"2":{"content":"<unk>"},"260":{"content":"x"}}}`), "has id 260, want 259"},
+		{"byt5 few", byt5(`{"tokenizer_class":"ByT5Tokenizer","added_tokens_decoder":{"0":{"content":"<pad>"}}}`),
+			"1 special tokens, want at least"},
 
 		{"truncated", model(small[:len(small)-1]), "unexpected EOF"},
 		{"truncated early", model(small[:100]), "unexpected EOF"},
@@ -99,7 +113,8 @@ func TestOpenErrors(t *testing.T) {
 		{"BPE", model(modelOf(2, message(3, uint64(2)))), "type 2, want 1 (unigram)"},
 		{"wire type", model(string(message(1, uint64(5)))), "field 1 has wire type 0, want bytes"},
 		{"score type", model(modelOf(1, message(1, "b", 2, "x"))), "piece 4: field 2 has wire type 2, want fixed32"},
-		{"no pad", model(string(message(1, message(1, "<unk>", 3, uint64(2)), 1, message(1, "a")))), `no control piece "<pad>"`},
+		{"no pad", model(string(message(1, message(1, "<unk>", 3, uint64(2)), 1, message(1, "a")))),
+			`no control piece "<pad>"`},
 		{"two unknown", model(modelOf(1, message(1, "<u>", 3, uint64(2)))), "pieces 2 and 4 are both unknown"},
 		{"twice", model(modelOf(1, message(1, "a"))), `pieces 3 and 4 are both "a"`},
 		{"empty piece", model(modelOf(1, message(1, ""))), "piece 4 is empty"},
@@ -108,10 +123,14 @@ func TestOpenErrors(t *testing.T) {
 		{"NaN", model(modelOf(1, protowire.AppendFixed32(append(message(1, "b"), 2<<3|5), 0x7fc00000))), "score NaN"},
 		{"byte without fallback", model(modelOf(1, message(1, "<0x41>", 3, uint64(6)))), "byte_fallback is off"},
 		{"fallback without bytes", model(modelOf(2, message(35, uint64(1)))), `there is no piece "<0x00>"`},
-		{"bad byte", model(modelOf(2, message(35, uint64(1)), 1, message(1, "<0xg1>", 3, uint64(6)))), "want <0x00> to <0xFF>"},
-		{"only control", model(string(message(1, message(1, "<pad>", 3, uint64(3)), 1, message(1, "</s>", 3, uint64(3)), 1, message(1, "<unk>", 3, uint64(2))))), "no piece can be made from text"},
+		{"bad byte", model(modelOf(2, message(35, uint64(1)), 1, message(1, "<0xg1>", 3, uint64(6)))),
+			"want <0x00> to <0xFF>"},
+		{"only control", model(string(message(1, message(1, "<pad>", 3, uint64(3)),
+			1, message(1, "</s>", 3, uint64(3)), 1, message(1, "<unk>", 3, uint64(2))))),
+			"no piece can be made from text"},
 		{"charsmap short", model(modelOf(3, message(2, "ab"))), "precompiled_charsmap is 2 bytes"},
-		{"charsmap size", model(modelOf(3, charsmapOf(4096, 256, "\x00"))), "a trie of 4096 bytes, want fewer than the 1025"},
+		{"charsmap size", model(modelOf(3, charsmapOf(4096, 256, "\x00"))),
+			"a trie of 4096 bytes, want fewer than the 1025"},
 		{"charsmap units", model(modelOf(3, charsmapOf(1000, 256, "\x00"))), "want a positive multiple of 1024"},
 		{"charsmap end", model(modelOf(3, charsmapOf(1024, 256, "a"))), "do not end with a NUL"},
 
@@ -124,19 +143,28 @@ func TestOpenErrors(t *testing.T) {
 		{"json huge score", replaceJSON(`["a", -2]`, `["a", -1e300]`), `score of the vocabulary entry "a"`},
 		{"json normalizer", replaceJSON(`"Strip"`, `"Lowercase"`), `step of type "Lowercase"`},
 		{"json replace", replaceJSON(`" {2,}"`, `"x"`), `replaces "x"`},
-		{"json pre-tokenizer", replaceJSON(`"Metaspace", "replacement": "▁", "add`, `"ByteLevel", "replacement": "▁", "add`), `step of type "ByteLevel"`},
-		{"json replacement", replaceJSON(`"replacement": "▁", "add`, `"replacement": "_", "add`), `replacement "_", want "▁"`},
-		{"json prepend", replaceJSON(`"add_prefix_space": true`, `"prepend_scheme": "first"`), `prepend_scheme "first"`},
-		{"json decoder", replaceJSON(`"decoder": {"type": "Metaspace"`, `"decoder": {"type": "WordPiece"`), `decoder of type "WordPiece"`},
-		{"json base64", replaceJSON(`{"type": "Strip", "strip_right": true}`, `{"type": "Precompiled", "precompiled_charsmap": "?"}`), "base64"},
-		{"json charsmap", replaceJSON(`{"type": "Strip", "strip_right": true}`, `{"type": "Precompiled", "precompiled_charsmap": "AAAA"}`), "precompiled_charsmap is 3 bytes"},
+		{"json pre-tokenizer",
+			replaceJSON(`"Metaspace", "replacement": "▁", "add`, `"ByteLevel", "replacement": "▁", "add`),
+			`step of type "ByteLevel"`},
+		{"json replacement", replaceJSON(`"replacement": "▁", "add`, `"replacement": "_", "add`),
+			`replacement "_", want "▁"`},
+		{"json prepend", replaceJSON(`"add_prefix_space": true`, `"prepend_scheme": "first"`),
+			`prepend_scheme "first"`},
+		{"json decoder", replaceJSON(`"decoder": {"type": "Metaspace"`, `"decoder": {"type": "WordPiece"`),
+			`decoder of type "WordPiece"`},
+		{"json base64",
+			replaceJSON(strip, `{"type": "Precompiled", "precompiled_charsmap": "?"}`), "base64"},
+		{"json charsmap",
+			replaceJSON(strip, `{"type": "Precompiled", "precompiled_charsmap": "AAAA"}`),
+			"precompiled_charsmap is 3 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tok, err := OpenFS(c.fsys, "DIR")
 			if err == nil {
 				t.Fatalf("opened %T, want an error about %q", tok, c.want)
 			}
-			if s := err.Error(); !strings.Contains(s, c.want) || !strings.HasPrefix(s, "open tokenizer DIR: ") || strings.Contains(s, "\n") {
+			if s := err.Error(); !strings.Contains(s, c.want) || !strings.HasPrefix(s, "open tokenizer DIR: ") ||
+				strings.Contains(s, "\n") {
 				t.Errorf("error %q, want one line that starts with the directory and says %q", s, c.want)
 			}
 		})
@@ -180,12 +208,17 @@ func TestOpenOrder(t *testing.T) {
 		fsys fstest.MapFS
 		size int
 	}{
-		{"model first", fstest.MapFS{"spiece.model": {Data: small}, "tokenizer.json": file("{"), "tokenizer_config.json": byt5}, 700},
+		{"model first", fstest.MapFS{
+			"spiece.model": {Data: small}, "tokenizer.json": file("{"), "tokenizer_config.json": byt5,
+		}, 700},
 		{"then json", fstest.MapFS{"tokenizer.json": file(tinyJSON), "tokenizer_config.json": byt5}, 9},
 		{"then bytes", fstest.MapFS{"tokenizer_config.json": byt5}, 384},
-		{"sentinels", fstest.MapFS{"spiece.model": {Data: small}, "tokenizer_config.json": file(`{"extra_ids":0}`)}, 600},
-		{"bytes, sentinels", fstest.MapFS{"tokenizer_config.json": file(`{"tokenizer_class":"ByT5Tokenizer","extra_ids":7}`)}, 266},
-		{"bytes, list", fstest.MapFS{"tokenizer_config.json": file(`{"tokenizer_class":"ByT5Tokenizer","extra_ids":0,"extra_special_tokens":["<extra_id_0>",{"content":"<extra_id_1>"}]}`)}, 261},
+		{"sentinels", fstest.MapFS{"spiece.model": {Data: small}, "tokenizer_config.json": file(`{"extra_ids":0}`)},
+			600},
+		{"bytes, sentinels",
+			fstest.MapFS{"tokenizer_config.json": file(`{"tokenizer_class":"ByT5Tokenizer","extra_ids":7}`)}, 266},
+		{"bytes, list", fstest.MapFS{"tokenizer_config.json": file(`{"tokenizer_class":"ByT5Tokenizer","extra_ids":0,` +
+			`"extra_special_tokens":["<extra_id_0>",{"content":"<extra_id_1>"}]}`)}, 261},
 	} {
 		tok, err := OpenFS(c.fsys, c.name)
 		if err != nil {
@@ -198,7 +231,8 @@ func TestOpenOrder(t *testing.T) {
 
 func TestOpenDirectory(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Open(filepath.Join(dir, "no")); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "no")) {
+	missing := filepath.Join(dir, "no")
+	if _, err := Open(missing); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("Open of a missing directory: %v, want an error that names it", err)
 	}
 	if _, err := OpenFile(filepath.Join(dir, "no.model")); !errors.Is(err, fs.ErrNotExist) {
@@ -222,7 +256,8 @@ func TestAddedTokens(t *testing.T) {
 		Added map[string]any `json:"added_tokens_decoder"`
 	}
 	cfg.Added = map[string]any{
-		"0": map[string]any{"content": "<pad>"}, "1": map[string]any{"content": "</s>"}, "2": map[string]any{"content": "<unk>"},
+		"0": map[string]any{"content": "<pad>"}, "1": map[string]any{"content": "</s>"},
+		"2": map[string]any{"content": "<unk>"},
 		"4": map[string]any{"content": "<new>", "lstrip": true, "rstrip": true},
 		"5": map[string]any{"content": "ab", "single_word": true},
 	}
@@ -238,8 +273,11 @@ func TestAddedTokens(t *testing.T) {
 		text string
 	}{
 		{"json", fstest.MapFS{"tokenizer.json": file(tinyJSON)}, "a <new> a", []int32{6, 7, 6}, "a<new> a"},
-		{"json word", fstest.MapFS{"tokenizer.json": file(tinyJSON)}, "ab aab ab.", []int32{8, 6, 4, 5, 8, 3, 2}, "ab aabab "},
-		{"model", fstest.MapFS{"spiece.model": file(modelOf(1, message(1, "▁"))[:]), "tokenizer_config.json": file(strings.NewReplacer(`"5"`, `"6"`, `"4"`, `"5"`).Replace(string(data)))},
+		{"json word", fstest.MapFS{"tokenizer.json": file(tinyJSON)}, "ab aab ab.", []int32{8, 6, 4, 5, 8, 3, 2},
+			"ab aabab "},
+		{"model",
+			fstest.MapFS{"spiece.model": file(modelOf(1, message(1, "▁"))[:]),
+				"tokenizer_config.json": file(strings.NewReplacer(`"5"`, `"6"`, `"4"`, `"5"`).Replace(string(data)))},
 			"a <new>ab </s>", []int32{4, 3, 5, 6, 1}, ""},
 	} {
 		tok, err := OpenFS(c.fsys, c.name)

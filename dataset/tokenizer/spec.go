@@ -86,7 +86,8 @@ func (s *spec) addToken(t addedToken) error {
 	case t.Content == "":
 		return fmt.Errorf("added token %d is empty, want its text", t.ID)
 	case t.ID < 0 || int(t.ID) > len(s.pieces):
-		return fmt.Errorf("added token %q has id %d, want one of the %d pieces or the next id", t.Content, t.ID, len(s.pieces))
+		return fmt.Errorf("added token %q has id %d, want one of the %d pieces or the next id",
+			t.Content, t.ID, len(s.pieces))
 	case int(t.ID) == len(s.pieces):
 		s.pieces = append(s.pieces, piece{text: t.Content, kind: control})
 	case s.pieces[t.ID].text != t.Content:

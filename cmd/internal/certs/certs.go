@@ -1,9 +1,9 @@
-// Package certs makes what mutual TLS among a job's programs needs: a private certificate authority, and one
-// certificate for every machine.
+// Package certs makes the files for mutual TLS between a job's programs: a private certificate
+// authority, and one certificate for every machine.
 //
-// All keys are ECDSA P-256. Every leaf is good for both ends of a connection, since a worker serves its ring neighbour
-// and dials the next one with the same certificate, and carries the loopback names beside its own, since programs of
-// one machine reach each other there.
+// All keys are ECDSA P-256. Every leaf is good for both ends of a connection, since a worker serves
+// its ring neighbour and dials the next one with the same certificate. A leaf carries the loopback
+// names beside its own, since programs on one machine reach each other there.
 package certs
 
 import (
@@ -28,7 +28,7 @@ const (
 	keyBlock         = "PRIVATE KEY"
 )
 
-// Skew is how much earlier than asked a certificate becomes valid, for machines whose clocks are behind.
+// Skew is the time by which a certificate becomes valid early, for machines whose clocks are slow.
 const Skew = 5 * time.Minute
 
 // maxCommonName is the longest common name that X.509 allows (RFC 5280, appendix A.1).
@@ -37,24 +37,24 @@ const maxCommonName = 64
 // loopback are the names that every leaf carries beside its own.
 var loopback = []string{"localhost", "127.0.0.1", "::1"}
 
-// Pair is a certificate and its private key.
-type Pair struct {
+// KeyPair is a certificate and its private key.
+type KeyPair struct {
 	Cert    *x509.Certificate
 	Key     *ecdsa.PrivateKey
 	CertPEM []byte
 	KeyPEM  []byte // PKCS #8
 }
 
-// Validity is when a certificate is valid.
+// Validity is the time within which a certificate is valid.
 type Validity struct{ From, Until time.Time }
 
-// For is a validity that starts now, less Skew.
-func For(now time.Time, length time.Duration) Validity {
+// ValidFor is a validity of the given length from now, with Skew before it.
+func ValidFor(now time.Time, length time.Duration) Validity {
 	return Validity{From: now.Add(-Skew), Until: now.Add(length)}
 }
 
 // NewCA makes a self-signed authority that signs leaves only.
-func NewCA(name string, v Validity) (*Pair, error) {
+func NewCA(name string, v Validity) (*KeyPair, error) {
 	return issue(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		IsCA:                  true,
@@ -64,9 +64,10 @@ func NewCA(name string, v Validity) (*Pair, error) {
 	}, nil, v)
 }
 
-// Issue makes a leaf that ca signs, for a machine that goes by the hosts: DNS names or IP addresses, each as CheckHost wants
-// it. The first one names the certificate. It is not valid longer than ca.
-func Issue(ca *Pair, hosts []string, v Validity) (*Pair, error) {
+// Issue makes a leaf that ca signs, for a machine with the given hosts: DNS names or IP addresses
+// that CheckHost accepts. The first one names the certificate. The leaf is not valid longer than
+// ca.
+func Issue(ca *KeyPair, hosts []string, v Validity) (*KeyPair, error) {
 	if len(hosts) == 0 {
 		return nil, fmt.Errorf("issue a certificate: no host, want one or more")
 	}
@@ -92,13 +93,14 @@ func Issue(ca *Pair, hosts []string, v Validity) (*Pair, error) {
 		v.Until = ca.Cert.NotAfter
 	}
 	if !v.Until.After(v.From) {
-		return nil, fmt.Errorf("issue a certificate for %s: the CA %q ended %s", hosts[0], ca.Cert.Subject.CommonName, day(ca.Cert.NotAfter))
+		return nil, fmt.Errorf("issue a certificate for %s: the CA %q ended %s",
+			hosts[0], ca.Cert.Subject.CommonName, formatTime(ca.Cert.NotAfter))
 	}
 	return issue(leaf, ca, v)
 }
 
-// issue signs the certificate with a new key; with no ca, by that key itself.
-func issue(template *x509.Certificate, ca *Pair, v Validity) (*Pair, error) {
+// issue signs the certificate with the key of ca. Without ca, the new key signs it.
+func issue(template *x509.Certificate, ca *KeyPair, v Validity) (*KeyPair, error) {
 	name := template.Subject.CommonName
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -116,7 +118,7 @@ func issue(template *x509.Certificate, ca *Pair, v Validity) (*Pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign the certificate of %s: %w", name, err)
 	}
-	p := &Pair{Key: key, CertPEM: pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der})}
+	p := &KeyPair{Key: key, CertPEM: pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der})}
 	if p.Cert, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("read back the certificate of %s: %w", name, err)
 	}
@@ -128,9 +130,9 @@ func issue(template *x509.Certificate, ca *Pair, v Validity) (*Pair, error) {
 	return p, nil
 }
 
-// parseCA finds the authority that the key belongs to among the certificates: where one authority succeeds another, the
-// file holds both.
-func parseCA(certPEM, keyPEM []byte) (*Pair, error) {
+// parseCA finds the certificate that the key belongs to. Where one authority succeeds another, the
+// file holds the certificates of both.
+func parseCA(certPEM, keyPEM []byte) (*KeyPair, error) {
 	block, _ := pem.Decode(keyPEM)
 	if block == nil || block.Type != keyBlock {
 		return nil, fmt.Errorf("its key file holds no PEM block %q", keyBlock)
@@ -152,12 +154,13 @@ func parseCA(certPEM, keyPEM []byte) (*Pair, error) {
 			return nil, fmt.Errorf("its certificate: %w", err)
 		}
 		if cert.IsCA && key.PublicKey.Equal(cert.PublicKey) {
-			return &Pair{Cert: cert, Key: key, CertPEM: bytes.Clone(certPEM), KeyPEM: bytes.Clone(keyPEM)}, nil
+			return &KeyPair{Cert: cert, Key: key, CertPEM: bytes.Clone(certPEM), KeyPEM: bytes.Clone(keyPEM)}, nil
 		}
 	}
 }
 
-// CheckHost wants an IP address, or a DNS name of letters, digits, hyphens and underscores that may start with "*.".
+// CheckHost checks for an IP address, or a DNS name of letters, digits, hyphens and underscores
+// that may start with "*.".
 func CheckHost(h string) error {
 	if net.ParseIP(h) != nil {
 		return nil
@@ -182,4 +185,4 @@ func notInName(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
-func day(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

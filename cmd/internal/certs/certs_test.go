@@ -11,12 +11,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
 var now = time.Date(2030, 5, 6, 7, 8, 9, 0, time.UTC)
 
 func request(dir string, leaves ...[]string) Request {
-	return Request{Dir: dir, Leaves: leaves, CAFor: 100 * time.Hour, LeafFor: 10 * time.Hour, Now: now, AuthName: "test CA"}
+	return Request{
+		Dir: dir, Leaves: leaves, CAFor: 100 * time.Hour, LeafFor: 10 * time.Hour, Now: now, CAName: "test CA",
+	}
 }
 
 func mustMake(t *testing.T, r Request) []File {
@@ -28,18 +32,10 @@ func mustMake(t *testing.T, r Request) []File {
 	return files
 }
 
-func read(t *testing.T, parts ...string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(parts...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 func TestMadeCertificatesVerify(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
-	files := mustMake(t, request(dir, []string{"a.example", "10.0.0.1"}, []string{"2001:db8::7"}, []string{"*.b.example"}))
+	files := mustMake(t,
+		request(dir, []string{"a.example", "10.0.0.1"}, []string{"2001:db8::7"}, []string{"*.b.example"}))
 	if len(files) != 8 {
 		t.Errorf("%d files, want the CA's two and two for each of three machines", len(files))
 	}
@@ -57,30 +53,36 @@ func TestMadeCertificatesVerify(t *testing.T) {
 		}
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(read(t, dir, CAFile))
+	roots.AppendCertsFromPEM(cmdtest.ReadFile(t, dir, CAFile))
 	for _, test := range []struct {
 		file      string
 		good, bad []string
 	}{
-		{"a.example", []string{"a.example", "10.0.0.1", "localhost", "127.0.0.1", "::1"}, []string{"b.example", "10.0.0.2"}},
+		{"a.example", []string{"a.example", "10.0.0.1", "localhost", "127.0.0.1", "::1"},
+			[]string{"b.example", "10.0.0.2"}},
 		{"2001:db8::7", []string{"2001:db8::7", "127.0.0.1"}, []string{"a.example"}},
 		{"*.b.example", []string{"x.b.example"}, []string{"b.example"}},
 	} {
 		certFile, keyFile := LeafFiles(test.file)
-		pair, err := tls.X509KeyPair(read(t, dir, certFile), read(t, dir, keyFile))
+		pair, err := tls.X509KeyPair(cmdtest.ReadFile(t, dir, certFile), cmdtest.ReadFile(t, dir, keyFile))
 		if err != nil {
 			t.Fatalf("%s: %v", test.file, err)
 		}
 		for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 			for _, host := range slices.Concat(test.good, test.bad) {
-				_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, DNSName: host, KeyUsages: []x509.ExtKeyUsage{use}})
+				_, err := pair.Leaf.Verify(x509.VerifyOptions{
+					Roots: roots, CurrentTime: now, DNSName: host, KeyUsages: []x509.ExtKeyUsage{use},
+				})
 				if want := slices.Contains(test.good, host); (err == nil) != want {
 					t.Errorf("%s as %s, usage %v: %v, want accepted: %v", test.file, host, use, err, want)
 				}
 			}
 		}
-		for at, want := range map[time.Duration]bool{-Skew - time.Second: false, -Skew: true, 10 * time.Hour: true, 10*time.Hour + time.Second: false} {
-			if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now.Add(at)}); (err == nil) != want {
+		for at, want := range map[time.Duration]bool{
+			-Skew - time.Second: false, -Skew: true, 10 * time.Hour: true, 10*time.Hour + time.Second: false,
+		} {
+			_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now.Add(at)})
+			if (err == nil) != want {
 				t.Errorf("%s at %v: %v, want valid: %v", test.file, at, err, want)
 			}
 		}
@@ -90,7 +92,8 @@ func TestMadeCertificatesVerify(t *testing.T) {
 func TestAuthorityIsKept(t *testing.T) {
 	dir := t.TempDir()
 	mustMake(t, request(dir, []string{"a"}))
-	ca, key, a := read(t, dir, CAFile), read(t, dir, CAKeyFile), read(t, dir, "a.pem")
+	ca, key, a := cmdtest.ReadFile(t, dir, CAFile), cmdtest.ReadFile(t, dir, CAKeyFile),
+		cmdtest.ReadFile(t, dir, "a.pem")
 
 	r := request(dir, []string{"a"}, []string{"b"})
 	if _, err := Make(r); err == nil || !strings.Contains(err.Error(), "a.pem is there already, want --force") {
@@ -101,13 +104,14 @@ func TestAuthorityIsKept(t *testing.T) {
 	}
 	r.Force, r.LeafFor = true, 1000*time.Hour
 	files := mustMake(t, r)
-	if !files[0].Kept || !bytes.Equal(read(t, dir, CAFile), ca) || !bytes.Equal(read(t, dir, CAKeyFile), key) {
+	if !files[0].Kept || !bytes.Equal(cmdtest.ReadFile(t, dir, CAFile), ca) ||
+		!bytes.Equal(cmdtest.ReadFile(t, dir, CAKeyFile), key) {
 		t.Error("the CA was not kept")
 	}
-	if bytes.Equal(read(t, dir, "a.pem"), a) {
+	if bytes.Equal(cmdtest.ReadFile(t, dir, "a.pem"), a) {
 		t.Error("the leaf was not replaced by force")
 	}
-	pair, err := tls.X509KeyPair(read(t, dir, "a.pem"), read(t, dir, "a-key.pem"))
+	pair, err := tls.X509KeyPair(cmdtest.ReadFile(t, dir, "a.pem"), cmdtest.ReadFile(t, dir, "a-key.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +122,12 @@ func TestAuthorityIsKept(t *testing.T) {
 	// Where two authorities are trusted during a change, the key says which one signs.
 	next := t.TempDir()
 	mustMake(t, request(next, []string{"a"}))
-	if err := os.WriteFile(filepath.Join(dir, CAFile), slices.Concat(read(t, next, CAFile), ca), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cmdtest.WriteFile(t, filepath.Join(dir, CAFile), slices.Concat(cmdtest.ReadFile(t, next, CAFile), ca))
 	mustMake(t, r)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	if pair, err = tls.X509KeyPair(read(t, dir, "a.pem"), read(t, dir, "a-key.pem")); err != nil {
+	if pair,
+		err = tls.X509KeyPair(cmdtest.ReadFile(t, dir, "a.pem"), cmdtest.ReadFile(t, dir, "a-key.pem")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now}); err != nil {
@@ -138,24 +141,24 @@ func TestMakeRefuses(t *testing.T) {
 		change func(t *testing.T, r *Request)
 		want   string
 	}{
-		{"no CA key", func(t *testing.T, r *Request) { remove(t, r.Dir, CAKeyFile) }, "without its key"},
-		{"no CA certificate", func(t *testing.T, r *Request) { remove(t, r.Dir, CAFile) }, "without its certificate"},
+		{"no CA key", func(t *testing.T, r *Request) { cmdtest.RemoveFile(t, r.Dir, CAKeyFile) }, "without its key"},
+		{"no CA certificate", func(t *testing.T, r *Request) { cmdtest.RemoveFile(t, r.Dir, CAFile) },
+			"without its certificate"},
 		{"ended CA", func(_ *testing.T, r *Request) { r.Now = now.Add(100 * time.Hour) }, "ended 2030-05-10T11:08:09Z"},
 		{"another CA's key", func(t *testing.T, r *Request) {
 			other := request(t.TempDir(), []string{"x"})
 			mustMake(t, other)
-			if err := os.WriteFile(filepath.Join(r.Dir, CAKeyFile), read(t, other.Dir, CAKeyFile), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			cmdtest.WriteFile(t, filepath.Join(r.Dir, CAKeyFile), cmdtest.ReadFile(t, other.Dir, CAKeyFile))
 		}, "holds no CA certificate of that key"},
 		{"not a key", func(t *testing.T, r *Request) {
-			if err := os.WriteFile(filepath.Join(r.Dir, CAKeyFile), read(t, r.Dir, CAFile), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			cmdtest.WriteFile(t, filepath.Join(r.Dir, CAKeyFile), cmdtest.ReadFile(t, r.Dir, CAFile))
 		}, `no PEM block "PRIVATE KEY"`},
-		{"the CA's name", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"ca"}} }, "the file ca.pem of ca would be that of the CA too"},
-		{"a name twice", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"x"}, {"y"}, {"x"}} }, "the file x.pem of x would be that of x too"},
-		{"a name that is another's key file", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"x"}, {"x-key"}} }, "x-key.pem of x-key"},
+		{"the CA's name", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"ca"}} },
+			"the file ca.pem of ca would be that of the CA too"},
+		{"a name twice", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"x"}, {"y"}, {"x"}} },
+			"the file x.pem of x would be that of x too"},
+		{"a name that is another's key file",
+			func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"x"}, {"x-key"}} }, "x-key.pem of x-key"},
 		{"a bad host", func(_ *testing.T, r *Request) { r.Leaves = [][]string{{"x", "b c"}} }, `host "b c"`},
 	} {
 		r := request(t.TempDir(), []string{"a"})
@@ -171,20 +174,16 @@ func TestMakeRefuses(t *testing.T) {
 	}
 }
 
-func remove(t *testing.T, parts ...string) {
-	t.Helper()
-	if err := os.Remove(filepath.Join(parts...)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestCheckHost(t *testing.T) {
 	for _, h := range []string{"a", "a-b.c_d.Example9", "10.0.0.1", "::1", "*.a.b", strings.Repeat("a", 63) + ".b"} {
 		if err := CheckHost(h); err != nil {
 			t.Errorf("%q: %v", h, err)
 		}
 	}
-	for _, h := range []string{"", ".", "a.", ".a", "a..b", "-a", "a b", "a/b", "..", "a:7070", "[::1]:1", "*", "*.", "a.*.b", "ä", "a\n", strings.Repeat("a", 64), strings.Repeat("a.", 127)} {
+	for _, h := range []string{
+		"", ".", "a.", ".a", "a..b", "-a", "a b", "a/b", "..", "a:7070", "[::1]:1", "*", "*.", "a.*.b", "ä", "a\n",
+		strings.Repeat("a", 64), strings.Repeat("a.", 127),
+	} {
 		if err := CheckHost(h); err == nil {
 			t.Errorf("%q is accepted", h)
 		}

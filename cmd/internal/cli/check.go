@@ -13,11 +13,11 @@ import (
 	"strings"
 )
 
-// Check refuses a value with an error that says what is wanted: "want at least 1". The flag and the
-// value found are put before it. Defaults are not checked.
+// Check refuses a value with an error that says what is wanted: "want at least 1". The caller puts
+// the flag and the value before it. Defaults are not checked.
 type Check[T any] func(T) error
 
-// AtLeast wants a value of the bound or more.
+// AtLeast checks for a value of at least bound.
 func AtLeast[T cmp.Ordered](bound T) Check[T] {
 	return func(v T) error {
 		if v < bound {
@@ -27,7 +27,7 @@ func AtLeast[T cmp.Ordered](bound T) Check[T] {
 	}
 }
 
-// MoreThan wants a value above the bound.
+// MoreThan checks for a value above bound.
 func MoreThan[T cmp.Ordered](bound T) Check[T] {
 	return func(v T) error {
 		if v <= bound {
@@ -37,7 +37,7 @@ func MoreThan[T cmp.Ordered](bound T) Check[T] {
 	}
 }
 
-// Between wants a value from low to high, both allowed.
+// Between checks for a value from low to high, both included.
 func Between[T cmp.Ordered](low, high T) Check[T] {
 	return func(v T) error {
 		if v < low || v > high {
@@ -47,10 +47,10 @@ func Between[T cmp.Ordered](low, high T) Check[T] {
 	}
 }
 
-// Fraction wants a number from 0 to 1, both allowed.
+// Fraction checks for a number from 0 to 1, both included.
 func Fraction(v float64) error { return Between(0.0, 1.0)(v) }
 
-// NotEmpty wants some text.
+// NotEmpty checks for a text that is not empty.
 func NotEmpty(v string) error {
 	if strings.TrimSpace(v) == "" {
 		return errors.New("want a value that is not empty")
@@ -58,7 +58,7 @@ func NotEmpty(v string) error {
 	return nil
 }
 
-// OneOf wants one of the values, matched exactly.
+// OneOf checks for one of the values, matched exactly.
 func OneOf(values ...string) Check[string] {
 	return func(v string) error {
 		if !slices.Contains(values, v) {
@@ -68,13 +68,13 @@ func OneOf(values ...string) Check[string] {
 	}
 }
 
-// ExistingDir wants a directory that is there.
+// ExistingDir checks for a directory that exists.
 func ExistingDir(path string) error { return existing(path, "a directory", true, false) }
 
-// ExistingFile wants a file that is there; a device or a pipe will do.
+// ExistingFile checks for a file that exists; a device or a pipe counts.
 func ExistingFile(path string) error { return existing(path, "a file", false, true) }
 
-// Existing wants a file or a directory that is there.
+// Existing checks for a file or a directory that exists.
 func Existing(path string) error { return existing(path, "a file or directory", true, true) }
 
 func existing(path, want string, dirs, files bool) error {
@@ -83,7 +83,7 @@ func existing(path, want string, dirs, files bool) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("nothing there, want %s", want)
 	case err != nil:
-		// The path is named already; the bare reason is what is left to say.
+		// The caller names the path, so only the reason is needed.
 		var at *fs.PathError
 		if errors.As(err, &at) {
 			err = at.Err
@@ -97,7 +97,8 @@ func existing(path, want string, dirs, files bool) error {
 	return nil
 }
 
-// NewFile wants a path where a file can be written: its directory is there, and it is no directory.
+// NewFile checks for a path where a file can be written: its directory exists, and it is no
+// directory itself.
 func NewFile(path string) error {
 	if path == "" {
 		return errors.New("want a file to write")
@@ -107,19 +108,20 @@ func NewFile(path string) error {
 	}
 	dir := filepath.Dir(path)
 	if err := ExistingDir(dir); err != nil {
-		return fmt.Errorf("directory %s: %w to write in", show(dir), err)
+		return fmt.Errorf("directory %s: %w to write in", quoteIfNeeded(dir), err)
 	}
 	return nil
 }
 
-// HostPort wants an address as host:port, the port from 0 to 65535; an empty host is every interface.
+// HostPort checks for an address as host:port with a port from 0 to 65535. An empty host is every
+// interface.
 func HostPort(v string) error {
 	_, port, err := net.SplitHostPort(v)
 	if err != nil {
 		return errors.New("want HOST:PORT")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
-		return fmt.Errorf("found port %s, want HOST:PORT with a port from 0 to 65535", show(port))
+		return fmt.Errorf("found port %s, want HOST:PORT with a port from 0 to 65535", quoteIfNeeded(port))
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
 // settings are bound to one flag of each kind.
@@ -37,12 +39,15 @@ type settings struct {
 }
 
 func newSettings() *settings {
-	return &settings{nodes: 4, seed: 42, lr: 0.3, warmup: 0.1, listen: "127.0.0.1:7070", tmpl: "dpt", wait: time.Second,
-		peers: []string{"a:1"}, logging: DefaultLog()}
+	return &settings{
+		nodes: 4, seed: 42, lr: 0.3, warmup: 0.1, listen: "127.0.0.1:7070", tmpl: "dpt", wait: time.Second,
+		peers: []string{"a:1"}, logging: DefaultLog(),
+	}
 }
 
 func (s *settings) command() *Command {
-	c := NewCommand("prog sub", "--prompt FILE [flags]", "Does one thing, and says in a paragraph that is long enough to be set on more than one line what that thing is.")
+	c := NewCommand("prog sub", "--prompt FILE [flags]", "Does one thing, and says in a paragraph that is long "+
+		"enough to be set on more than one line what that thing is.")
 	c.Examples = []Example{{Text: "The usual:", Command: "prog sub --prompt p.safetensors"}}
 	c.Notes = "One note.\n\nAnother."
 	c.Engines = []string{"portable"}
@@ -71,18 +76,20 @@ func (s *settings) command() *Command {
 func TestParse(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "f")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cmdtest.WriteFile(t, file, nil)
 	s := newSettings()
 	c := s.command()
-	err := c.Parse(strings.Fields("--nodes=2 --steps 9000000000 --seed 18446744073709551615 --lr 1e-3 --warmup 1 --template t5 --local " +
-		"--listen :0 --peers b:2,c:3 --peers d:4 --wait 5m --prompt p --model " + dir + " --data " + file))
+	err := c.Parse(strings.Fields("--nodes=2 --steps 9000000000 --seed 18446744073709551615 --lr 1e-3 --warmup 1 " +
+		"--template t5 --local --listen :0 --peers b:2,c:3 --peers d:4 --wait 5m --prompt p " +
+		"--model " + dir + " --data " + file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := settings{nodes: 2, steps: 9e9, seed: 1<<64 - 1, lr: 1e-3, warmup: 1, tmpl: "t5", local: true, listen: ":0",
-		peers: []string{"b:2", "c:3", "d:4"}, wait: 5 * time.Minute, prompt: "p", model: dir, data: file, logging: DefaultLog()}
+	want := settings{
+		nodes: 2, steps: 9e9, seed: 1<<64 - 1, lr: 1e-3, warmup: 1, tmpl: "t5", local: true, listen: ":0",
+		peers: []string{"b:2", "c:3", "d:4"}, wait: 5 * time.Minute, prompt: "p", model: dir, data: file,
+		logging: DefaultLog(),
+	}
 	if got, want := fmt.Sprintf("%+v", *s), fmt.Sprintf("%+v", want); got != want {
 		t.Errorf("parsed\n%s, want\n%s", got, want)
 	}
@@ -94,9 +101,7 @@ func TestParse(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "f")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cmdtest.WriteFile(t, file, nil)
 	for _, test := range []struct{ args, want string }{
 		{"", "--prompt is missing, want --prompt FILE (prompt FILE)"},
 		{"--prompt p --bogus", "unknown flag --bogus"},
@@ -120,14 +125,16 @@ func TestUsageErrors(t *testing.T) {
 		{"--prompt p --log-level loud", "--log-level loud: want debug, info, warn or error"},
 		{"--prompt p --wait 5", "--wait 5: want a time such as 500ms, 30s or 5m"},
 		{"--prompt p --listen nowhere", "--listen nowhere: want HOST:PORT"},
-		{"--prompt p --listen h:70000", "--listen h:70000: found port 70000, want HOST:PORT with a port from 0 to 65535"},
+		{"--prompt p --listen h:70000",
+			"--listen h:70000: found port 70000, want HOST:PORT with a port from 0 to 65535"},
 		{"--prompt p --peers b:2,c", "--peers b:2,c: want HOST:PORT"},
 		{"--prompt p --local=maybe", "--local maybe: want true or false"},
 		{"--prompt p --model " + file, "--model " + file + ": found a file, want a directory"},
 		{"--prompt p --data " + dir, "--data " + dir + ": found a directory, want a file"},
 		{"--prompt p --data " + dir + "/no", "--data " + dir + "/no: nothing there, want a file"},
 		{"--prompt p --new " + dir, "--new " + dir + ": found a directory, want a file to write"},
-		{"--prompt p --new " + dir + "/no/f", "--new " + dir + "/no/f: directory " + dir + "/no: nothing there, want a directory to write in"},
+		{"--prompt p --new " + dir + "/no/f", "--new " + dir + "/no/f: directory " + dir +
+			"/no: nothing there, want a directory to write in"},
 		{"--prompt p --new=", `--new "": want a file to write`},
 		{"--prompt p --data " + file + "/no", "--data " + file + "/no: not a directory, want a file"},
 	} {
@@ -136,7 +143,8 @@ func TestUsageErrors(t *testing.T) {
 		code := Run(t.Context(), "prog", run, strings.Fields(test.args), IO{Out: &out, Err: &errs})
 		want := "prog sub: " + test.want + " (see prog sub --help)\n"
 		if code != ExitUsage || errs.String() != want || out.Len() > 0 {
-			t.Errorf("%s: exit %d, stderr %q, stdout %q; want exit 2, stderr %q", test.args, code, errs.String(), out.String(), want)
+			t.Errorf("%s: exit %d, stderr %q, stdout %q; want exit 2, stderr %q",
+				test.args, code, errs.String(), out.String(), want)
 		}
 	}
 }
@@ -165,8 +173,10 @@ func TestHelp(t *testing.T) {
 	at := -1
 	for _, part := range []string{
 		"Usage: prog sub --prompt FILE [flags]\n", "Does one thing",
-		"\nJob:\n", "--nodes N", "(default 4)", "--template dpt|t5", "(default dpt)", "      --local                 start the workers too\n",
-		"\nFiles:\n", "--model DIR", "(default: the embedded tiny model)", "--data FILE", "(default: none)", "--prompt FILE", "(required)",
+		"\nJob:\n", "--nodes N", "(default 4)", "--template dpt|t5", "(default dpt)",
+		"      --local                 start the workers too\n",
+		"\nFiles:\n", "--model DIR", "(default: the embedded tiny model)", "--data FILE", "(default: none)",
+		"--prompt FILE", "(required)",
 		"\nNetwork:\n", "(default 127.0.0.1:7070)", "\nOutput:\n", "\nHelp:\n", "-h, --help", "One note.\n\nAnother.\n",
 		"\nExample:\n  The usual:\n    prog sub --prompt p.safetensors\n",
 	} {
@@ -193,10 +203,13 @@ func TestRunExitCodes(t *testing.T) {
 		out, err string
 	}{
 		{"done", t.Context(), fail(nil), 0, "", ""},
-		{"failed", t.Context(), fail(errors.Join(errors.New("one"), errors.New("two\n  three"))), 1, "", "prog: one; two; three\n"},
-		{"wrapped usage", t.Context(), fail(fmt.Errorf("job: %w", &UsageError{Command: "prog sub", Message: "--a 1"})), 2, "", "prog sub: job: --a 1 (see prog sub --help)\n"},
+		{"failed", t.Context(), fail(errors.Join(errors.New("one"), errors.New("two\n  three"))), 1, "",
+			"prog: one; two; three\n"},
+		{"wrapped usage", t.Context(), fail(fmt.Errorf("job: %w", &UsageError{Command: "prog sub", Message: "--a 1"})),
+			2, "", "prog sub: job: --a 1 (see prog sub --help)\n"},
 		{"interrupted", interrupted, fail(context.Canceled), 1, "", "prog: stopped by signal: interrupt\n"},
-		{"interrupted, explained", interrupted, fail(fmt.Errorf("stopped at step 3: %w", context.Canceled)), 1, "", "prog: stopped at step 3: context canceled\n"},
+		{"interrupted, explained", interrupted, fail(fmt.Errorf("stopped at step 3: %w", context.Canceled)), 1, "",
+			"prog: stopped at step 3: context canceled\n"},
 		{"help", t.Context(), parse("--help"), 0, "Usage: prog sub", ""},
 		{"short help", t.Context(), parse("-h"), 0, "Usage: prog sub", ""},
 		{"help beats a later mistake", t.Context(), parse("--help", "--bogus"), 0, "Usage: prog sub", ""},
@@ -205,8 +218,10 @@ func TestRunExitCodes(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		code := Run(test.ctx, "prog", test.run, nil, IO{Out: &out, Err: &errs})
-		if code != test.code || !strings.HasPrefix(out.String(), test.out) || (test.out == "" && out.Len() > 0) || errs.String() != test.err {
-			t.Errorf("%s: exit %d, stdout %q, stderr %q; want %d, %q, %q", test.name, code, out.String(), errs.String(), test.code, test.out, test.err)
+		if code != test.code || !strings.HasPrefix(out.String(), test.out) || (test.out == "" && out.Len() > 0) ||
+			errs.String() != test.err {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q; want %d, %q, %q",
+				test.name, code, out.String(), errs.String(), test.code, test.out, test.err)
 		}
 	}
 }
@@ -228,7 +243,7 @@ func TestFirstSignalCancels(t *testing.T) {
 	}
 }
 
-// The second signal ends the process at once: the test's own binary, started anew, plays it.
+// The second signal ends the process at once. The test starts its own binary again as that process.
 func TestSecondSignalExits(t *testing.T) {
 	const role = "CLI_TEST_SIGNALS"
 	if os.Getenv(role) != "" {
@@ -256,7 +271,8 @@ func TestLogger(t *testing.T) {
 		log   Log
 		lines int
 	}{
-		{DefaultLog(), 2}, {Log{Format: "json", Level: "debug"}, 3}, {Log{Format: "json", Level: "debug", Quiet: true}, 1}, {Log{Format: "text", Level: "error"}, 0},
+		{DefaultLog(), 2}, {Log{Format: "json", Level: "debug"}, 3},
+		{Log{Format: "json", Level: "debug", Quiet: true}, 1}, {Log{Format: "text", Level: "error"}, 0},
 	} {
 		var b bytes.Buffer
 		log := test.log.Logger(&b)
@@ -277,8 +293,10 @@ func TestLogger(t *testing.T) {
 }
 
 func TestBuildVersion(t *testing.T) {
-	version, commit := buildVersion(&debug.BuildInfo{Main: debug.Module{Version: "v1.2.3"}, Settings: []debug.BuildSetting{
-		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}}})
+	version, commit := buildVersion(&debug.BuildInfo{
+		Main:     debug.Module{Version: "v1.2.3"},
+		Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}},
+	})
 	if version != "v1.2.3" || commit != "abc (modified)" {
 		t.Errorf("version %q, commit %q", version, commit)
 	}

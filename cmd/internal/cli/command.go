@@ -25,7 +25,7 @@ type Command struct {
 	version bool
 }
 
-// Example is one command line that works and what it is for.
+// Example is a command line that works, with its purpose.
 type Example struct {
 	Text    string
 	Command string
@@ -42,8 +42,8 @@ func NewCommand(name, synopsis, about string) *Command {
 	return c
 }
 
-// Group returns the group of flags with this title, at its first mention placed after the ones
-// before it. Help shows groups, and flags within a group, in the order they were made.
+// Group returns the group of flags with this title, and makes it at the first call. Help shows
+// groups, and flags within a group, in the order in which they were made.
 func (c *Command) Group(title string) *Group {
 	for _, g := range c.groups {
 		if g.title == title {
@@ -57,11 +57,11 @@ func (c *Command) Group(title string) *Group {
 
 // Parse reads the arguments (without the program's name) into the bound variables.
 //
-// The error is a *[UsageError] for anything the user got wrong, or a request for help or version;
-// the caller returns either unchanged and [Run] does what is right.
+// The error is a *[UsageError] for a mistake of the user, or a request for help or version. The
+// caller returns either unchanged and [Run] handles it.
 func (c *Command) Parse(args []string) error {
 	err := c.set.Parse(args)
-	// Help wins over a mistake elsewhere: who asks for help may well be looking for the right flag.
+	// Help wins over a mistake elsewhere: the user may be looking for the right flag.
 	if c.help || errors.Is(err, pflag.ErrHelp) {
 		return &infoRequest{text: c.Help}
 	}
@@ -74,9 +74,9 @@ func (c *Command) Parse(args []string) error {
 	if c.set.NArg() > c.MaxArgs {
 		stray := c.set.Arg(c.MaxArgs)
 		if c.MaxArgs == 0 {
-			return c.Usagef("stray argument %s, want flags only", show(stray))
+			return c.Usagef("stray argument %s, want flags only", quoteIfNeeded(stray))
 		}
-		return c.Usagef("stray argument %s, want at most %d", show(stray), c.MaxArgs)
+		return c.Usagef("stray argument %s, want at most %d", quoteIfNeeded(stray), c.MaxArgs)
 	}
 	for _, g := range c.groups {
 		for _, f := range g.flags {
@@ -89,14 +89,14 @@ func (c *Command) Parse(args []string) error {
 	return nil
 }
 
-// Changed says whether the flag was given on the command line.
+// Changed reports whether the flag was given on the command line.
 func (c *Command) Changed(name string) bool { return c.set.Changed(name) }
 
 // Args are the positional arguments; at most MaxArgs after a Parse without error.
 func (c *Command) Args() []string { return c.set.Args() }
 
-// Usagef makes the error for a mistake that shows only when flags are seen together. It reads as one
-// sentence that names the flag, what was found and what is expected.
+// Usagef makes the error for a mistake that shows only when flags are seen together. The text is
+// one sentence that names the flag, what was found and what is wanted.
 func (c *Command) Usagef(format string, args ...any) error {
 	return c.usageError(fmt.Sprintf(format, args...))
 }
@@ -111,7 +111,7 @@ func (c *Command) programName() string {
 	return name
 }
 
-// explain turns pflag's error into one of ours: flag, found, expected.
+// explain turns pflag's error into one of ours: the flag, what was found, what is wanted.
 func (c *Command) explain(err error) string {
 	var unknown *pflag.NotExistError
 	var missing *pflag.ValueRequiredError
@@ -133,16 +133,16 @@ func (c *Command) explain(err error) string {
 	case errors.As(err, &invalid):
 		var bad *badValue
 		if errors.As(err, &bad) {
-			return fmt.Sprintf("--%s %s: %s", invalid.GetFlag().Name, show(invalid.GetValue()), bad.want)
+			return fmt.Sprintf("--%s %s: %s", invalid.GetFlag().Name, quoteIfNeeded(invalid.GetValue()), bad.want)
 		}
-		return fmt.Sprintf("--%s %s: want true or false", invalid.GetFlag().Name, show(invalid.GetValue()))
+		return fmt.Sprintf("--%s %s: want true or false", invalid.GetFlag().Name, quoteIfNeeded(invalid.GetValue()))
 	case errors.As(err, &syntax):
-		return fmt.Sprintf("bad flag %s, want --name or --name=value", show(syntax.GetSpecifiedFlag()))
+		return fmt.Sprintf("bad flag %s, want --name or --name=value", quoteIfNeeded(syntax.GetSpecifiedFlag()))
 	}
 	return err.Error()
 }
 
-// nearest is the flag whose name is at most two edits from the one given, "" where none is.
+// nearest is the flag whose name is at most two edits from the given name, "" if there is none.
 func (c *Command) nearest(name string) string {
 	best, at := "", 3
 	c.set.VisitAll(func(f *pflag.Flag) {
@@ -153,7 +153,7 @@ func (c *Command) nearest(name string) string {
 	return best
 }
 
-// editDistance is Levenshtein's, over bytes.
+// editDistance is the Levenshtein distance in bytes.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -174,8 +174,8 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// show quotes what could be misread in a sentence.
-func show(value string) string {
+// quoteIfNeeded quotes a value that could be misread in a sentence.
+func quoteIfNeeded(value string) string {
 	if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '"' || r == 0x7f }) {
 		return fmt.Sprintf("%q", value)
 	}

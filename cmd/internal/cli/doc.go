@@ -1,4 +1,4 @@
-// Package cli is what the programs of this module share on the command line: flags in groups with
+// Package cli has what the programs of this module share on the command line: flags in groups with
 // checked values, help, version, exit codes, signals and logging.
 //
 // A program describes itself as a [Command], binds its flags to the fields of a settings value, and
@@ -24,5 +24,5 @@
 //
 // 0: done, or help or version was asked for. 1: failed; one line on standard error says why.
 // 2: wrong usage ([UsageError]): one line on standard error names the flag, what was found and what
-// is expected. 130: a second interrupt while the first was being honored.
+// is wanted. 130: a second interrupt while the program was stopping after the first.
 package cli

@@ -10,27 +10,27 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Group is a heading of the help and the flags under it. Each method binds a variable: its value now
-// is the default, and a value on the command line passes every check before it is stored. Usage text
-// names its argument in back quotes: "read the prompt from `FILE`".
+// Group is a heading of the help and the flags under it. Each method binds a variable. The value of
+// the variable now is the default; a value on the command line passes every check before it is
+// stored. The usage text names its argument in back quotes: "read the prompt from `FILE`".
 type Group struct {
 	title string
 	cmd   *Command
 	flags []*Flag
 }
 
-// Flag is one bound flag, for what few flags need.
+// Flag is one bound flag.
 type Flag struct {
 	flag     *pflag.Flag
-	shown    string
+	shown    string // the default in help; "": the value itself
 	required bool
 }
 
-// Required makes leaving the flag out wrong usage.
+// Required makes it wrong usage to omit the flag.
 func (f *Flag) Required() *Flag { f.required = true; return f }
 
-// DefaultText is what help shows as the default, where the value itself says too little: the
-// embedded model rather than "".
+// DefaultText is the default that help shows, where the value itself says too little: the embedded
+// model rather than "".
 func (f *Flag) DefaultText(text string) *Flag { f.shown = text; return f }
 
 // Int binds a whole number.
@@ -43,29 +43,32 @@ func (g *Group) Int(dst *int, name, usage string, checks ...Check[int]) *Flag {
 
 // Int64 binds a whole number.
 func (g *Group) Int64(dst *int64, name, usage string, checks ...Check[int64]) *Flag {
-	return bind(g, dst, name, usage, "N", func(v int64) string { return strconv.FormatInt(v, 10) }, func(s string) (int64, error) {
-		v, err := strconv.ParseInt(s, 10, 64)
-		return v, orWant(err, "want a whole number")
-	}, checks)
+	return bind(g, dst, name, usage, "N", func(v int64) string { return strconv.FormatInt(v, 10) },
+		func(s string) (int64, error) {
+			v, err := strconv.ParseInt(s, 10, 64)
+			return v, orWant(err, "want a whole number")
+		}, checks)
 }
 
 // Uint64 binds a whole number that is not negative, such as a seed.
 func (g *Group) Uint64(dst *uint64, name, usage string, checks ...Check[uint64]) *Flag {
-	return bind(g, dst, name, usage, "N", func(v uint64) string { return strconv.FormatUint(v, 10) }, func(s string) (uint64, error) {
-		v, err := strconv.ParseUint(s, 10, 64)
-		return v, orWant(err, "want a whole number from 0 to 18446744073709551615")
-	}, checks)
+	return bind(g, dst, name, usage, "N", func(v uint64) string { return strconv.FormatUint(v, 10) },
+		func(s string) (uint64, error) {
+			v, err := strconv.ParseUint(s, 10, 64)
+			return v, orWant(err, "want a whole number from 0 to 18446744073709551615")
+		}, checks)
 }
 
 // Float binds a finite number.
 func (g *Group) Float(dst *float64, name, usage string, checks ...Check[float64]) *Flag {
-	return bind(g, dst, name, usage, "X", func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }, func(s string) (float64, error) {
-		v, err := strconv.ParseFloat(s, 64)
-		if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
-			err = strconv.ErrRange
-		}
-		return v, orWant(err, "want a finite number")
-	}, checks)
+	return bind(g, dst, name, usage, "X", func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) },
+		func(s string) (float64, error) {
+			v, err := strconv.ParseFloat(s, 64)
+			if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+				err = strconv.ErrRange
+			}
+			return v, orWant(err, "want a finite number")
+		}, checks)
 }
 
 // String binds a text.
@@ -74,7 +77,7 @@ func (g *Group) String(dst *string, name, usage string, checks ...Check[string])
 		func(s string) (string, error) { return s, nil }, checks)
 }
 
-// Choice binds one of the values given, matched exactly.
+// Choice binds one of the given values, matched exactly.
 func (g *Group) Choice(dst *string, name, usage string, values ...string) *Flag {
 	return bind(g, dst, name, usage, strings.Join(values, "|"), func(v string) string { return v },
 		func(s string) (string, error) { return s, nil }, []Check[string]{OneOf(values...)})
@@ -94,26 +97,27 @@ func (g *Group) Bool(dst *bool, name, usage string) *Flag {
 	return g.add(name)
 }
 
-// Strings binds a list: the flag may be repeated, and each value may hold several with commas
-// between. Each one passes the checks. The first value given replaces the default.
+// Strings binds a list. The flag may be repeated, and each value may hold several items with commas
+// between them. Each item passes the checks. The first value given replaces the default.
 func (g *Group) Strings(dst *[]string, name, usage string, checks ...Check[string]) *Flag {
 	first := true
-	return bind(g, dst, name, usage, "TEXT,...", func(v []string) string { return strings.Join(v, ",") }, func(s string) ([]string, error) {
-		var list []string
-		if !first {
-			list = *dst
-		}
-		for item := range strings.SplitSeq(s, ",") {
-			for _, check := range checks {
-				if err := check(item); err != nil {
-					return nil, err
-				}
+	return bind(g, dst, name, usage, "TEXT,...", func(v []string) string { return strings.Join(v, ",") },
+		func(s string) ([]string, error) {
+			var list []string
+			if !first {
+				list = *dst
 			}
-			list = append(list, item)
-		}
-		first = false
-		return list, nil
-	}, nil)
+			for item := range strings.SplitSeq(s, ",") {
+				for _, check := range checks {
+					if err := check(item); err != nil {
+						return nil, err
+					}
+				}
+				list = append(list, item)
+			}
+			first = false
+			return list, nil
+		}, nil)
 }
 
 // Names are the names of the group's flags, in the order in which they were added.
@@ -133,7 +137,8 @@ func (g *Group) add(name string) *Flag {
 
 // bind adds a flag whose value is parsed and checked before it is stored, so that a variable never
 // holds what the checks refuse.
-func bind[T any](g *Group, dst *T, name, usage, metavar string, format func(T) string, parse func(string) (T, error), checks []Check[T]) *Flag {
+func bind[T any](g *Group, dst *T, name, usage, metavar string, format func(T) string, parse func(string) (T, error),
+	checks []Check[T]) *Flag {
 	g.cmd.set.Var(&value[T]{dst: dst, metavar: metavar, format: format, parse: parse, checks: checks}, name, usage)
 	return g.add(name)
 }
@@ -164,7 +169,7 @@ func (v *value[T]) Set(text string) error {
 	return nil
 }
 
-// badValue tells our own complaints from pflag's.
+// badValue marks errors of our checks among those of pflag.
 type badValue struct{ want string }
 
 func (e *badValue) Error() string { return e.want }

@@ -105,7 +105,7 @@ func (f *Flag) text() string {
 	return usage + " (default " + f.flag.DefValue + ")"
 }
 
-// Wrap sets a paragraph in lines of at most width columns, each with its newline.
+// Wrap breaks a paragraph into lines of at most width columns, each with its newline.
 func Wrap(text string, width int) string {
 	var b strings.Builder
 	writeWrapped(&b, text, 0, width)
@@ -133,8 +133,8 @@ func writeWrapped(b *strings.Builder, text string, indent, width int) {
 	b.WriteByte('\n')
 }
 
-// Width is how wide to set text on w: the terminal's width, or COLUMNS where it says one, and never
-// more than 100 columns or less than 50.
+// Width is the width for text on w: the terminal's width, or COLUMNS if that is set, at least 50
+// and at most 100 columns.
 func Width(w io.Writer) int {
 	width := maxWidth
 	if f, ok := w.(*os.File); ok {

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// Log is how a program logs. The zero value is not ready: start from [DefaultLog].
+// Log configures how a program logs. The zero value is not ready: start from [DefaultLog].
 type Log struct {
 	Format string // "text" or "json"
 	Level  string // "debug", "info", "warn" or "error"
@@ -18,7 +18,8 @@ func DefaultLog() Log { return Log{Format: "text", Level: "info"} }
 // Bind adds --log-format, --log-level and --quiet to the group.
 func (l *Log) Bind(g *Group) {
 	g.Choice(&l.Format, "log-format", "format of log lines on standard error", "text", "json")
-	g.Choice(&l.Level, "log-level", "least severe `LEVEL` to log, one of debug, info, warn and error", "debug", "info", "warn", "error")
+	g.Choice(&l.Level, "log-level", "least severe `LEVEL` to log, one of debug, info, warn and error",
+		"debug", "info", "warn", "error")
 	g.Bool(&l.Quiet, "quiet", "log warnings and errors only, and show no progress")
 }
 

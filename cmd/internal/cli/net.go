@@ -2,8 +2,8 @@ package cli
 
 import "net"
 
-// Loopback says whether a HOST:PORT stays on this machine. The empty host is every interface, so it does not; a
-// name does when all its addresses do.
+// Loopback reports whether a HOST:PORT stays on this machine. The empty host is every interface, so
+// it does not. A name does if all its addresses do.
 func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil || host == "" {

@@ -19,20 +19,20 @@ const (
 	ExitInterrupted = 130 // at the second interrupt, without cleaning up
 )
 
-// IO is what a program reads and writes; in tests, buffers.
+// IO is the streams of a program; in tests they are buffers.
 type IO struct {
 	In       io.Reader
 	Out, Err io.Writer
 }
 
-// RunFunc is a program: arguments without its name in, an error out. It returns what [Command.Parse]
-// gave it unchanged, and it stops soon after ctx ends.
+// RunFunc is a program. args are the arguments without its name. It returns the errors of
+// [Command.Parse] unchanged, and it stops soon after ctx ends.
 type RunFunc func(ctx context.Context, args []string, std IO) error
 
-// UsageError is the user's mistake on the command line. Message is one sentence that names the flag,
-// what was found and what is expected.
+// UsageError is a mistake of the user on the command line. Message is one sentence that names the
+// flag, what was found and what is wanted.
 type UsageError struct {
-	Command string // whose help to see
+	Command string // the command whose help explains the usage
 	Message string
 }
 
@@ -40,15 +40,15 @@ func (e *UsageError) Error() string {
 	return fmt.Sprintf("%s (see %s --help)", e.Message, e.Command)
 }
 
-// infoRequest stops a run that asked for help or version; its text goes to standard output.
+// infoRequest stops a run that was asked for help or version. Its text goes to standard output.
 type infoRequest struct{ text func(width int) string }
 
 func (e *infoRequest) Error() string { return "help or version asked for" }
 
-// InfoRequest is an error that, returned to [Run], prints the text and counts as done.
+// InfoRequest is an error that makes [Run] print the text and report success.
 func InfoRequest(text func(width int) string) error { return &infoRequest{text: text} }
 
-// Interrupted is the cause of a context that a signal ended: context.Cause(ctx) gives it.
+// Interrupted is the cause of a context that a signal cancelled; context.Cause(ctx) returns it.
 type Interrupted struct{ Signal os.Signal }
 
 func (e *Interrupted) Error() string { return fmt.Sprintf("stopped by signal: %v", e.Signal) }
@@ -62,8 +62,9 @@ func Main(name string, run RunFunc) {
 	os.Exit(code)
 }
 
-// WithSignals returns a context that the first SIGINT or SIGTERM cancels, saying so on w; the second
-// exits the process with [ExitInterrupted]. stop gives the signals back and ends the watcher.
+// WithSignals returns a context that the first SIGINT or SIGTERM cancels, with a line on w. The
+// second signal exits the process with [ExitInterrupted]. stop releases the signals and ends the
+// watcher.
 func WithSignals(parent context.Context, name string, w io.Writer) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
@@ -92,8 +93,8 @@ func WithSignals(parent context.Context, name string, w io.Writer) (ctx context.
 	}
 }
 
-// Run is Main without the process: it runs the program and returns its exit code, with one line on
-// std.Err where that is not 0.
+// Run is Main without the process: it runs the program and returns its exit code. Where that is not
+// 0, it writes one line to std.Err.
 func Run(ctx context.Context, name string, run RunFunc, args []string, std IO) int {
 	err := run(ctx, args, std)
 	var info *infoRequest
@@ -111,7 +112,7 @@ func Run(ctx context.Context, name string, run RunFunc, args []string, std IO) i
 		fmt.Fprintf(std.Err, "%s: %s\n", usage.Command, oneLine(err.Error()))
 		return ExitUsage
 	}
-	// A bare cancellation says nothing; what ended the context does.
+	// The cause of a cancellation says more than the bare error.
 	if cause := context.Cause(ctx); cause != nil && err == context.Canceled {
 		err = cause
 	}
@@ -119,7 +120,7 @@ func Run(ctx context.Context, name string, run RunFunc, args []string, std IO) i
 	return ExitFailed
 }
 
-// oneLine joins the lines of a message, as errors.Join makes them.
+// oneLine joins the lines of a message. errors.Join makes messages with several lines.
 func oneLine(message string) string {
 	lines := strings.FieldsFunc(message, func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {

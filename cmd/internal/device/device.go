@@ -1,4 +1,4 @@
-// Package device is the flags by which the programs choose what computes.
+// Package device has the flags by which the programs choose the engine and its device.
 package device
 
 import (
@@ -19,18 +19,22 @@ type Flags struct {
 // Bind adds the flags to the group.
 func (f *Flags) Bind(g *cli.Group) {
 	f.gpu, f.engine, f.dtype = -1, "auto", "auto"
-	g.Int(&f.gpu, "gpu", "compute on GPU `N`; an error where there is none", cli.AtLeast(0)).DefaultText("the best engine found")
+	g.Int(&f.gpu, "gpu", "compute on GPU `N`; an error for now, since there is no engine for GPUs yet", cli.AtLeast(0)).
+		DefaultText("the CPU")
 	g.Bool(&f.cpu, "cpu", "compute on the CPU")
-	g.String(&f.engine, "engine", "compute with engine `NAME`: auto, onednn or portable, as far as the build has them")
+	g.String(&f.engine, "engine", "compute with engine `NAME`: auto, onednn (if the build has it) or portable")
 	g.String(&f.dtype, "dtype", "compute products in `TYPE`: f32, bf16, or auto, which is f32")
 	g.Int(&f.threads, "threads", "CPU threads, `N`; 0 is one per core; results do not depend on it", cli.AtLeast(0))
-	g.Int(&f.memory, "max-memory", "keep about `MIB` in memory at most beside the weights, in MiB, by computing a batch in parts; 0 is 1024; results do not depend on it", cli.Between(0, 1<<30))
+	g.Int(&f.memory, "max-memory", "bound the memory beside the weights to about `MIB` MiB, by computing a batch in "+
+		"parts; 0 is 1024; results do not depend on it", cli.Between(0, 1<<30))
 }
 
-// Options are what the flags ask for; call it after cmd.Parse. What this build cannot do is an error at once,
-// before anything is loaded or joined.
+// Options are what the flags ask for. Call it after cmd.Parse. A request that this build cannot
+// serve is an error at once, before anything is loaded.
 func (f *Flags) Options(cmd *cli.Command) (model.Options, error) {
-	o := model.Options{Device: model.Auto, Engine: f.engine, DType: f.dtype, Threads: f.threads, MaxMemory: int64(f.memory) << 20}
+	o := model.Options{
+		Device: model.Auto, Engine: f.engine, DType: f.dtype, Threads: f.threads, MaxMemory: int64(f.memory) << 20,
+	}
 	switch {
 	case f.cpu && f.gpu >= 0:
 		return o, cmd.Usagef("--gpu %d and --cpu, want one of them or neither", f.gpu)

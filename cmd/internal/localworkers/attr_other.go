@@ -4,5 +4,6 @@ package localworkers
 
 import "syscall"
 
-// childAttr: beyond Linux a worker shares the coordinator's process group and outlives it if it is killed.
+// childAttr is nil outside Linux: there a worker shares the process group of the coordinator, and
+// outlives it if it is killed.
 func childAttr() *syscall.SysProcAttr { return nil }

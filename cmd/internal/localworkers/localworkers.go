@@ -1,4 +1,5 @@
-// Package localworkers keeps worker processes running on this machine: a program starts its own executable again, as a worker.
+// Package localworkers keeps worker processes running on this machine: a program starts its own
+// executable again as a worker.
 package localworkers
 
 import (
@@ -20,58 +21,66 @@ import (
 )
 
 const (
-	// shortLife is how soon after its start a worker must not end, or it counts as unable to start.
+	// shortLife is a run time after which a worker did start: one that ends sooner counts as unable
+	// to start.
 	shortLife = 10 * time.Second
-	// maxShortLives is how often in a row a worker may end soon before the job is given up.
+	// maxShortLives is how many times in a row a worker may end that soon.
 	maxShortLives = 3
-	// restartDelay keeps a worker that cannot start from spinning.
+	// restartDelay is the pause before a restart.
 	restartDelay = 500 * time.Millisecond
 	// stopGrace is how long a worker has to leave before it is killed.
 	stopGrace = 5 * time.Second
 )
 
-// Command as the first argument makes a program the worker that it starts: it then runs workercmd.
+// Command is the first argument that makes a program run workercmd, as one of its own workers.
 const Command = "worker"
 
 // Workers are the processes that Start started.
 type Workers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	muted  atomic.Bool // once they are told to stop, what they say about it is noise
+	muted  atomic.Bool // set by Stop: what workers log about being stopped is noise
 }
 
-// Start starts n workers for the coordinator at coord and keeps them running: one that dies is started again. giveUp is called when one
-// cannot be kept running. The machine's CPUs are shared out among them.
-func Start(ctx context.Context, giveUp context.CancelCauseFunc, n int, coord string, security *tlsconf.Flags, log cli.Log, stderr io.Writer) *Workers {
+// Start starts n workers for the coordinator at coord and keeps them running: it restarts one that
+// dies, and calls abort when one cannot be kept running. The workers share the machine's CPUs. They
+// run until Stop, even after ctx ends.
+func Start(
+	ctx context.Context, abort context.CancelCauseFunc, n int, coord string,
+	security *tlsconf.Flags, log cli.Log, stderr io.Writer,
+) *Workers {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Workers{cancel: cancel}
 	threads := max(1, runtime.NumCPU()/n)
-	args := []string{Command, "--coord", coord, "--threads", strconv.Itoa(threads), "--quiet", "--log-format", log.Format}
+	args := []string{
+		Command, "--coord", coord, "--threads", strconv.Itoa(threads), "--quiet", "--log-format", log.Format,
+	}
 	args = append(args, security.Args()...)
 	for i := range n {
+		args := append(args[:len(args):len(args)], "--id", fmt.Sprintf("local-%d", i))
 		l.wg.Go(func() {
-			// The kernel kills a child when the thread that started it ends; keep that thread.
+			// The kernel kills a child when the thread that started it ends, so keep that thread.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			if err := l.keep(ctx, append(args[:len(args):len(args)], "--id", fmt.Sprintf("local-%d", i)), stderr); err != nil {
-				giveUp(fmt.Errorf("local worker %d: %w", i, err))
+			if err := l.supervise(ctx, args, stderr); err != nil {
+				abort(fmt.Errorf("local worker %d: %w", i, err))
 			}
 		})
 	}
 	return l
 }
 
-// keep runs one worker until it ends well or ctx ends.
-func (l *Workers) keep(ctx context.Context, args []string, stderr io.Writer) error {
+// supervise runs one worker, again if it fails, until it ends well or ctx ends.
+func (l *Workers) supervise(ctx context.Context, args []string, stderr io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	for short := 0; ; {
 		began := time.Now()
-		said := &lastLine{w: stderr, muted: &l.muted}
+		output := &lastLine{w: stderr, muted: &l.muted}
 		cmd := exec.CommandContext(ctx, self, args...)
-		cmd.Stderr = said
+		cmd.Stderr = output
 		cmd.SysProcAttr = childAttr()
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = stopGrace
@@ -83,7 +92,7 @@ func (l *Workers) keep(ctx context.Context, args []string, stderr io.Writer) err
 			short = 1
 		}
 		if short >= maxShortLives {
-			return fmt.Errorf("ended %d times soon after its start, last with %w: %s", short, err, said.line())
+			return fmt.Errorf("ended %d times soon after its start, last with %w: %s", short, err, output.line())
 		}
 		select {
 		case <-ctx.Done():
@@ -93,14 +102,14 @@ func (l *Workers) keep(ctx context.Context, args []string, stderr io.Writer) err
 	}
 }
 
-// Stop tells the workers that still run to leave, and waits for them.
+// Stop tells the workers to leave the job, and waits for them.
 func (l *Workers) Stop() {
 	l.muted.Store(true)
 	l.cancel()
 	l.wg.Wait()
 }
 
-// lastLine passes a worker's standard error on and remembers its last line.
+// lastLine passes on a worker's standard error and remembers its last line.
 type lastLine struct {
 	w     io.Writer
 	muted *atomic.Bool

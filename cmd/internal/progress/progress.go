@@ -16,24 +16,25 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// lineInterval is how often Lines reports a step.
+// lineInterval is the least time between two steps that Lines logs.
 const lineInterval = 5 * time.Second
 
-// Lines reports as log lines: the first step, then one every few seconds, every evaluation, and the last step.
+// Lines reports by log lines: the first step, then one every few seconds, every evaluation, and the
+// last step. One goroutine at a time calls its methods.
 type Lines struct {
 	Logger *slog.Logger
 
-	total ids.Step
-	first ids.Step
-	since time.Time
-	last  time.Time
+	total ids.Step  // steps of the job
+	first ids.Step  // the step after which this run began
+	since time.Time // when this run began
+	last  time.Time // when the last step was logged
 }
 
 // Start implements coordinator.Reporter.
 func (l *Lines) Start(spec job.Spec, step, total ids.Step) {
 	l.total, l.first, l.since = total, step, time.Now()
-	l.Logger.Info("job", "task", spec.Task, "model", job.ModelName(spec.Model), "method", spec.Method, "parameters", spec.Parameters,
-		"examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
+	l.Logger.Info("job", "task", spec.Task, "model", job.ModelName(spec.Model), "method", spec.Method,
+		"parameters", spec.Parameters, "examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
 }
 
 // Generation implements coordinator.Reporter.
@@ -46,8 +47,9 @@ func (l *Lines) Step(r fsm.StepRecord, epoch int64, tokensPerSecond float64) {
 		return
 	}
 	l.last = now
-	l.Logger.Info("step", "step", r.Step, "of", l.total, "epoch", epoch, "loss", round(r.Loss(), 4), "lr", round(r.LearningRate, 5),
-		"grad_norm", round(r.GradNorm, 4), "tokens_per_s", int64(tokensPerSecond), "left", remaining(l.since, r.Step-l.first, l.total-r.Step))
+	l.Logger.Info("step", "step", r.Step, "of", l.total, "epoch", epoch,
+		"loss", round(r.Loss(), 4), "lr", round(r.LearningRate, 5), "grad_norm", round(r.GradNorm, 4),
+		"tokens_per_s", int64(tokensPerSecond), "left", remaining(l.since, r.Step-l.first, l.total-r.Step))
 }
 
 // Evaluating implements coordinator.Reporter.
@@ -58,18 +60,20 @@ func (l *Lines) Evaluated(int, int) {}
 
 // Evaluation implements coordinator.Reporter.
 func (l *Lines) Evaluation(e fsm.Evaluation, best bool) {
-	l.Logger.Info("evaluation", "step", e.Step, "split", e.Split, "loss", round(e.Loss, 4), "metrics", string(e.Metrics), "best", best)
+	l.Logger.Info("evaluation", "step", e.Step, "split", e.Split,
+		"loss", round(e.Loss, 4), "metrics", string(e.Metrics), "best", best)
 }
 
 // Stop implements coordinator.Reporter.
 func (l *Lines) Stop() {}
 
-// Bar reports as a progress bar on a terminal.
+// Bar reports by a progress bar on a terminal. One goroutine at a time calls its methods; any
+// goroutine may use the writer of Above.
 type Bar struct {
 	W io.Writer
 
-	bar  atomic.Pointer[progressbar.ProgressBar]
-	eval string
+	bar  atomic.Pointer[progressbar.ProgressBar] // nil before Start and after Stop; Above's writer reads it too
+	eval string                                  // the last evaluation, for the description
 }
 
 // Above returns a writer for log lines, which go above the bar.
@@ -88,9 +92,16 @@ func (a above) Write(p []byte) (int, error) {
 // Start implements coordinator.Reporter.
 func (b *Bar) Start(spec job.Spec, step, total ids.Step) {
 	bar := progressbar.NewOptions64(int64(total),
-		progressbar.OptionSetWriter(b.W), progressbar.OptionSetDescription("waiting for workers"), progressbar.OptionShowCount(),
-		progressbar.OptionSetItsString("step"), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionFullWidth(), progressbar.OptionSetRenderBlankState(true), progressbar.OptionOnCompletion(func() { fmt.Fprintln(b.W) }))
+		progressbar.OptionSetWriter(b.W),
+		progressbar.OptionSetDescription("waiting for workers"),
+		progressbar.OptionShowCount(),
+		progressbar.OptionSetItsString("step"),
+		progressbar.OptionShowIts(),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionFullWidth(),
+		progressbar.OptionSetRenderBlankState(true),
+		progressbar.OptionOnCompletion(func() { fmt.Fprintln(b.W) }))
 	_ = bar.Set64(int64(step)) // drawing may fail; training goes on
 	b.bar.Store(bar)
 }
@@ -130,6 +141,7 @@ func (b *Bar) Stop() {
 	b.bar.Store(nil)
 }
 
+// round rounds v to a number of digits after the point.
 func round(v float64, digits int) float64 {
 	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'f', digits, 64), 64)
 	if err != nil {

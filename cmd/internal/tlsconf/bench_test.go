@@ -11,16 +11,21 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/dptune/dpt/allreduce"
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
 // benchConfs are the same connections without and with TLS.
 func benchConfs(b *testing.B) map[string]*Conf {
 	ca := newCA(b, "ca")
 	var log record
-	return map[string]*Conf{"plain": Plain(slog.New(slog.DiscardHandler)), "tls": open(b, files(b, newLeaf(b, ca, "a", start), ca), newClock(), &log)}
+	return map[string]*Conf{
+		"plain": Plain(slog.New(slog.DiscardHandler)),
+		"tls":   open(b, files(b, newLeaf(b, ca, "a", start), ca), newClock(), &log),
+	}
 }
 
-// BenchmarkConnect is a connection over loopback to the server's first word, both sides in one process.
+// BenchmarkConnect is a connection over loopback to the server's first word, both sides in one
+// process.
 func BenchmarkConnect(b *testing.B) {
 	for name, conf := range benchConfs(b) {
 		b.Run(name, func(b *testing.B) {
@@ -33,7 +38,8 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
-// BenchmarkAllReduce is a step of T5-Large's prompt among four members in one process, over loopback.
+// BenchmarkAllReduce is a step of T5-Large's prompt among four members in one process, over
+// loopback.
 func BenchmarkAllReduce(b *testing.B) {
 	const members, length = 4, 11240 + 2
 	for name, conf := range benchConfs(b) {
@@ -41,9 +47,12 @@ func BenchmarkAllReduce(b *testing.B) {
 			var nodes []*allreduce.Node
 			var list []allreduce.Member
 			for i := range members {
-				node, err := allreduce.NewNode(allreduce.Config{Listener: listen(b),
-					ServerOptions: []grpc.ServerOption{grpc.Creds(conf.ServerCredentials("the ring"))},
-					DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(conf.ClientCredentials("the ring neighbour", true))}})
+				server, client := conf.ServerCredentials("the ring"), conf.ClientCredentials("the ring neighbour", true)
+				node, err := allreduce.NewNode(allreduce.Config{
+					Listener:      cmdtest.Listen(b),
+					ServerOptions: []grpc.ServerOption{grpc.Creds(server)},
+					DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(client)},
+				})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
@@ -30,7 +29,7 @@ func quickJob(t *testing.T) job.Settings {
 	return s
 }
 
-// watch tells of committed steps.
+// watch reports committed steps.
 type watch struct {
 	coordinator.Silent
 	steps chan ids.Step
@@ -50,28 +49,43 @@ type run struct {
 
 func coordinate(t *testing.T, conf *Conf, nodes int, log *slog.Logger) *run {
 	t.Helper()
-	l, settings := listen(t), quickJob(t)
-	r := &run{t: t, out: t.TempDir(), addr: l.Addr().String(), steps: make(chan ids.Step, 1024), ended: make(chan error, 1)}
+	l, settings := cmdtest.Listen(t), quickJob(t)
+	r := &run{
+		t: t, out: t.TempDir(), addr: l.Addr().String(),
+		steps: make(chan ids.Step, 1024), ended: make(chan error, 1),
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.wg.Go(func() {
-		_, err := coordinator.Run(ctx, coordinator.Config{Settings: settings, Nodes: nodes, MinNodes: 1, Listener: l, Out: r.out, CommitWindow: 1,
-			HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute, Version: "test", Logger: log, Progress: watch{steps: r.steps},
-			Credentials: conf.ServerCredentials("workers")})
+		_, err := coordinator.Run(ctx, coordinator.Config{
+			Settings: settings, Nodes: nodes, MinNodes: 1, Listener: l, Out: r.out, CommitWindow: 1,
+			HeartbeatTimeout: 5 * time.Second, StepTimeout: time.Minute, Version: "test", Logger: log,
+			Progress:    watch{steps: r.steps},
+			Credentials: conf.ServerCredentials("workers"),
+		})
 		r.ended <- err
 	})
 	t.Cleanup(func() { stop(); r.wg.Wait() })
 	return r
 }
 
+// workerConfig is the configuration of a worker for the run, with its connections secured by conf.
+func (r *run) workerConfig(conf *Conf, id string, log *slog.Logger) worker.Config {
+	return worker.Config{
+		Coordinators: []string{r.addr}, ID: id, Listener: cmdtest.Listen(r.t),
+		Options: model.Options{Threads: 1}, Version: "test", Logger: log,
+		Credentials: worker.Credentials{
+			Coordinator: conf.ClientCredentials("the coordinator", false),
+			RingServer:  conf.ServerCredentials("the ring"),
+			RingClient:  conf.ClientCredentials("the ring neighbour", true),
+		},
+	}
+}
+
 func (r *run) work(conf *Conf, id string, log *slog.Logger) (stop context.CancelFunc, ended <-chan error) {
 	ctx, stop := context.WithCancel(context.Background())
 	r.t.Cleanup(stop)
 	out := make(chan error, 1)
-	cfg := worker.Config{Coordinators: []string{r.addr}, ID: id, Listener: listen(r.t), Options: model.Options{Threads: 1}, Version: "test", Logger: log, Credentials: worker.Credentials{
-		Coordinator: conf.ClientCredentials("the coordinator", false),
-		RingServer:  conf.ServerCredentials("the ring"),
-		RingClient:  conf.ClientCredentials("the ring neighbour", true),
-	}}
+	cfg := r.workerConfig(conf, id, log)
 	r.wg.Go(func() { out <- worker.Run(ctx, cfg) })
 	return stop, out
 }
@@ -81,14 +95,10 @@ func (r *run) prompt() []byte {
 	if err := await(r.t, r.ended, "the job to end"); err != nil {
 		r.t.Fatalf("coordinator: %v", err)
 	}
-	b, err := os.ReadFile(filepath.Join(r.out, "prompt.safetensors"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return b
+	return cmdtest.ReadFile(r.t, r.out, "prompt.safetensors")
 }
 
-// await receives, and gives up only long after something is wrong.
+// await receives a value. It fails the test only long after something is wrong.
 func await[T any](t *testing.T, from <-chan T, what string) (v T) {
 	t.Helper()
 	select {
@@ -119,15 +129,19 @@ func TestClusterUnderTLSGivesTheSameBits(t *testing.T) {
 		stop, ended := r.work(open(t, files(t, newLeaf(t, ca, id, start), ca), c, &log), id, log.logger())
 		if i == 0 {
 			first = stop
-			await(t, r.refuses(open(t, files(t, newLeaf(t, other, "foreign", start), other, ca), c, &log), &log, "does not know the CA that signed this program's certificate"), "the refusal of a foreign worker")
-			await(t, r.refuses(Plain(log.logger()), &log, "wants TLS: give --tls-cert"), "the refusal of a worker without TLS")
+			foreign := open(t, files(t, newLeaf(t, other, "foreign", start), other, ca), c, &log)
+			await(t, r.refuses(foreign, &log, "does not know the CA that signed this program's certificate"),
+				"the refusal of a foreign worker")
+			await(t, r.refuses(Plain(log.logger()), &log, "wants TLS: give --tls-cert"),
+				"the refusal of a worker without TLS")
 		} else {
 			workers = append(workers, ended)
 		}
 	}
 	for await(t, r.steps, "a step") < 3 {
 	}
-	// Everything changes under the running job: the coordinator's certificate, and a worker goes and another comes.
+	// Everything changes under the running job: the coordinator's certificate, and a worker leaves
+	// and another joins.
 	cf.put(t, newLeaf(t, ca, "coordinator-2", start), ca)
 	first()
 	// The new one may come too late to a job this short, and then waits for the next.
@@ -142,7 +156,8 @@ func TestClusterUnderTLSGivesTheSameBits(t *testing.T) {
 	}
 }
 
-// refuses runs a worker that must end because it is refused, and wants why in its error, and a line in the coordinator's log.
+// refuses runs a worker that must end because it is refused, and wants why in its error, and a line
+// in the coordinator's log.
 func (r *run) refuses(conf *Conf, log *record, want string) <-chan struct{} {
 	done := make(chan struct{})
 	before := strings.Count(log.String(), `msg="connection refused" port_for=workers`)
@@ -150,7 +165,8 @@ func (r *run) refuses(conf *Conf, log *record, want string) <-chan struct{} {
 	go func() {
 		defer close(done)
 		err := <-ended
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "coordinator "+r.addr) {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.HasPrefix(err.Error(), "coordinator "+r.addr) {
 			r.t.Errorf("the refused worker ends with %v, want %q", err, want)
 		}
 		refusals := func() int { return strings.Count(log.String(), `msg="connection refused" port_for=workers`) }
@@ -164,7 +180,8 @@ func (r *run) refuses(conf *Conf, log *record, want string) <-chan struct{} {
 	return done
 }
 
-// TestRingRefusalIsTold: neighbours that refuse each other end the generation, and the coordinator learns why.
+// TestRingRefusalIsTold: neighbours that refuse each other end the generation, and the coordinator
+// learns why.
 func TestRingRefusalIsTold(t *testing.T) {
 	ca := newCA(t, "ca")
 	var log record
@@ -175,11 +192,9 @@ func TestRingRefusalIsTold(t *testing.T) {
 	t.Cleanup(stop)
 	r.wg.Go(func() {
 		// Its session is as it should be, its ring port is not.
-		_ = worker.Run(ctx, worker.Config{Coordinators: []string{r.addr}, ID: "b", Listener: listen(t), Options: model.Options{Threads: 1}, Version: "test", Logger: log.logger(), Credentials: worker.Credentials{
-			Coordinator: conf.ClientCredentials("the coordinator", false),
-			RingServer:  Plain(log.logger()).ServerCredentials("the ring"),
-			RingClient:  conf.ClientCredentials("the ring neighbour", true),
-		}})
+		cfg := r.workerConfig(conf, "b", log.logger())
+		cfg.Credentials.RingServer = Plain(log.logger()).ServerCredentials("the ring")
+		_ = worker.Run(ctx, cfg)
 	})
 	told := func() bool {
 		for line := range strings.Lines(log.String()) {
@@ -196,7 +211,7 @@ func TestRingRefusalIsTold(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if !log.await(`msg="connection refused" to="the ring neighbour"`) {
+	if !log.Await(`msg="connection refused" to="the ring neighbour"`) {
 		t.Errorf("the worker does not log it: %s", &log)
 	}
 }

@@ -13,14 +13,15 @@ import (
 // handshakeTimeout bounds a handshake on the serving side.
 const handshakeTimeout = 10 * time.Second
 
-// Conf is how one program's connections are secured. Its methods may be called from any goroutine.
+// Conf secures the connections of one program. Its methods may be called from any goroutine.
 type Conf struct {
 	source *source // nil without TLS
 	now    func() time.Time
 	log    *slog.Logger
 }
 
-// Open reads the files and checks them. now is the clock that certificates are held against; nil is time.Now.
+// Open reads the files and checks them. now is the clock for the validity of certificates; nil is
+// time.Now.
 func Open(files Files, now func() time.Time, log *slog.Logger) (*Conf, error) {
 	if now == nil {
 		now = time.Now
@@ -32,27 +33,28 @@ func Open(files Files, now func() time.Time, log *slog.Logger) (*Conf, error) {
 	return &Conf{source: s, now: now, log: log}, nil
 }
 
-// Plain secures nothing. Its clients still know a server that wants TLS when they meet one, and say so.
+// Plain secures nothing. Its clients still recognize a server that wants TLS, and say so.
 func Plain(log *slog.Logger) *Conf { return &Conf{now: time.Now, log: log} }
 
-// Enabled says whether connections use TLS.
+// Enabled reports whether connections use TLS.
 func (c *Conf) Enabled() bool { return c.source != nil }
 
-// CheckHost wants the host among the names of this program's certificate: its peers will dial it by that name. Without TLS there
-// is nothing to check.
+// CheckHost checks that the host is among the names of this program's certificate, since its peers
+// will dial it by that name. Without TLS there is nothing to check.
 func (c *Conf) CheckHost(host string) error {
 	if !c.Enabled() {
 		return nil
 	}
 	leaf := c.source.current().cert.Leaf
 	if err := leaf.VerifyHostname(host); err != nil {
-		return fmt.Errorf("--tls-cert %s: certificate %q is good for %v, want %s among them, by which this program is reached", c.source.files.Cert, nameOf(leaf), names(leaf), host)
+		return fmt.Errorf("--tls-cert %s: certificate %q is good for %v, want %s among them, by which this program "+
+			"is reached", c.source.files.Cert, nameOf(leaf), names(leaf), host)
 	}
 	return nil
 }
 
-// Server is the configuration of a serving side, for connections that carry the protocol named (ALPN). It follows the files. It
-// is nil without TLS.
+// Server is the configuration of a serving side, for connections that carry the named protocol
+// (ALPN). It follows changes of the files. It is nil without TLS.
 func (c *Conf) Server(protocol string) *tls.Config {
 	if !c.Enabled() {
 		return nil
@@ -68,17 +70,19 @@ func (c *Conf) Server(protocol string) *tls.Config {
 				ClientCAs:    m.roots,
 				ClientAuth:   tls.RequireAndVerifyClientCert,
 				NextProtos:   []string{protocol},
-				// A resumed session would go by the verdict on the first.
+				// A resumed session would skip the check of the certificate.
 				SessionTicketsDisabled: true,
-				// Small records first would help whoever waits for a first byte; here messages count as a whole.
+				// Small records first would help whoever waits for a first byte; here messages
+				// count as a whole.
 				DynamicRecordSizingDisabled: true,
 			}, nil
 		},
 	}
 }
 
-// Client is the configuration of a dialing side towards the host, a DNS name or an IP address that the server's
-// certificate must be good for. It follows the files, so it may be kept. It is nil without TLS.
+// Client is the configuration of a dialing side. host is the DNS name or IP address that the
+// server's certificate must be good for. The configuration follows changes of the files, so it may
+// be kept. It is nil without TLS.
 func (c *Conf) Client(host, protocol string) *tls.Config {
 	if !c.Enabled() {
 		return nil
@@ -94,13 +98,14 @@ func (c *Conf) Client(host, protocol string) *tls.Config {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &c.source.current().cert, nil
 		},
-		// The library's own verification has fixed roots; verify does the same with those that the file holds now.
+		// The library's own verification has fixed roots; verify does the same with those that the
+		// file holds now.
 		InsecureSkipVerify: true,
 		VerifyConnection:   func(cs tls.ConnectionState) error { return c.verify(cs, host) },
 	}
 }
 
-// verify is a client's judgement of a server.
+// verify is a client's check of a server's certificate.
 func (c *Conf) verify(cs tls.ConnectionState, host string) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("tls: the server sent no certificate")
@@ -130,7 +135,7 @@ func names(c *x509.Certificate) []string {
 	return list
 }
 
-// hostOf is the host of HOST:PORT, or the whole where there is no port.
+// hostOf is the host of HOST:PORT, or all of addr where there is no port.
 func hostOf(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		return host

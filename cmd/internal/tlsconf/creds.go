@@ -14,21 +14,22 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// http2 is gRPC's protocol in ALPN.
+// http2 is the ALPN name of gRPC's protocol.
 const http2 = "h2"
 
-// ServerCredentials are for a gRPC server; role says in the log what the port is for. Without TLS they secure nothing.
+// ServerCredentials are for a gRPC server. role names the use of the port in the log. Without TLS
+// they secure nothing.
 func (c *Conf) ServerCredentials(role string) credentials.TransportCredentials {
 	if !c.Enabled() {
 		return insecure.NewCredentials()
 	}
-	return &serverCredentials{conf: c, role: role, doorman: &doorman{log: c.log, now: c.now}}
+	return &serverCredentials{conf: c, role: role, refusals: &refusalLog{log: c.log, now: c.now}}
 }
 
 type serverCredentials struct {
-	conf    *Conf
-	role    string
-	doorman *doorman
+	conf     *Conf
+	role     string
+	refusals *refusalLog
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -41,9 +42,9 @@ func (s *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 		err = errors.New("it did not ask for HTTP/2")
 	}
 	if err != nil {
-		s.doorman.turnAway(s.role, raw.RemoteAddr(), err)
+		s.refusals.handshakeFailed(s.role, raw.RemoteAddr(), err)
 		if bad, ok := errors.AsType[tls.RecordHeaderError](err); ok && bad.Conn != nil {
-			sayTLS(raw)
+			answerPlaintext(raw)
 		}
 		conn.Close()
 		return nil, nil, err
@@ -52,28 +53,39 @@ func (s *serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 }
 
 // ClientHandshake implements credentials.TransportCredentials: servers do not dial.
-func (s *serverCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (s *serverCredentials) ClientHandshake(
+	context.Context, string, net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("these TLS credentials are a server's")
 }
 
 func (s *serverCredentials) Info() credentials.ProtocolInfo          { return tlsInfo() }
 func (s *serverCredentials) Clone() credentials.TransportCredentials { return s }
-func (s *serverCredentials) OverrideServerName(name string) error    { return noOverride(name) }
-func tlsInfo() credentials.ProtocolInfo                              { return credentials.ProtocolInfo{SecurityProtocol: "tls"} }
-func noOverride(name string) error {
+func (s *serverCredentials) OverrideServerName(name string) error    { return refuseOverride(name) }
+
+func tlsInfo() credentials.ProtocolInfo { return credentials.ProtocolInfo{SecurityProtocol: "tls"} }
+
+// refuseOverride is the answer to OverrideServerName: the certificate is for the host that is
+// dialed.
+func refuseOverride(name string) error {
 	return fmt.Errorf("server name %q cannot be put in place of the host that is dialed", name)
 }
+
 func infoOf(conn *tls.Conn) credentials.TLSInfo {
-	return credentials.TLSInfo{State: conn.ConnectionState(), CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	return credentials.TLSInfo{
+		State:          conn.ConnectionState(),
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+	}
 }
 
-// tlsAlert is the first byte of a TLS alert record (RFC 8446, section 5.1). No HTTP/2 connection starts with it: it would
-// be a settings frame of more than a million bytes.
+// tlsAlert is the first byte of a TLS alert record (RFC 8446, section 5.1). No HTTP/2 connection
+// starts with it: it would be a settings frame of more than a million bytes.
 const tlsAlert = 21
 
-// sayTLS answers a client in plain text with what any TLS library would take for a protocol_version alert, and which plainConn
-// knows. What the client has sent is read first: closing a connection with unread bytes resets it, and the answer would be lost.
-func sayTLS(raw net.Conn) {
+// answerPlaintext answers a client that does not speak TLS. The answer is what any TLS library
+// takes for a protocol_version alert, and what plainConn recognizes. It then reads what the client
+// has sent: closing a connection with unread bytes resets it, and the answer would be lost.
+func answerPlaintext(raw net.Conn) {
 	if raw.SetDeadline(time.Now().Add(time.Second)) != nil {
 		return
 	}
@@ -87,27 +99,29 @@ func sayTLS(raw net.Conn) {
 
 // ClientCredentials are for gRPC clients. They verify the host that is dialed.
 type ClientCredentials struct {
-	conf    *Conf
-	role    string
-	doorman *doorman // nil where the caller says itself why a connection was refused
+	conf     *Conf
+	role     string
+	refusals *refusalLog // nil where the caller reports refusals itself
 
 	mu      sync.Mutex
 	refused map[string]*RefusedError // by address
 }
 
-// ClientCredentials returns credentials for a client of one kind of peer, which role names. With logged, refusals are
-// logged, for clients that try again without a word. Without TLS they secure nothing.
+// ClientCredentials returns credentials for a client of one kind of peer, which role names. With
+// logged, refusals are logged, for clients that retry silently. Without TLS the credentials secure
+// nothing.
 func (c *Conf) ClientCredentials(role string, logged bool) *ClientCredentials {
 	cc := &ClientCredentials{conf: c, role: role, refused: map[string]*RefusedError{}}
 	if logged {
-		cc.doorman = &doorman{log: c.log, now: c.now}
+		cc.refusals = &refusalLog{log: c.log, now: c.now}
 	}
 	return cc
 }
 
-// Refusal is why the latest connection to a HOST:PORT was refused, by either side: a *RefusedError, or nil if it was
-// accepted, failed for another reason, or was asked about before. Attempts that reach nobody are no connections, and must
-// not be taken for the refusal before them.
+// Refusal tells why the latest connection to a HOST:PORT was refused, by either side. It is a
+// *RefusedError, or nil if the connection was accepted, failed for another reason, or was asked
+// about before. An attempt that reaches nobody is no connection: a caller must not take an earlier
+// refusal for its result.
 func (cc *ClientCredentials) Refusal(addr string) error {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
@@ -118,12 +132,13 @@ func (cc *ClientCredentials) Refusal(addr string) error {
 	return nil
 }
 
-// ClientHandshake implements credentials.TransportCredentials. It returns when the server has accepted this
-// client's certificate and said its first word.
-func (cc *ClientCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ClientHandshake implements credentials.TransportCredentials. It returns when the server has
+// accepted this client's certificate and sent its first byte.
+func (cc *ClientCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn,
+	credentials.AuthInfo, error) {
 	if !cc.conf.Enabled() {
 		_, info, err := insecure.NewCredentials().ClientHandshake(ctx, authority, raw)
-		return &plainConn{Conn: raw, peer: authority, judge: cc.judge}, info, err
+		return &plainConn{Conn: raw, peer: authority, recordOutcome: cc.recordOutcome}, info, err
 	}
 	conn := tls.Client(raw, cc.conf.Client(hostOf(authority), http2))
 	first := make([]byte, 1<<10)
@@ -136,15 +151,16 @@ func (cc *ClientCredentials) ClientHandshake(ctx context.Context, authority stri
 		n, err = readFirst(ctx, conn, first)
 		first = first[:n]
 	}
-	if err = cc.judge(authority, err); err != nil {
+	if err = cc.recordOutcome(authority, err); err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
-	return &greetedConn{Conn: conn, first: first}, infoOf(conn), nil
+	return &prereadConn{Conn: conn, first: first}, infoOf(conn), nil
 }
 
-// judge notes what became of a connection, and makes a refusal of what is one.
-func (cc *ClientCredentials) judge(peer string, err error) error {
+// recordOutcome records whether the connection to peer was refused, for Refusal and the log. It
+// returns err, as a *RefusedError where it is a refusal.
+func (cc *ClientCredentials) recordOutcome(peer string, err error) error {
 	var r *RefusedError
 	if err != nil {
 		r = refusal(peer, err)
@@ -159,8 +175,8 @@ func (cc *ClientCredentials) judge(peer string, err error) error {
 	if r == nil {
 		return err
 	}
-	if cc.doorman != nil {
-		cc.doorman.refuse("connection refused", "to", cc.role, "remote", peer, "reason", "it "+r.Reason)
+	if cc.refusals != nil {
+		cc.refusals.warn("connection refused", "to", cc.role, "remote", peer, "reason", "it "+r.Reason)
 	}
 	return r
 }
@@ -178,13 +194,14 @@ func (cc *ClientCredentials) Info() credentials.ProtocolInfo {
 	return tlsInfo()
 }
 
-// Clone implements credentials.TransportCredentials; the copy is the same, so that Refusal knows of all connections.
+// Clone implements credentials.TransportCredentials. The copy shares its state, so that Refusal
+// knows about all connections.
 func (cc *ClientCredentials) Clone() credentials.TransportCredentials { return cc }
 
 // OverrideServerName implements credentials.TransportCredentials.
-func (cc *ClientCredentials) OverrideServerName(name string) error { return noOverride(name) }
+func (cc *ClientCredentials) OverrideServerName(name string) error { return refuseOverride(name) }
 
-// readFirst reads the server's first bytes, for as long as ctx allows.
+// readFirst reads the server's first bytes, until ctx ends.
 func readFirst(ctx context.Context, conn net.Conn, buf []byte) (int, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	n, err := conn.Read(buf)
@@ -194,13 +211,13 @@ func readFirst(ctx context.Context, conn net.Conn, buf []byte) (int, error) {
 	return n, err
 }
 
-// greetedConn is a connection whose first bytes have been read.
-type greetedConn struct {
+// prereadConn is a connection whose first bytes have been read.
+type prereadConn struct {
 	*tls.Conn
 	first []byte
 }
 
-func (g *greetedConn) Read(p []byte) (int, error) {
+func (g *prereadConn) Read(p []byte) (int, error) {
 	if len(g.first) > 0 {
 		n := copy(p, g.first)
 		g.first = g.first[n:]
@@ -209,23 +226,23 @@ func (g *greetedConn) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// plainConn is a client's connection in plain text that knows sayTLS's answer.
+// plainConn is a client's connection in plain text. It recognizes the answer of answerPlaintext.
 type plainConn struct {
 	net.Conn
-	peer    string
-	judge   func(peer string, err error) error
-	greeted bool // Read is called from one goroutine at a time
+	peer          string
+	recordOutcome func(peer string, err error) error
+	hasRead       bool // Read is called from one goroutine at a time
 }
 
 func (p *plainConn) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
-	if n > 0 && !p.greeted {
-		p.greeted = true
+	if n > 0 && !p.hasRead {
+		p.hasRead = true
 		var refused error
 		if b[0] == tlsAlert {
 			refused = &RefusedError{Peer: p.peer, Reason: "wants TLS: give --tls-cert, --tls-key and --tls-ca"}
 		}
-		if refused = p.judge(p.peer, refused); refused != nil {
+		if refused = p.recordOutcome(p.peer, refused); refused != nil {
 			return 0, refused
 		}
 	}

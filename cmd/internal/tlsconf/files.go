@@ -19,14 +19,14 @@ type Files struct {
 	CA   string // the authorities whose signature makes a peer acceptable
 }
 
-// material is what the files hold, checked.
+// material is the checked contents of the files.
 type material struct {
 	cert  tls.Certificate // with Leaf
 	roots *x509.CertPool
 }
 
-// load reads the files and checks all that a peer would: whatever is wrong here would be refused there, with less to
-// go by. Errors name the flag and the file.
+// load reads the files and checks everything that a peer would check: a peer would refuse a fault
+// with less information. Errors name the flag and the file.
 func (f Files) load(now time.Time) (*material, error) {
 	certPEM, err := os.ReadFile(f.Cert)
 	if err != nil {
@@ -58,7 +58,7 @@ func (f Files) load(now time.Time) (*material, error) {
 		}
 		m.roots.AddCert(ca)
 	}
-	// Only now the pair: its errors are about the two together.
+	// The pair comes last: its errors are about the certificate and the key together.
 	if m.cert, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		return nil, fmt.Errorf("--tls-key %s is not the key of --tls-cert %s: %w", f.Key, f.Cert, err)
 	}
@@ -75,7 +75,8 @@ func (f Files) checkLeaf(chain, cas []*x509.Certificate, roots *x509.CertPool, n
 		return err
 	}
 	if len(leaf.DNSNames)+len(leaf.IPAddresses) == 0 {
-		return fmt.Errorf("certificate %q has no subject alternative names, want the machine's DNS names or IP addresses", nameOf(leaf))
+		return fmt.Errorf("certificate %q has no subject alternative names, want the machine's DNS names or "+
+			"IP addresses", nameOf(leaf))
 	}
 	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
 	for _, c := range chain[1:] {
@@ -96,11 +97,13 @@ func (f Files) checkLeaf(chain, cas []*x509.Certificate, roots *x509.CertPool, n
 			for _, ca := range cas {
 				names = append(names, strconv.Quote(nameOf(ca)))
 			}
-			return fmt.Errorf("certificate %q is not signed by a CA in --tls-ca %s: its issuer is %q, the file holds %s", nameOf(leaf), f.CA, leaf.Issuer.CommonName, strings.Join(names, ", "))
+			return fmt.Errorf("certificate %q is not signed by a CA in --tls-ca %s: its issuer is %q, the file "+
+				"holds %s", nameOf(leaf), f.CA, leaf.Issuer.CommonName, strings.Join(names, ", "))
 		case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 			return fmt.Errorf("its CA: %w", within(invalid.Cert, now))
 		case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
-			return fmt.Errorf("certificate %q is not for %s authentication, want one for both server and client", nameOf(leaf), use.name)
+			return fmt.Errorf("certificate %q is not for %s authentication, want one for both server and client",
+				nameOf(leaf), use.name)
 		default:
 			return fmt.Errorf("certificate %q: %w", nameOf(leaf), err)
 		}
@@ -108,13 +111,15 @@ func (f Files) checkLeaf(chain, cas []*x509.Certificate, roots *x509.CertPool, n
 	return nil
 }
 
-// within says whether now is in the certificate's time.
+// within checks that now is within the validity of the certificate.
 func within(c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("certificate %q is not valid before %s, and this machine's clock says %s", nameOf(c), stamp(c.NotBefore), stamp(now))
+		return fmt.Errorf("certificate %q is not valid before %s, and this machine's clock says %s",
+			nameOf(c), formatTime(c.NotBefore), formatTime(now))
 	case now.After(c.NotAfter):
-		return fmt.Errorf("certificate %q expired %s, and this machine's clock says %s", nameOf(c), stamp(c.NotAfter), stamp(now))
+		return fmt.Errorf("certificate %q expired %s, and this machine's clock says %s",
+			nameOf(c), formatTime(c.NotAfter), formatTime(now))
 	}
 	return nil
 }
@@ -143,7 +148,7 @@ func certificates(data []byte) ([]*x509.Certificate, error) {
 	return list, nil
 }
 
-// checkKey wants a private key that needs no password.
+// checkKey checks for a private key that needs no password.
 func checkKey(data []byte) error {
 	const want = "want PEM with a PRIVATE KEY block"
 	found := "nothing of PEM"
@@ -162,7 +167,8 @@ func checkKey(data []byte) error {
 	}
 }
 
-// nameOf is how messages call a certificate: by its common name, or where it has none its first other name or its serial number.
+// nameOf is the name of a certificate in messages: its common name, else its first other name, else
+// its serial number.
 func nameOf(c *x509.Certificate) string {
 	const longest = 100 // a peer chooses what its certificate says
 	name := c.Subject.CommonName
@@ -178,4 +184,4 @@ func nameOf(c *x509.Certificate) string {
 	return name[:min(len(name), longest)]
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

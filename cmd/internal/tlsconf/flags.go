@@ -9,7 +9,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 )
 
-// expiresSoon is when a certificate's end is worth a warning at the start.
+// expiresSoon is the remaining validity of a certificate below which Open logs a warning.
 const expiresSoon = 7 * 24 * time.Hour
 
 // Flags are --tls-cert, --tls-key, --tls-ca and --insecure.
@@ -20,17 +20,20 @@ type Flags struct {
 
 // Bind adds the flags to the group.
 func (f *Flags) Bind(g *cli.Group) {
-	g.String(&f.files.Cert, "tls-cert", "this machine's certificate, a PEM `FILE`; dpt certs makes it", cli.NotEmpty).DefaultText("no TLS")
+	g.String(&f.files.Cert, "tls-cert", "this machine's certificate, a PEM `FILE`; dpt certs makes it", cli.NotEmpty).
+		DefaultText("no TLS")
 	g.String(&f.files.Key, "tls-key", "the certificate's key, a PEM `FILE`", cli.NotEmpty).DefaultText("no TLS")
-	g.String(&f.files.CA, "tls-ca", "PEM `FILE` of the CAs whose certificates are accepted", cli.NotEmpty).DefaultText("no TLS")
+	g.String(&f.files.CA, "tls-ca", "PEM `FILE` of the CAs whose certificates are accepted", cli.NotEmpty).
+		DefaultText("no TLS")
 	g.Bool(&f.insecure, "insecure", "allow connections beyond this machine without TLS")
 }
 
-// Check wants all three files or none, and the addresses of the flags named to stay on this machine where there is no
-// TLS; call it after cmd.Parse. An empty address is not checked.
+// Check checks that all three files are given or none, and that without TLS the addresses stay on
+// this machine. Call it after cmd.Parse. An empty address is not checked.
 func (f *Flags) Check(cmd *cli.Command, addresses ...Address) error {
 	var given, missing []string
-	for _, file := range []struct{ flag, path string }{{"--tls-cert", f.files.Cert}, {"--tls-key", f.files.Key}, {"--tls-ca", f.files.CA}} {
+	for _, file := range []struct{ flag, path string }{{"--tls-cert", f.files.Cert}, {"--tls-key", f.files.Key},
+		{"--tls-ca", f.files.CA}} {
 		if file.path == "" {
 			missing = append(missing, file.flag)
 		} else {
@@ -39,7 +42,8 @@ func (f *Flags) Check(cmd *cli.Command, addresses ...Address) error {
 	}
 	switch {
 	case len(given) > 0 && len(missing) > 0:
-		return cmd.Usagef("%s without %s, want all of --tls-cert, --tls-key and --tls-ca or none", strings.Join(given, " and "), strings.Join(missing, " and "))
+		return cmd.Usagef("%s without %s, want all of --tls-cert, --tls-key and --tls-ca or none",
+			strings.Join(given, " and "), strings.Join(missing, " and "))
 	case len(given) > 0 && f.insecure:
 		return cmd.Usagef("--insecure and --tls-cert, want one of them: with TLS every connection is verified")
 	case len(given) > 0 || f.insecure:
@@ -47,16 +51,17 @@ func (f *Flags) Check(cmd *cli.Command, addresses ...Address) error {
 	}
 	for _, a := range addresses {
 		if a.Addr != "" && !cli.Loopback(a.Addr) {
-			return cmd.Usagef("--%s %s: reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure", a.Flag, a.Addr)
+			return cmd.Usagef("--%s %s: reaches beyond this machine without TLS, want --tls-cert, --tls-key and "+
+				"--tls-ca (dpt certs makes them), a loopback address or --insecure", a.Flag, a.Addr)
 		}
 	}
 	return nil
 }
 
-// Address is the value of a flag that says where to listen or what to dial.
+// Address is the value of a flag that gives an address to listen on or to dial.
 type Address struct{ Flag, Addr string }
 
-// Open reads and checks the files, where there are any; call it after Check.
+// Open reads and checks the files, if there are any. Call it after Check.
 func (f *Flags) Open(log *slog.Logger) (*Conf, error) {
 	if f.files.Cert == "" {
 		return Plain(log), nil
@@ -66,11 +71,11 @@ func (f *Flags) Open(log *slog.Logger) (*Conf, error) {
 		return nil, err
 	}
 	leaf := c.source.current().cert.Leaf
-	say, message := log.Info, "connections use TLS"
+	logLine, message := log.Info, "connections use TLS"
 	if leaf.NotAfter.Sub(c.now()) < expiresSoon {
-		say, message = log.Warn, "the TLS certificate expires soon"
+		logLine, message = log.Warn, "the TLS certificate expires soon"
 	}
-	say(message, "certificate", nameOf(leaf), "names", names(leaf), "expires", stamp(leaf.NotAfter))
+	logLine(message, "certificate", nameOf(leaf), "names", names(leaf), "expires", formatTime(leaf.NotAfter))
 	return c, nil
 }
 
@@ -86,7 +91,8 @@ func (f *Flags) Args() []string {
 	return args
 }
 
-// LocalAddr is how a process of this machine dials a listener: one that listens on every interface, by loopback.
+// LocalAddr is the address by which a process on this machine dials a listener. For one that
+// listens on every interface, that is loopback.
 func LocalAddr(addr net.Addr) string {
 	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		return (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: tcp.Port}).String()

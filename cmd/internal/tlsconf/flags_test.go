@@ -17,11 +17,13 @@ func TestFlags(t *testing.T) {
 	}{
 		{"", ""},
 		{"--listen 127.0.0.1:0", ""},
-		{"--listen 0.0.0.0:0", "--listen 0.0.0.0:0: reaches beyond this machine without TLS, want --tls-cert, --tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure"},
+		{"--listen 0.0.0.0:0", "--listen 0.0.0.0:0: reaches beyond this machine without TLS, want --tls-cert, " +
+			"--tls-key and --tls-ca (dpt certs makes them), a loopback address or --insecure"},
 		{"--listen :0", "--listen :0: reaches beyond this machine"},
 		{"--listen 0.0.0.0:0 --insecure", ""},
 		{"--listen 0.0.0.0:0 --tls-cert a --tls-key b --tls-ca c", ""},
-		{"--tls-cert a", "--tls-cert without --tls-key and --tls-ca, want all of --tls-cert, --tls-key and --tls-ca or none"},
+		{"--tls-cert a",
+			"--tls-cert without --tls-key and --tls-ca, want all of --tls-cert, --tls-key and --tls-ca or none"},
 		{"--tls-key b --tls-ca c", "--tls-key and --tls-ca without --tls-cert, want all"},
 		{"--insecure --tls-ca c", "--tls-ca without --tls-cert and --tls-key, want all"},
 		{"--tls-cert a --tls-key b --tls-ca c --insecure", "--insecure and --tls-cert, want one of them"},
@@ -50,7 +52,10 @@ func TestFlags(t *testing.T) {
 					t.Errorf("%s: the child's flags are %v", test.args, f.Args())
 				}
 			}
-			if want := len(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--listen" || strings.Contains(a, ":") })); len(f.Args()) != want {
+			secure := slices.DeleteFunc(slices.Clone(args), func(a string) bool {
+				return a == "--listen" || strings.Contains(a, ":")
+			})
+			if len(f.Args()) != len(secure) {
 				t.Errorf("%s: the child's flags are %v", test.args, f.Args())
 			}
 		}
@@ -70,7 +75,9 @@ func TestFlagsOpen(t *testing.T) {
 }
 
 func TestLocalAddr(t *testing.T) {
-	for addr, want := range map[string]string{"0.0.0.0:7": "127.0.0.1:7", "[::]:7": "127.0.0.1:7", "10.0.0.1:7": "10.0.0.1:7", "[::1]:7": "[::1]:7"} {
+	for addr, want := range map[string]string{
+		"0.0.0.0:7": "127.0.0.1:7", "[::]:7": "127.0.0.1:7", "10.0.0.1:7": "10.0.0.1:7", "[::1]:7": "[::1]:7",
+	} {
 		tcp, err := net.ResolveTCPAddr("tcp", addr)
 		if err != nil {
 			t.Fatal(err)

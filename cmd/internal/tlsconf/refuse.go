@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// RefusedError says why a connection was refused, by this side or by the peer.
+// RefusedError tells why this side or the peer refused a connection.
 type RefusedError struct {
 	Peer   string // its address
 	Reason string // a clause about the peer: "does not speak TLS"
@@ -23,8 +23,8 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.Peer + " " + e.Reason }
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// refusal finds out whether err, of a handshake or of the first read after it, is a refusal, and not that the network or
-// the peer has failed.
+// refusal returns the refusal that err is, or nil where the network or the peer has failed. err is
+// the error of a handshake or of the first read after it.
 func refusal(peer string, err error) *RefusedError {
 	if already, ok := errors.AsType[*RefusedError](err); ok {
 		return already
@@ -51,7 +51,7 @@ func refusal(peer string, err error) *RefusedError {
 		r.Reason = fmt.Sprintf("%s (%v)", what, remote.Err)
 		return r
 	}
-	if network(err) {
+	if isNetworkError(err) {
 		return nil
 	}
 	if strings.Contains(err.Error(), "didn't provide a certificate") { // the library has no type for it
@@ -62,7 +62,7 @@ func refusal(peer string, err error) *RefusedError {
 	return r
 }
 
-// alerts says in more words what a peer's alert means, by crypto/tls's text for it (RFC 8446, section 6.2).
+// alerts explain the alerts of a peer, by crypto/tls's text for them (RFC 8446, section 6.2).
 var alerts = map[string]string{
 	"tls: certificate required":           "it wants a certificate and was given none",
 	"tls: unknown certificate authority":  "it does not know the CA that signed this program's certificate",
@@ -72,11 +72,12 @@ var alerts = map[string]string{
 	"tls: no application protocol":        "it serves another protocol there",
 }
 
-// network says whether err is the network's or a vanished peer's.
-func network(err error) bool {
+// isNetworkError reports whether err means that the network failed or the peer vanished.
+func isNetworkError(err error) bool {
 	op, isOp := errors.AsType[*net.OpError](err)
 	isOp = isOp && op.Op != "remote error" && op.Op != "local error" // those are TLS alerts
-	return isOp || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+	return isOp || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.ErrClosedPipe) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || isTimeout(err)
 }
 
@@ -85,26 +86,27 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// doorman logs refused connections, and not more of them than a person can use: whoever reaches the port decides how many
-// there are.
-type doorman struct {
+// refusalLog logs refused connections at a bounded rate, since anybody who reaches the port
+// determines their number.
+type refusalLog struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu       sync.Mutex
-	tokens   float64
-	filled   time.Time
-	unlogged int
+	mu       sync.Mutex // guards the fields below
+	tokens   float64    // lines that may be logged now: a token bucket
+	filled   time.Time  // when tokens was last updated; zero before the first refusal
+	unlogged int        // refusals since the last line
 }
 
 const (
-	// refusalBurst refusals are logged at once, then one every refusalEvery.
+	// refusalBurst refusals may be logged at once, and then one every refusalEvery.
 	refusalBurst = 10
 	refusalEvery = 10 * time.Second
 )
 
-// refuse logs a refusal at level warn. Those that were not logged are counted in the next line that is.
-func (d *doorman) refuse(message string, attrs ...any) {
+// warn logs a refusal at level warn. The line also counts the refusals before it that were not
+// logged.
+func (d *refusalLog) warn(message string, attrs ...any) {
 	d.mu.Lock()
 	now := d.now()
 	if d.filled.IsZero() {
@@ -128,12 +130,13 @@ func (d *doorman) refuse(message string, attrs ...any) {
 	d.log.Warn(message, attrs...)
 }
 
-// turnAway logs that the serving side did not take a connection.
-func (d *doorman) turnAway(role string, remote net.Addr, err error) {
+// handshakeFailed logs why the serving side refused a connection.
+func (d *refusalLog) handshakeFailed(role string, remote net.Addr, err error) {
 	switch {
 	case isTimeout(err):
-		d.refuse("connection given up", "port_for", role, "remote", remote.String(), "reason", fmt.Sprintf("no TLS handshake within %v", handshakeTimeout))
-	case network(err):
+		reason := fmt.Sprintf("no TLS handshake within %v", handshakeTimeout)
+		d.warn("connection given up", "port_for", role, "remote", remote.String(), "reason", reason)
+	case isNetworkError(err):
 		// Port scans and health checks connect and say nothing.
 		d.log.Debug("connection ended in its TLS handshake", "port_for", role, "remote", remote.String(), "reason", err)
 	default:
@@ -141,6 +144,6 @@ func (d *doorman) turnAway(role string, remote net.Addr, err error) {
 		if r := refusal(remote.String(), err); r != nil {
 			reason = "it " + r.Reason
 		}
-		d.refuse("connection refused", "port_for", role, "remote", remote.String(), "reason", reason)
+		d.warn("connection refused", "port_for", role, "remote", remote.String(), "reason", reason)
 	}
 }

@@ -6,9 +6,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
-// mustMeet connects the two and wants the server to show a certificate of this name, and the client of that.
+// mustMeet connects the two and wants the server to show a certificate of this name, and the client
+// of that.
 func mustMeet(t *testing.T, server, client *Conf, serverName, clientName string) {
 	t.Helper()
 	m, _ := meet(t, server, client)
@@ -63,7 +66,8 @@ func TestCertificateThatEndedIsReplacedWithoutARestart(t *testing.T) {
 	ca := newCA(t, "ca")
 	c := newClock()
 	var log record
-	sf, cf := files(t, newLeaf(t, ca, "server", start.Add(-time.Hour)), ca), files(t, newLeaf(t, ca, "client", start), ca)
+	sf, cf := files(t, newLeaf(t, ca, "server", start.Add(-time.Hour)), ca),
+		files(t, newLeaf(t, ca, "client", start), ca)
 	server, client := open(t, sf, c, &log), open(t, cf, c, &log)
 	mustMeet(t, server, client, "server", "client")
 	c.advance(23*time.Hour + 30*time.Minute)
@@ -85,15 +89,15 @@ func TestBrokenFilesLeaveTheOldCertificate(t *testing.T) {
 		want    string
 		breakIt func()
 	}{
-		{"nothing of PEM", func() { write(t, f.Cert, []byte("half a fi")) }},
-		{"is not the key of", func() { write(t, f.Cert, newLeaf(t, ca, "b", start).CertPEM) }},
-		{"no such file", func() { remove(t, f.Key) }},
+		{"nothing of PEM", func() { cmdtest.WriteFile(t, f.Cert, []byte("half a fi")) }},
+		{"is not the key of", func() { cmdtest.WriteFile(t, f.Cert, newLeaf(t, ca, "b", start).CertPEM) }},
+		{"no such file", func() { cmdtest.RemoveFile(t, f.Key) }},
 		{"is not signed by", func() { f.put(t, newLeaf(t, other, "c", start), ca) }},
 		{"is not valid before", func() { f.put(t, newLeaf(t, ca, "early", start.Add(time.Hour)), ca) }},
 	} {
 		f.put(t, good, ca) // so that nothing is wrong but what this case breaks
 		mustMeet(t, conf, conf, "a", "a")
-		log.lines.Reset()
+		log.Reset()
 		c.breakIt()
 		for range 3 {
 			mustMeet(t, conf, conf, "a", "a")
@@ -104,7 +108,7 @@ func TestBrokenFilesLeaveTheOldCertificate(t *testing.T) {
 			t.Errorf("want one error with %q, got: %s", c.want, got)
 		}
 	}
-	log.lines.Reset()
+	log.Reset()
 	f.put(t, newLeaf(t, ca, "d", start), ca)
 	mustMeet(t, conf, conf, "d", "d")
 
@@ -127,18 +131,19 @@ func TestAuthorityIsReplacedWithoutARestart(t *testing.T) {
 		mustMeet(t, b, a, bName, aName)
 	}
 	both("a-1", "b-1")
-	// First everyone trusts both, then each changes its certificate, then nobody trusts the old one.
+	// First everyone trusts both, then each changes its certificate, then nobody trusts the old
+	// one.
 	trust := append(append([]byte{}, before.CertPEM...), after.CertPEM...)
-	write(t, af.CA, trust)
+	cmdtest.WriteFile(t, af.CA, trust)
 	both("a-1", "b-1")
-	write(t, bf.CA, trust)
+	cmdtest.WriteFile(t, bf.CA, trust)
 	both("a-1", "b-1")
 	af.put(t, newLeaf(t, after, "a-2", start), before, after)
 	both("a-2", "b-1")
 	bf.put(t, newLeaf(t, after, "b-2", start), after, before)
 	both("a-2", "b-2")
-	write(t, af.CA, after.CertPEM)
-	write(t, bf.CA, after.CertPEM)
+	cmdtest.WriteFile(t, af.CA, after.CertPEM)
+	cmdtest.WriteFile(t, bf.CA, after.CertPEM)
 	both("a-2", "b-2")
 
 	stale := open(t, files(t, newLeaf(t, before, "stale", start), before, after), c, &log)
@@ -150,7 +155,8 @@ func TestAuthorityIsReplacedWithoutARestart(t *testing.T) {
 	}
 }
 
-// TestFilesChangeUnderHandshakes is for the race detector, and for the rule that a certificate goes with its own key.
+// TestFilesChangeUnderHandshakes is for the race detector, and for the rule that a certificate goes
+// with its own key.
 func TestFilesChangeUnderHandshakes(t *testing.T) {
 	ca := newCA(t, "ca")
 	var log record

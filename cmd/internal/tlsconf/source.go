@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// retryBroken is how often files that cannot be used are tried again though nothing about them has changed: a
-// certificate may have been put there before its time.
+// retryBroken is the time between two attempts to load files that cannot be used and have not
+// changed: a certificate may become valid meanwhile.
 const retryBroken = 10 * time.Second
 
-// source holds what the files last held that was good.
+// source holds the last usable contents of the files.
 type source struct {
 	files Files
 	now   func() time.Time
 	log   *slog.Logger
 
-	mu     sync.Mutex
-	seen   [3]fs.FileInfo // the files as last read; nil where there was none
-	broken bool           // what was last read could not be used
-	tried  time.Time      // when
-	good   *material
+	mu     sync.Mutex     // guards the fields below
+	seen   [3]fs.FileInfo // the files when they were last read; nil where there was none
+	broken bool           // whether the contents last read could not be used
+	tried  time.Time      // when they were read
+	good   *material      // the last usable contents
 }
 
 // newSource reads the files.
@@ -33,15 +33,16 @@ func newSource(files Files, now func() time.Time, log *slog.Logger) (*source, er
 	return s, err
 }
 
-// current is what the files hold, or if that cannot be used what they held before. It may be called from any goroutine.
+// current is the contents of the files or, if they cannot be used, the last usable contents. It may
+// be called from any goroutine.
 func (s *source) current() *material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Looking comes before reading: a file that changes in between is read again the next time.
+	// stat comes before the read: a file that changes in between is read again the next time.
 	seen := stat(s.files)
 	changed := false
 	for i := range seen {
-		changed = changed || !same(seen[i], s.seen[i])
+		changed = changed || !sameFile(seen[i], s.seen[i])
 	}
 	now := s.now()
 	if !changed && !(s.broken && now.Sub(s.tried) >= retryBroken) {
@@ -50,11 +51,13 @@ func (s *source) current() *material {
 	m, err := s.files.load(now)
 	if err != nil {
 		if changed { // once for each change
-			s.log.Error("the TLS files changed and cannot be used; the certificate from before stays in use", "reason", err, "expires", stamp(s.good.cert.Leaf.NotAfter))
+			s.log.Error("the TLS files changed and cannot be used; the certificate from before stays in use",
+				"reason", err, "expires", formatTime(s.good.cert.Leaf.NotAfter))
 		}
 	} else {
 		s.good = m
-		s.log.Info("TLS files read again", "certificate", nameOf(m.cert.Leaf), "expires", stamp(m.cert.Leaf.NotAfter))
+		leaf := m.cert.Leaf
+		s.log.Info("TLS files read again", "certificate", nameOf(leaf), "expires", formatTime(leaf.NotAfter))
 	}
 	s.seen, s.broken, s.tried = seen, err != nil, now
 	return s.good
@@ -69,8 +72,9 @@ func stat(f Files) (infos [3]fs.FileInfo) {
 	return infos
 }
 
-// same says whether a path still leads to the same file with the same contents, as far as the file system tells.
-func same(a, b fs.FileInfo) bool {
+// sameFile reports whether a path still leads to the same file with the same contents, as far as
+// the file system tells.
+func sameFile(a, b fs.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}

@@ -7,25 +7,25 @@ import (
 	"sync"
 )
 
-// Some protocols let the dialing side speak first, raft's is one. There the server says one byte of its own when it has
-// accepted the client, and Dial waits for it.
+// accepted is the one byte that the server sends when it has accepted the client. In some
+// protocols, such as raft's, the dialing side speaks first; Dial waits for this byte before that.
 const accepted = 1
 
-// Listen returns l with TLS, for connections that carry the protocol named (ALPN) and that Dial made; role says in the log what
-// the port is for. Accept does not wait for a handshake: the first Read or Write of a connection makes it. Without TLS it
-// returns l.
+// Listen returns l with TLS, for connections that Dial makes and that carry the named protocol
+// (ALPN). role names the use of the port in the log. Accept does not wait for a handshake: the
+// first Read or Write of a connection makes it. Without TLS Listen returns l.
 func (c *Conf) Listen(l net.Listener, role, protocol string) net.Listener {
 	if !c.Enabled() {
 		return l
 	}
-	return &listener{Listener: l, config: c.Server(protocol), role: role, doorman: &doorman{log: c.log, now: c.now}}
+	return &listener{Listener: l, config: c.Server(protocol), role: role, refusals: &refusalLog{log: c.log, now: c.now}}
 }
 
 type listener struct {
 	net.Listener
-	config  *tls.Config
-	role    string
-	doorman *doorman
+	config   *tls.Config
+	role     string
+	refusals *refusalLog
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -49,7 +49,7 @@ func (s *servedConn) handshake() error {
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 		defer cancel()
 		if s.err = s.HandshakeContext(ctx); s.err != nil {
-			s.listener.doorman.turnAway(s.listener.role, s.RemoteAddr(), s.err)
+			s.listener.refusals.handshakeFailed(s.listener.role, s.RemoteAddr(), s.err)
 			return
 		}
 		_, s.err = s.Conn.Write([]byte{accepted})
@@ -71,8 +71,9 @@ func (s *servedConn) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
-// Dial connects to a HOST:PORT that Listen serves. It returns when that has accepted this program's certificate; the error
-// is a *RefusedError where one side refused the other. ctx bounds the whole.
+// Dial connects to a HOST:PORT that Listen serves. It returns when the server has accepted this
+// program's certificate. The error is a *RefusedError where one side refused the other. ctx bounds
+// all of it.
 func (c *Conf) Dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil || !c.Enabled() {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
 // echo serves a listener whose clients speak first, until the test ends.
@@ -36,7 +38,7 @@ func TestStreams(t *testing.T) {
 	server := open(t, files(t, newLeaf(t, ours, "a", start), ours), newClock(), &log)
 	client := open(t, files(t, newLeaf(t, ours, "b", start), ours), newClock(), &clientLog)
 	foreign := open(t, files(t, newLeaf(t, theirs, "c", start), theirs, ours), newClock(), &clientLog)
-	l := listen(t)
+	l := cmdtest.Listen(t)
 	addr := l.Addr().String()
 	echo(t, server.Listen(l, "replicas", "dpt-test"))
 
@@ -55,13 +57,15 @@ func TestStreams(t *testing.T) {
 	conn.Close()
 
 	var refused *RefusedError
-	if _, err := foreign.Dial(t.Context(), addr, "dpt-test"); !errors.As(err, &refused) || !strings.Contains(err.Error(), "it does not know the CA") {
+	if _, err := foreign.Dial(t.Context(), addr, "dpt-test"); !errors.As(err, &refused) ||
+		!strings.Contains(err.Error(), "it does not know the CA") {
 		t.Errorf("foreign client: %v, want a refusal that says so", err)
 	}
-	if !log.await(`msg="connection refused" port_for=replicas`, "unknown authority") {
+	if !log.Await(`msg="connection refused" port_for=replicas`, "unknown authority") {
 		t.Errorf("the server logs %s", &log)
 	}
-	if _, err := client.Dial(t.Context(), addr, "another"); !errors.As(err, &refused) || !strings.Contains(err.Error(), "it serves another protocol there") {
+	if _, err := client.Dial(t.Context(), addr, "another"); !errors.As(err, &refused) ||
+		!strings.Contains(err.Error(), "it serves another protocol there") {
 		t.Errorf("another protocol: %v, want a refusal that says so", err)
 	}
 	if _, err := client.Dial(t.Context(), "localhost:1", "dpt-test"); err == nil || errors.As(err, &refused) {
@@ -69,7 +73,7 @@ func TestStreams(t *testing.T) {
 	}
 
 	plain := Plain(clientLog.logger())
-	open := listen(t)
+	open := cmdtest.Listen(t)
 	if plain.Listen(open, "replicas", "dpt-test") != open || plain.Server("x") != nil || plain.Client("a", "x") != nil {
 		t.Error("without TLS something is secured")
 	}
@@ -96,9 +100,10 @@ func TestRaftSpeaksOverStreams(t *testing.T) {
 	var log record
 	conf := open(t, files(t, newLeaf(t, ca, "a", start), ca), newClock(), &log)
 	layer := func() raftStream {
-		return raftStream{Listener: conf.Listen(listen(t), "replicas", "dpt-raft"), dial: func(a raft.ServerAddress, _ time.Duration) (net.Conn, error) {
-			return conf.Dial(t.Context(), string(a), "dpt-raft")
-		}}
+		return raftStream{Listener: conf.Listen(cmdtest.Listen(t), "replicas", "dpt-raft"),
+			dial: func(a raft.ServerAddress, _ time.Duration) (net.Conn, error) {
+				return conf.Dial(t.Context(), string(a), "dpt-raft")
+			}}
 	}
 	transport := func() *raft.NetworkTransport {
 		n := raft.NewNetworkTransport(layer(), 2, time.Minute, io.Discard)
@@ -113,7 +118,8 @@ func TestRaftSpeaksOverStreams(t *testing.T) {
 		rpc.Respond(&raft.RequestVoteResponse{Term: rpc.Command.(*raft.RequestVoteRequest).Term, Granted: true}, nil)
 	}()
 	var resp raft.RequestVoteResponse
-	if err := a.RequestVote("b", b.LocalAddr(), &raft.RequestVoteRequest{Term: 7}, &resp); err != nil || resp.Term != 7 || !resp.Granted {
+	if err := a.RequestVote("b", b.LocalAddr(), &raft.RequestVoteRequest{Term: 7}, &resp); err != nil ||
+		resp.Term != 7 || !resp.Granted {
 		t.Errorf("vote: %+v, %v", resp, err)
 	}
 	<-answered

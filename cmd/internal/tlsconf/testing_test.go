@@ -5,17 +5,17 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/dptune/dpt/cmd/internal/certs"
+	"github.com/dptune/dpt/cmd/internal/cmdtest"
 )
 
-// Certificates come from the code behind dpt certs; the clock is the test's, so nothing waits for an end.
+// Certificates come from the code behind dpt certs; the clock is the test's, so nothing waits for
+// an end.
 
 var start = time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
 
@@ -40,9 +40,9 @@ func (c *clock) advance(d time.Duration) {
 }
 
 // newCA is an authority for ten days from start.
-func newCA(t testing.TB, name string) *certs.Pair {
+func newCA(t testing.TB, name string) *certs.KeyPair {
 	t.Helper()
-	ca, err := certs.NewCA(name, certs.For(start, 240*time.Hour))
+	ca, err := certs.NewCA(name, certs.ValidFor(start, 240*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func newCA(t testing.TB, name string) *certs.Pair {
 }
 
 // newLeaf is a certificate for loopback, for a day from the given time.
-func newLeaf(t testing.TB, ca *certs.Pair, name string, from time.Time) *certs.Pair {
+func newLeaf(t testing.TB, ca *certs.KeyPair, name string, from time.Time) *certs.KeyPair {
 	t.Helper()
 	leaf, err := certs.Issue(ca, []string{name}, certs.Validity{From: from, Until: from.Add(24 * time.Hour)})
 	if err != nil {
@@ -60,69 +60,29 @@ func newLeaf(t testing.TB, ca *certs.Pair, name string, from time.Time) *certs.P
 }
 
 // files writes a program's three files to a new directory.
-func files(t testing.TB, leaf *certs.Pair, cas ...*certs.Pair) Files {
+func files(t testing.TB, leaf *certs.KeyPair, cas ...*certs.KeyPair) Files {
 	t.Helper()
 	dir := t.TempDir()
-	f := Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem")}
+	f := Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"),
+		CA: filepath.Join(dir, "ca.pem")}
 	f.put(t, leaf, cas...)
 	return f
 }
 
 // put replaces the files as certificate managers do: written aside and renamed.
-func (f Files) put(t testing.TB, leaf *certs.Pair, cas ...*certs.Pair) {
+func (f Files) put(t testing.TB, leaf *certs.KeyPair, cas ...*certs.KeyPair) {
 	t.Helper()
 	var trusted []byte
 	for _, ca := range cas {
 		trusted = append(trusted, ca.CertPEM...)
 	}
-	write(t, f.CA, trusted)
-	write(t, f.Key, leaf.KeyPEM)
-	write(t, f.Cert, leaf.CertPEM)
+	cmdtest.WriteFile(t, f.CA, trusted)
+	cmdtest.WriteFile(t, f.Key, leaf.KeyPEM)
+	cmdtest.WriteFile(t, f.Cert, leaf.CertPEM)
 }
 
-func write(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// record is a logger that keeps its lines.
-type record struct {
-	mu    sync.Mutex
-	lines strings.Builder
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines.Write(p)
-}
-
-func (r *record) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines.String()
-}
-
-// await waits until all texts are logged: what the other side is told may reach it before the line about it is written.
-// It says whether they were within a minute.
-func (r *record) await(texts ...string) bool {
-	for range 6000 {
-		log, all := r.String(), true
-		for _, text := range texts {
-			all = all && strings.Contains(log, text)
-		}
-		if all {
-			return true
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return false
-}
+// record keeps the lines of a logger.
+type record struct{ cmdtest.Output }
 
 func (r *record) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -137,16 +97,6 @@ func open(t testing.TB, f Files, c *clock, r *record) *Conf {
 	return conf
 }
 
-func listen(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
 // meeting is what came of one connection.
 type meeting struct {
 	client, server     error
@@ -159,7 +109,7 @@ const greeting = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 // meet connects two sides by their gRPC credentials.
 func meet(t testing.TB, server, client *Conf) (m meeting, refused error) {
 	t.Helper()
-	l := listen(t)
+	l := cmdtest.Listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -1,5 +1,5 @@
-// Package workercmd is the dpt-worker program. It is a package of its own because dpt-coord holds it too: with
-// --local it starts its workers from its own executable.
+// Package workercmd is the dpt-worker program. It is a package of its own because dpt-coord
+// contains it too: with --local it starts its workers from its own executable.
 package workercmd
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/dptune/dpt/worker"
 )
 
-// Run is dpt-worker under the given name.
+// Run is dpt-worker under the given name, which help and errors show.
 func Run(name string) cli.RunFunc {
 	return func(ctx context.Context, args []string, std cli.IO) error { return run(ctx, name, args, std) }
 }
@@ -37,22 +37,28 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 		log       = cli.DefaultLog()
 	)
 	cmd := cli.NewCommand(name, "[flags]",
-		"Runs one worker of a training job: it joins the coordinator, loads the frozen backbone that the job names, and computes gradients until the job is finished. "+
-			"A worker holds no data and no state; it may be stopped and started at any time. While the coordinator is not there it keeps trying.")
+		"Runs one worker of a training job: it joins the coordinator, loads the frozen backbone that the job names, "+
+			"and computes gradients until the job is finished. A worker holds no data and no state: you may stop and "+
+			"start it at any time. It keeps trying while it cannot reach the coordinator.")
 	cmd.Engines = model.Engines()
 	g := cmd.Group("Cluster")
-	g.Strings(&coord, "coord", "`ADDRESS,...` of the coordinator's replicas, or one name that stands for all of them", cli.HostPort)
-	g.String(&listen, "listen", "`ADDRESS` for the ring's streams; port 0 picks a free one", cli.HostPort).DefaultText("127.0.0.1:0, or every interface for a coordinator elsewhere")
-	g.String(&advertise, "advertise", "`ADDRESS` under which the other workers reach this one", cli.HostPort).DefaultText("the one listened on")
-	g.String(&id, "id", "`NAME` of this worker, unique in the job", cli.NotEmpty).DefaultText("host, process and a random number")
+	g.Strings(&coord, "coord", "`ADDRESS,...` of the coordinator's replicas, or one name that stands for all of them",
+		cli.HostPort)
+	g.String(&listen, "listen", "`ADDRESS` for the ring's streams; port 0 picks a free one", cli.HostPort).
+		DefaultText("127.0.0.1:0, or every interface for a coordinator elsewhere")
+	g.String(&advertise, "advertise", "`ADDRESS` under which the other workers reach this one", cli.HostPort).
+		DefaultText("the one listened on")
+	g.String(&id, "id", "`NAME` of this worker, unique in the job", cli.NotEmpty).
+		DefaultText("host, process and a random number")
 	security.Bind(cmd.Group("Security"))
 	g = cmd.Group("Backbone")
 	g.String(&modelDir, "model", "`DIR` of the backbone on this machine").DefaultText("where the coordinator has it")
 	engine.Bind(cmd.Group("Engine"))
 	log.Bind(cmd.Group("Logging"))
 	cmd.Examples = []cli.Example{
-		{Text: "A worker on this machine's CPU:", Command: name + " --coord 127.0.0.1:7070 --cpu"},
-		{Text: "A worker on GPU 0 of another machine:", Command: name + " --coord trainer:7070 --gpu 0 --model /models/t5-large --tls-cert w1.pem --tls-key w1-key.pem --tls-ca ca.pem"},
+		{Text: "A worker on the coordinator's machine:", Command: name + " --coord 127.0.0.1:7070"},
+		{Text: "A worker on another machine:", Command: name + " --coord trainer:7070 --model /models/t5-large " +
+			"--tls-cert w1.pem --tls-key w1-key.pem --tls-ca ca.pem"},
 	}
 	if err := cmd.Parse(args); err != nil {
 		return err
@@ -93,7 +99,7 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 		return fmt.Errorf("--listen %s: %w", listen, err)
 	}
 	if advertise == "" {
-		if advertise, err = reachable(listener.Addr(), coord[0]); err != nil {
+		if advertise, err = advertiseAddr(listener.Addr(), coord[0]); err != nil {
 			listener.Close()
 			return err
 		}
@@ -104,30 +110,35 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			return fmt.Errorf("%w; --advertise gives another address", err)
 		}
 	}
-	err = worker.Run(ctx, worker.Config{Coordinators: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
+	err = worker.Run(ctx, worker.Config{
+		Coordinators: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
 		Options: options, Version: cli.Version(), Logger: logger,
 		Credentials: worker.Credentials{
 			Coordinator: secure.ClientCredentials("the coordinator", false),
 			RingServer:  secure.ServerCredentials("the ring"),
 			RingClient:  secure.ClientCredentials("the ring neighbour", true),
-		}})
+		},
+	})
 	var stopped *cli.Interrupted
 	if errors.As(err, &stopped) {
-		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s", err, name, strings.Join(coord, ","))
+		return fmt.Errorf("left the job (%w); start it again to rejoin: %s --coord %s",
+			err, name, strings.Join(coord, ","))
 	}
 	return err
 }
 
-// reachable is the address to give to the other workers: the listener's, or where it listens on every interface
-// the one of this machine from which the coordinator is reached.
-func reachable(addr net.Addr, coord string) (string, error) {
+// advertiseAddr is the address to give to the other workers. It is the listener's; where that
+// listens on every interface, it is the address of this machine from which it reaches the
+// coordinator.
+func advertiseAddr(addr net.Addr, coord string) (string, error) {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsUnspecified() {
 		return addr.String(), nil
 	}
 	probe, err := net.DialTimeout("udp", coord, time.Second) // sends nothing
 	if err != nil {
-		return "", fmt.Errorf("find this machine's address towards coordinator %s: %w; --advertise gives it", coord, err)
+		return "", fmt.Errorf("find this machine's address towards coordinator %s: %w; --advertise gives it",
+			coord, err)
 	}
 	defer probe.Close()
 	host, _, err := net.SplitHostPort(probe.LocalAddr().String())

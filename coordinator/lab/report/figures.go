@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 )
@@ -307,7 +306,7 @@ func (g *grid) rankFigure(model string) *figure {
 				continue
 			}
 			entries = append(entries, panel{
-				title:  strings.Fields(taskHeading(t))[0],
+				title:  taskTitle(t),
 				x:      "step",
 				y:      "entries of Σ",
 				series: []series{positive, negative},

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/coordinator/lab/sweep"
+	"github.com/dptune/dpt/dataset"
 )
 
 // row is what a line of a table or of a figure stands for: a method with its sizes on one model,
@@ -73,14 +74,11 @@ func (s samples) max() float64 {
 // grid is the results by row and task. Only newGrid writes it.
 type grid struct {
 	rows       []row                      // by model, shots, method and sizes
-	tasks      []string                   // in taskOrder
+	tasks      []string                   // in the paper's order
 	cells      map[row]map[string]samples // by row and task
 	parameters map[row]int64              // trainable ones
 	results    []sweep.Result
 }
-
-// taskOrder is the order of the paper's tables.
-var taskOrder = []string{"wsc", "wic", "boolq", "cb", "copa", "multirc", "record", "rte"}
 
 // methodOrder is the order of the paper's tables.
 var methodOrder = []string{"ft", "pt", "respt", "dpt", "svd"}
@@ -103,6 +101,7 @@ func newGrid(results []sweep.Result) *grid {
 			g.tasks = append(g.tasks, r.Task)
 		}
 	}
+	taskOrder := dataset.PaperOrder()
 	slices.SortStableFunc(g.tasks, func(a, b string) int {
 		return cmp.Compare(placeIn(taskOrder, a), placeIn(taskOrder, b))
 	})

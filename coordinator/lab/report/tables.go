@@ -8,24 +8,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/dptune/dpt/dataset"
 )
 
-// taskHeadings are the headings of the paper's Table 1, by task.
-var taskHeadings = map[string]string{
-	"wsc":     "WSC Acc.",
-	"wic":     "WiC Acc.",
-	"boolq":   "BoolQ Acc.",
-	"cb":      "CB Acc.",
-	"copa":    "COPA Acc.",
-	"multirc": "MultiRC F1",
-	"record":  "ReCoRD F1",
-	"rte":     "RTE Acc.",
+// taskHeading is the heading of a task's column in the paper's tables; for a name that is no task,
+// the name itself.
+func taskHeading(task string) string {
+	if t, err := dataset.Lookup(task); err == nil {
+		return t.Heading()
+	}
+	return task
 }
 
-// taskHeading is the heading of a task's column; the task itself if the paper has none.
-func taskHeading(task string) string {
-	if h := taskHeadings[task]; h != "" {
-		return h
+// taskTitle is the task's name as the paper prints it; for a name that is no task, the name itself.
+func taskTitle(task string) string {
+	if t, err := dataset.Lookup(task); err == nil {
+		return t.Title()
 	}
 	return task
 }

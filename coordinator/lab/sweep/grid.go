@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/dataset"
 )
 
 // Run is one training run of a grid. Its fields are what distinguishes it from the grid's other
@@ -142,9 +143,6 @@ const (
 	paperBottleneck = 10
 )
 
-// paperTasks are in the order of Table 1.
-var paperTasks = []string{"wsc", "wic", "boolq", "cb", "copa", "multirc", "record", "rte"}
-
 // The paper's prompts. Residual prompt tuning has the default bottleneck of its own paper, 400.
 var (
 	ft         = Prompt{Method: "ft"}
@@ -172,7 +170,9 @@ var Presets = []string{"table1", "fewshot", "bottleneck", "length", "short", "ov
 // Preset is the grid of one of the paper's experiments for the given models: the paper's tasks,
 // methods and sizes, with three seeds.
 func Preset(name string, models []string) (Grid, error) {
-	g := Grid{Preset: name, Models: models, Tasks: paperTasks, Shots: []int{0}, Seeds: []uint64{1, 2, 3}}
+	g := Grid{
+		Preset: name, Models: models, Tasks: dataset.PaperOrder(), Shots: []int{0}, Seeds: []uint64{1, 2, 3},
+	}
 	fourTasks := []string{"wic", "cb", "rte", "copa"}
 	// everyMethod adds pt, respt and dpt with a prompt length and a bottleneck of dpt.
 	everyMethod := func(length, bottleneck int) {

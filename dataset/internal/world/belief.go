@@ -6,17 +6,17 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// Stance is how a speaker's words commit to the clause that they embed.
+// Stance is how far a speaker's words commit to the clause that they embed.
 type Stance int
 
 const (
 	Sure   Stance = iota // the clause is true
-	Untrue               // it is false
-	Open                 // it may be either
+	Untrue               // the clause is false
+	Open                 // the clause may be true or false
 	Stances
 )
 
-// attitudes are what stands between a person and a clause, by stance.
+// attitudes are the words between a person and a clause, by stance.
 var attitudes = [Stances][]string{
 	{"knows that", "saw that", "is glad that", "forgot that", "found out that", "is sad that"},
 	{"lied that", "only dreamed that", "falsely said that", "pretends that", "made it up that", "wrongly thinks that"},
@@ -24,12 +24,16 @@ var attitudes = [Stances][]string{
 }
 
 // deeds need no object.
-var deeds = []string{"sang", "fell", "won", "left", "slept", "yawned", "hummed", "ran", "danced", "moved", "quit", "hid", "swam", "prayed"}
+var deeds = []string{
+	"sang", "fell", "won", "left", "slept", "yawned", "hummed", "ran", "danced", "moved", "quit", "hid", "swam",
+	"prayed",
+}
 
-// Beliefs is what a person knows, makes up and wonders about three others: a clause of each stance, in some order.
+// Beliefs are what a person knows, makes up and wonders about three others: one clause of each
+// stance, in some order.
 type Beliefs struct {
 	Holder  string
-	Subject [3]string
+	subject [3]string
 	deed    [3]string
 	word    [3]int
 	Stance  [3]Stance
@@ -37,7 +41,7 @@ type Beliefs struct {
 
 // NewBeliefs draws beliefs: the first of the four people holds them.
 func NewBeliefs(r *prng.Source, who []string) Beliefs {
-	b := Beliefs{Holder: who[0], Subject: [3]string(who[1:4]), deed: [3]string(Distinct(r, deeds, 3))}
+	b := Beliefs{Holder: who[0], subject: [3]string(who[1:4]), deed: [3]string(Distinct(r, deeds, 3))}
 	b.Stance = [3]Stance(Distinct(r, []Stance{Sure, Untrue, Open}, 3))
 	for i, s := range b.Stance {
 		b.word[i] = r.IntN(len(attitudes[s]))
@@ -45,13 +49,13 @@ func NewBeliefs(r *prng.Source, who []string) Beliefs {
 	return b
 }
 
-// Clause is the clause i without what the holder thinks of it.
-func (b Beliefs) Clause(i int) string { return b.Subject[i] + " " + b.deed[i] }
+// Clause is clause i without what the holder thinks of it.
+func (b Beliefs) Clause(i int) string { return b.subject[i] + " " + b.deed[i] }
 
-// Attitude is how the holder stands to clause i.
+// Attitude is what the holder thinks of clause i.
 func (b Beliefs) Attitude(i int) string { return attitudes[b.Stance[i]][b.word[i]] }
 
-// Tell tells all of it, in one sentence or in three.
+// Tell tells all three beliefs in one sentence.
 func (b Beliefs) Tell() string {
 	parts := make([]string, 3)
 	for i := range parts {

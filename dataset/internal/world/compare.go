@@ -3,16 +3,18 @@ package world
 import "github.com/dptune/dpt/dataset/internal/prng"
 
 // scales are pairs of opposite comparatives.
-var scales = [][2]string{{"older", "younger"}, {"taller", "shorter"}, {"richer", "poorer"}, {"faster", "slower"}, {"stronger", "weaker"}}
+var scales = [][2]string{
+	{"older", "younger"}, {"taller", "shorter"}, {"richer", "poorer"}, {"faster", "slower"}, {"stronger", "weaker"},
+}
 
-// Comparison says that X is more (of the scale's word) than Y, or that X is not.
+// Comparison states that X is more than Y in terms of the scale's word, or with Not, that X is not.
 type Comparison struct {
 	scale, word int
 	X, Y        string
 	Not         bool
 }
 
-// NewComparison draws a comparison of two people that holds no "not".
+// NewComparison draws a comparison of two people without a "not".
 func NewComparison(r *prng.Source, x, y string) Comparison {
 	return Comparison{scale: r.IntN(len(scales)), word: r.IntN(2), X: x, Y: y}
 }
@@ -26,10 +28,11 @@ func (c Comparison) Claim(r *prng.Source) Comparison {
 	return claim
 }
 
-// SameWord tells whether two comparisons on one scale use the same word.
+// SameWord reports whether two comparisons on one scale use the same word.
 func (c Comparison) SameWord(other Comparison) bool { return c.word == other.word }
 
-// Implies tells whether a claim about the same people and scale holds where c, without "not", does: people are never equal.
+// Implies reports whether a claim about the same people and scale holds where c, without "not",
+// does. People are never equal.
 func (c Comparison) Implies(claim Comparison) bool {
 	same := c.X == claim.X == (c.word == claim.word)
 	return same != claim.Not
@@ -44,14 +47,16 @@ func (c Comparison) Tell() string {
 	return c.X + " is " + not + scales[c.scale][c.word] + " than " + c.Y
 }
 
-// Opposite says the same with the opposite word.
+// Opposite is the same fact told with the opposite word.
 func (c Comparison) Opposite() Comparison {
 	c.word, c.X, c.Y = 1-c.word, c.Y, c.X
 	return c
 }
 
-// AskMost asks who is more of one of the scale's words; Most is the answer.
+// AskMost is the question who is more in terms of one of the scale's words. Most is its answer.
 func (c Comparison) AskMost(word int) string { return "Who is " + scales[c.scale][word] + "?" }
+
+// Most is the answer to AskMost.
 func (c Comparison) Most(word int) string {
 	if word == c.word {
 		return c.X
@@ -59,29 +64,30 @@ func (c Comparison) Most(word int) string {
 	return c.Y
 }
 
-// skills are what people can do or cannot.
+// skills are what one person can do and another cannot.
 var skills = []string{"swim", "sing", "cook", "ski", "dance", "drive", "paint", "read", "whistle", "juggle"}
 
-// Ability says that one of two people can do what the other cannot. First says whether the one who can is named first.
+// Ability states that one of two people can do what the other cannot.
 type Ability struct {
-	Can, Cannot, skill string
-	first              bool
+	Can, Cannot string // the two people
+	skill       string
+	canFirst    bool // Tell names Can before Cannot
 }
 
 // NewAbility draws what one can and the other cannot do.
 func NewAbility(r *prng.Source, can, cannot string) Ability {
-	return Ability{Can: can, Cannot: cannot, skill: Pick(r, skills), first: r.IntN(2) == 0}
+	return Ability{Can: can, Cannot: cannot, skill: Pick(r, skills), canFirst: r.IntN(2) == 0}
 }
 
 // Tell is the ability as a sentence without its full stop.
 func (a Ability) Tell() string {
-	if a.first {
+	if a.canFirst {
 		return a.Can + " can " + a.skill + " but " + a.Cannot + " can not"
 	}
 	return a.Cannot + " can not " + a.skill + " but " + a.Can + " can"
 }
 
-// Claim says that a person can, or with not, that the person cannot.
+// Claim states that a person can, or with not, that the person cannot.
 func (a Ability) Claim(person string, not bool) string {
 	if not {
 		return person + " can not " + a.skill
@@ -89,10 +95,10 @@ func (a Ability) Claim(person string, not bool) string {
 	return person + " can " + a.skill
 }
 
-// Holds tells whether the claim is true.
+// Holds reports whether the claim is true.
 func (a Ability) Holds(person string, not bool) bool { return (person == a.Can) != not }
 
-// Ask is a question whose answer is who can, or with not, who cannot.
+// Ask asks who can, or with not, who cannot.
 func (a Ability) Ask(not bool) (question, answer string) {
 	if not {
 		return "Who can not " + a.skill + "?", a.Cannot

@@ -22,9 +22,9 @@ var (
 // People returns all names.
 func People() []string { return slices.Clone(people) }
 
-// Side says for what a text is made. One pair of people in eight, drawn once and for all, is reserved: two people of a reserved
-// pair never meet in a text for pre-training, and some two people of every text for tuning are such a pair. So no text of the
-// one side holds one of the other.
+// Side is the purpose of a text: tuning or pre-training. One pair of people in eight, drawn once,
+// is reserved. Two people of a reserved pair never meet in a text for pre-training, and every text
+// for tuning has such a pair. So no text of one side contains a text of the other.
 type Side int
 
 const (
@@ -32,10 +32,10 @@ const (
 	Pretraining
 )
 
-// reservedShare is one in how many pairs of people is reserved for tuning.
+// reservedShare is the inverse of the share of pairs of people that are reserved for tuning.
 const reservedShare = 8
 
-// reserved has, for each two people by their numbers, whether they are a reserved pair. It is symmetric.
+// reserved[i][j] reports whether persons i and j are a reserved pair. It is symmetric.
 var reserved = func() (table [][]bool) {
 	r := prng.New("dpt/mini/world/reserved")
 	for range people {
@@ -50,7 +50,7 @@ var reserved = func() (table [][]bool) {
 	return table
 }()
 
-// Reserved tells whether two people of the world are a reserved pair.
+// Reserved reports whether two people of the world are a reserved pair.
 func Reserved(a, b string) bool {
 	i, j := slices.Index(people, a), slices.Index(people, b)
 	return i >= 0 && j >= 0 && reserved[i][j]
@@ -59,7 +59,7 @@ func Reserved(a, b string) bool {
 // Cast draws n different people, 2 to 6, in random order.
 func (s Side) Cast(r *prng.Source, n int) []string { return s.cast(r, n, 0, len(people)) }
 
-// CastAlike draws n different people, 2 to 6, that one pronoun stands for.
+// CastAlike draws n different people, 2 to 6, with the same pronoun.
 func (s Side) CastAlike(r *prng.Source, n int) []string {
 	if r.IntN(2) == 0 {
 		return s.cast(r, n, 0, len(women))
@@ -76,7 +76,8 @@ func (s Side) cast(r *prng.Source, n, from, to int) []string {
 	for {
 		chosen := is[:0]
 		pair := false
-		for range 64 { // more misses than that: these few have too many reserved pairs; begin again
+		// After 64 draws, those chosen have too many reserved pairs: begin again.
+		for range 64 {
 			p := from + r.IntN(to-from)
 			if slices.Contains(chosen, p) {
 				continue
@@ -101,7 +102,7 @@ func (s Side) cast(r *prng.Source, n, from, to int) []string {
 	}
 }
 
-// Pronoun is how a person is called the second time.
+// Pronoun is "she" or "he".
 func Pronoun(person string) string {
 	if slices.Contains(women, person) {
 		return "she"

@@ -6,8 +6,8 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// script is something that happens to people: two ways of how it begins and two of what comes of it. No word but "a", "the"
-// and such is in a beginning and an end of one script.
+// script is something that happens to people: two causes and two effects. A cause and an effect of
+// one script share no word except "a", "the" and the like.
 type script struct{ causes, effects [2]string }
 
 var scripts = []script{
@@ -37,40 +37,42 @@ var scripts = []script{
 	{[2]string{"smelled pepper", "breathed in dust"}, [2]string{"sneezed", "got an itchy nose"}},
 }
 
-// confusable are pairs of scripts of which one's beginning might explain the other's end after all.
+// confusable are pairs of scripts where the cause of one might explain the effect of the other.
 var confusable = [][2]int{
-	{0, 20}, {0, 23}, {1, 12}, {1, 20}, {2, 3}, {2, 4}, {2, 13}, {2, 17}, {3, 19}, {4, 21}, {5, 11}, {5, 14}, {5, 15}, {5, 18}, {7, 13},
-	{8, 14}, {9, 10}, {9, 18}, {11, 12}, {14, 15}, {15, 16}, {20, 23},
+	{0, 20}, {0, 23}, {1, 12}, {1, 20}, {2, 3}, {2, 4}, {2, 13}, {2, 17}, {3, 19}, {4, 21}, {5, 11}, {5, 14}, {5, 15},
+	{5, 18}, {7, 13}, {8, 14}, {9, 10}, {9, 18}, {11, 12}, {14, 15}, {15, 16}, {20, 23},
 }
 
 // Scripts is the number of scripts.
 func Scripts() int { return len(scripts) }
 
-// ReservedScripts tells whether two scripts are a reserved pair: never side by side in a text for pre-training, and always the
-// two of a text for tuning. One pair in three is.
-func ReservedScripts(a, b int) bool { return a != b && (a+b)%3 == 0 }
+// reservedScripts reports whether two scripts are a reserved pair: never side by side in a text for
+// pre-training, and always side by side in a text for tuning. One pair in three is reserved.
+func reservedScripts(a, b int) bool { return a != b && (a+b)%3 == 0 }
 
-// Scripts draws two scripts that may stand side by side and cannot be taken for each other.
+// Scripts draws two scripts that may stand side by side and are not confusable.
 func (s Side) Scripts(r *prng.Source) (one, other int) {
 	for {
 		one, other = r.IntN(len(scripts)), r.IntN(len(scripts))
 		mixed := slices.Contains(confusable, [2]int{min(one, other), max(one, other)})
-		if one != other && !mixed && ReservedScripts(one, other) == (s == Tuning) {
+		if one != other && !mixed && reservedScripts(one, other) == (s == Tuning) {
 			return one, other
 		}
 	}
 }
 
-// ScriptsOf draws a script and n others, all of which may stand side by side, and none of which can be taken for the one.
+// ScriptsOf draws a script and n others. All of them may stand side by side, and none of the others
+// is confusable with the one.
 func (s Side) ScriptsOf(r *prng.Source, n int) (one int, others []int) {
 	for {
 		one, others = r.IntN(len(scripts)), nil
 		for range 64 {
 			other := r.IntN(len(scripts))
 			mixed := slices.Contains(confusable, [2]int{min(one, other), max(one, other)})
-			if other == one || mixed || slices.Contains(others, other) || slices.ContainsFunc(append(others, one), func(o int) bool {
-				return ReservedScripts(o, other) != (s == Tuning)
-			}) {
+			if other == one || mixed || slices.Contains(others, other) ||
+				slices.ContainsFunc(append(others, one), func(o int) bool {
+					return reservedScripts(o, other) != (s == Tuning)
+				}) {
 				continue
 			}
 			if others = append(others, other); len(others) == n {
@@ -80,6 +82,8 @@ func (s Side) ScriptsOf(r *prng.Source, n int) (one int, others []int) {
 	}
 }
 
-// Cause and Effect draw how script i begins and ends, without the person who is the subject.
-func Cause(r *prng.Source, i int) string  { return Pick(r, scripts[i].causes[:]) }
+// Cause draws a cause of script i, without the person who is the subject.
+func Cause(r *prng.Source, i int) string { return Pick(r, scripts[i].causes[:]) }
+
+// Effect draws an effect of script i, without the person who is the subject.
 func Effect(r *prng.Source, i int) string { return Pick(r, scripts[i].effects[:]) }

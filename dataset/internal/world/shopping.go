@@ -7,7 +7,7 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// deals are things that people do with two things each.
+// deals are what people do with two things each: past tense and infinitive.
 var deals = [][2]string{{"bought", "buy"}, {"found", "find"}, {"broke", "break"}, {"lost", "lose"}, {"saw", "see"}}
 
 // Shopping is two people and what each of them did with two things.
@@ -23,7 +23,7 @@ func NewShopping(r *prng.Source, who []string) Shopping {
 	return Shopping{Who: who, deal: r.IntN(len(deals)), Things: [2][2]string{{t[0], t[1]}, {t[2], t[3]}}}
 }
 
-// Tell tells all of it.
+// Tell tells what both did.
 func (s Shopping) Tell() string {
 	var b strings.Builder
 	for i := range 2 {
@@ -35,13 +35,13 @@ func (s Shopping) Tell() string {
 	return b.String()
 }
 
-// Ask asks what person i did it with.
+// Ask asks which things person i did it with.
 func (s Shopping) Ask(i int) string { return "What did " + s.Who[i] + " " + deals[s.deal][1] + "?" }
 
-// Did tells whether person i did it with the thing.
+// Did reports whether person i did it with the thing.
 func (s Shopping) Did(i int, thing string) bool { return slices.Contains(s.Things[i][:], thing) }
 
-// AskWho asks who did it with a thing; Doer is the answer.
+// AskWho asks who did it with a thing. Doer is the answer.
 func (s Shopping) AskWho(thing string) string {
 	return "Who " + deals[s.deal][0] + " the " + thing + "?"
 }

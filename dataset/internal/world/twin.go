@@ -2,7 +2,7 @@ package world
 
 import "github.com/dptune/dpt/dataset/internal/prng"
 
-// motive is what A does to B, and a reason that can only be A's and one that can only be B's.
+// motive is what A does to B, with a reason that can only be A's and one that can only be B's.
 type motive struct{ active, passive, whyA, whyB string }
 
 var motives = []motive{
@@ -24,44 +24,50 @@ var motives = []motive{
 	{"paid", "was paid by", "was the buyer", "was the seller"},
 }
 
-// Twin is a sentence with a pronoun that one of two people is meant by: the agent or the patient of what was done, who may be
+// Twin is a sentence with a pronoun that stands for the agent or the patient of a deed, who may be
 // named first or second. So neither the reason alone nor the order of the names tells the referent.
 type Twin struct {
 	motive         int
 	Agent, Patient string
 	Passive        bool
-	ByAgent        bool // the reason is the agent's
+	byAgent        bool // the reason is the agent's: the pronoun stands for the agent
 }
 
-// NewTwin draws a sentence about two people that one pronoun stands for.
+// NewTwin draws a sentence about two people with the same pronoun.
 func NewTwin(r *prng.Source, who []string) Twin {
-	return Twin{motive: r.IntN(len(motives)), Agent: who[0], Patient: who[1], Passive: r.IntN(2) == 0, ByAgent: r.IntN(2) == 0}
+	return Twin{
+		motive:  r.IntN(len(motives)),
+		Agent:   who[0],
+		Patient: who[1],
+		Passive: r.IntN(2) == 0,
+		byAgent: r.IntN(2) == 0,
+	}
 }
 
-// Deed is the sentence before "because".
-func (t Twin) Deed() string {
+// deed is the sentence before "because".
+func (t Twin) deed() string {
 	if t.Passive {
 		return t.Patient + " " + motives[t.motive].passive + " " + t.Agent
 	}
 	return t.Agent + " " + motives[t.motive].active + " " + t.Patient
 }
 
-// Reason is what is said of the pronoun.
+// Reason is the part after the pronoun.
 func (t Twin) Reason() string {
-	if t.ByAgent {
+	if t.byAgent {
 		return motives[t.motive].whyA
 	}
 	return motives[t.motive].whyB
 }
 
-// Tell is the sentence with a word in the place of the pronoun.
+// Tell is the sentence with subject in place of the pronoun.
 func (t Twin) Tell(subject string) string {
-	return t.Deed() + " because " + subject + " " + t.Reason() + "."
+	return t.deed() + " because " + subject + " " + t.Reason() + "."
 }
 
-// Referent is the one of the two people who is meant.
+// Referent is the person that the pronoun stands for.
 func (t Twin) Referent() string {
-	if t.ByAgent {
+	if t.byAgent {
 		return t.Agent
 	}
 	return t.Patient

@@ -7,10 +7,12 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// The inventory. Things begin with a consonant, so that "a" is always the article, and none is also an ambiguous word.
+// The inventory. Things begin with a consonant, so that "a" is always the article, and none of them
+// is an ambiguous word.
 var (
 	things = []string{
-		"ball", "cup", "doll", "drum", "fan", "hat", "jug", "key", "kite", "lamp", "map", "net", "rope", "sock", "tent", "vase", "wig",
+		"ball", "cup", "doll", "drum", "fan", "hat", "jug", "key", "kite", "lamp", "map", "net", "rope", "sock", "tent",
+		"vase", "wig",
 	}
 	colors = []string{"red", "blue", "green", "white", "pink", "black", "gold", "brown"}
 	places = []string{"park", "barn", "shop", "yard", "hall", "cave", "tower", "mill"}
@@ -19,11 +21,13 @@ var (
 // Pick returns one of the choices.
 func Pick[T any](r *prng.Source, choices []T) T { return choices[r.IntN(len(choices))] }
 
-// Distinct returns n different ones of at most 64 choices in random order. It panics if there are fewer than n, or more than 64.
+// Distinct returns n different ones of at most 64 choices in random order. It panics if there are
+// fewer than n choices or more than 64.
 func Distinct[T any](r *prng.Source, choices []T, n int) []T {
 	var taken [64]bool
 	if n > len(choices) || len(choices) > len(taken) {
-		panic(fmt.Sprintf("world: %d of %d choices, want at most as many as there are, of at most %d", n, len(choices), len(taken)))
+		panic(fmt.Sprintf("world: %d of %d choices, want at most as many as there are, of at most %d",
+			n, len(choices), len(taken)))
 	}
 	out := make([]T, 0, n)
 	for len(out) < n {
@@ -35,8 +39,9 @@ func Distinct[T any](r *prng.Source, choices []T, n int) []T {
 	return out
 }
 
-// Fill replaces the placeholders of a template, such as {P}; values holds each letter before what it stands for.
-func Fill(template string, values ...string) string {
+// fill replaces the placeholders of a template, such as {P}. values alternates between letters and
+// their replacements.
+func fill(template string, values ...string) string {
 	var b strings.Builder
 	b.Grow(len(template) + 16)
 	for {

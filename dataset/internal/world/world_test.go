@@ -124,7 +124,8 @@ func TestNoTellingRepetition(t *testing.T) {
 	for _, a := range ambiguousWords {
 		for _, sense := range a.senses {
 			for i, s := range sense {
-				if strings.Count(s, "["+a.word+"]") != 1 || !strings.HasPrefix(s, "{P} ") || strings.Count(s, "{") != 1 {
+				if strings.Count(s, "["+a.word+"]") != 1 || !strings.HasPrefix(s, "{P} ") ||
+					strings.Count(s, "{") != 1 {
 					t.Errorf("%q does not begin with a person or does not have [%s] once", s, a.word)
 				}
 				for _, other := range sense[:i] {

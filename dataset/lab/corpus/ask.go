@@ -65,7 +65,7 @@ func askShopping(r *prng.Source) Pair {
 	return Pair{join(r, s.Tell(), s.AskWho(thing)), s.Who[s.Doer(thing)]}
 }
 
-// askBelief asks how somebody stands to a clause, or which clause it is that somebody stands to so.
+// askBelief asks what somebody thinks of a clause, or which clause somebody thinks that of.
 func askBelief(r *prng.Source) Pair {
 	b := world.NewBeliefs(r, side.Cast(r, 4))
 	i := r.IntN(3)

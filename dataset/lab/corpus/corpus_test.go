@@ -8,7 +8,8 @@ import (
 	"unicode"
 )
 
-// A pre-trained model's documentation names the seed that it saw: the same seed gives the same texts always, on every platform.
+// The documentation of a pre-trained model names its seed. The same seed must give the same texts,
+// always and on every platform.
 func TestBytesNeverChange(t *testing.T) {
 	h := sha256.New()
 	for i := range uint64(2000) {
@@ -20,7 +21,8 @@ func TestBytesNeverChange(t *testing.T) {
 		}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != digest {
-		t.Errorf("the streams' SHA-256 is %s, want %s: the model that was trained on them cannot be made again", got, digest)
+		t.Errorf("the streams' SHA-256 is %s, want %s: the model that was trained on them cannot be made again",
+			got, digest)
 	}
 }
 
@@ -53,7 +55,8 @@ func TestShapes(t *testing.T) {
 		p, name := Skill(3, i)
 		count[name]++
 		if len(p.Source) > 220 || len(p.Target) == 0 || len(p.Target) > 60 {
-			t.Errorf("%s: source of %d bytes, target of %d: %q -> %q", name, len(p.Source), len(p.Target), p.Source, p.Target)
+			t.Errorf("%s: source of %d bytes, target of %d: %q -> %q",
+				name, len(p.Source), len(p.Target), p.Source, p.Target)
 		}
 		d := Document(3, i)
 		if len(d) < 50 || len(d) > 450 {
@@ -64,12 +67,14 @@ func TestShapes(t *testing.T) {
 			q, name := of(3, i)
 			count[name]++
 			if len(q.Source) > 300 || len(q.Target) == 0 || len(q.Target) > 90 {
-				t.Errorf("%s: source of %d bytes, target of %d: %q -> %q", name, len(q.Source), len(q.Target), q.Source, q.Target)
+				t.Errorf("%s: source of %d bytes, target of %d: %q -> %q",
+					name, len(q.Source), len(q.Target), q.Source, q.Target)
 			}
 			texts = append(texts, q.Source, q.Target)
 		}
 		for _, text := range texts {
-			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) || strings.ContainsAny(text, "{}") {
+			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) ||
+				strings.ContainsAny(text, "{}") {
 				t.Errorf("%s: %q has a letter beyond printable ASCII, or a placeholder", name, text)
 			}
 		}
@@ -87,7 +92,8 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// Whether the answer is yes must not be told by which judgement it is, nor by a label's place in the mapping.
+// Neither the kind of judgement nor a label's place in the mapping may tell whether the answer is
+// yes.
 func TestJudgementsAreEven(t *testing.T) {
 	count, yes, front := map[string]int{}, map[string]int{}, map[string]int{}
 	for i := range uint64(60_000) {
@@ -131,7 +137,8 @@ func TestJudgementsAreEven(t *testing.T) {
 	}
 }
 
-// The same of the pairs that ask several things; the answer to one must not tell another's, either.
+// The same for pairs that ask several things. The answer to one must not tell the answer to
+// another, either.
 func TestSeveralAreEven(t *testing.T) {
 	n, yes, pairs, same := 0, 0, 0, 0
 	for i := range uint64(60_000) {

@@ -8,8 +8,8 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// Document returns document i of the seed's stream: ASCII of about 60 to 400 bytes that tells of the world and what follows from
-// what it tells.
+// Document returns document i of the seed's stream: ASCII of about 60 to 400 bytes that tells facts
+// of the world and what follows from them.
 func Document(seed, i uint64) string {
 	r := prng.New("dpt/mini/pretrain/document", seed, i)
 	who := side.Cast(r, 6)
@@ -31,7 +31,7 @@ func Document(seed, i uint64) string {
 	return b.String()
 }
 
-// paragraphs tell of some of six people.
+// paragraphs are the kinds of paragraph. Each tells of some of the six people of a document.
 var paragraphs = [9]func(r *prng.Source, who []string) string{
 	func(r *prng.Source, who []string) string {
 		i, p := r.IntN(world.Scripts()), world.Pick(r, who)
@@ -86,10 +86,12 @@ var paragraphs = [9]func(r *prng.Source, who []string) string{
 		case 0:
 			return one.Sentence + " This " + one.Word + " is a " + one.Gloss + "."
 		case 1:
-			return one.Sentence + " " + other.Sentence + " One " + one.Word + " is a " + one.Gloss + ", the other a " + other.Gloss + "."
+			return one.Sentence + " " + other.Sentence +
+				" One " + one.Word + " is a " + one.Gloss + ", the other a " + other.Gloss + "."
 		}
 		n := code(r)
-		return "The code of the " + one.Word + " is " + n + ". " + one.Sentence + " The code is " + n + ", page " + strconv.Itoa(r.IntN(200)) + "."
+		return "The code of the " + one.Word + " is " + n + ". " + one.Sentence +
+			" The code is " + n + ", page " + strconv.Itoa(r.IntN(200)) + "."
 	},
 	func(r *prng.Source, who []string) string {
 		for {

@@ -7,12 +7,14 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// What decides an answer in the tasks are two or three things together, of which none alone tells anything: whether a sentence is passive and
-// whose reason is given; the order of the names, the comparative and a "not". A model that starts from nothing hardly finds that. Where one of
-// them mostly has its plain value, as in everyday language, what the others do shows first, and then what it changes. So
-// these texts are mostly in the active voice, claims mostly repeat the words of the text, and some tell of one thing only.
+// In the tasks, two or three things together decide an answer, and none of them alone tells
+// anything: whether a sentence is passive and whose reason it gives, or the order of the names, the
+// comparative and a "not". A model that starts from nothing hardly finds that. Where one of these
+// things mostly has its plain value, as in everyday language, the effect of the others shows first,
+// and its own effect later. So these texts are mostly in the active voice, claims mostly repeat the
+// words of the text, and some texts tell of one thing only.
 
-// easyExams are the ways of making an easy text.
+// easyExams are the kinds of easy exam.
 var easyExams = []struct {
 	name   string
 	weight int
@@ -28,17 +30,10 @@ var easyExams = []struct {
 	{"sense", 4, senseExam},
 }
 
-var easyBag = func() (bag []int) {
-	for i, e := range easyExams {
-		for range e.weight {
-			bag = append(bag, i)
-		}
-	}
-	return bag
-}()
+var easyBag = weightedBag(len(easyExams), func(i int) int { return easyExams[i].weight })
 
-// Easy returns pair i of the seed's third stream, of one to three questions of an easy text, and the name of what it teaches. The bounds are
-// those of Several.
+// Easy returns pair i of the seed's third stream, which asks one to three questions about an easy
+// text, and the name of what it teaches. The bounds are those of Several.
 func Easy(seed, i uint64) (Pair, string) {
 	r := prng.New("dpt/mini/pretrain/easy", seed, i)
 	switch r.IntN(10) {
@@ -55,10 +50,10 @@ func Easy(seed, i uint64) (Pair, string) {
 	return examine(r, kind.invent(r), n, true), "easy-" + kind.name
 }
 
-// mostly is true three in four times.
+// mostly is true three times in four.
 func mostly(r *prng.Source) bool { return r.IntN(4) > 0 }
 
-// easyForm is mostly the active voice.
+// easyForm draws a form, mostly the active voice.
 func easyForm(r *prng.Source) world.Form {
 	if r.IntN(3) > 0 {
 		return world.Active
@@ -75,7 +70,7 @@ func easyEvent(r *prng.Source) exam {
 		judge: func(r *prng.Source) (string, int) {
 			claim, as := e, form
 			if r.IntN(2) == 0 {
-				claim = e.Turned()
+				claim = e.Reversed()
 			}
 			if r.IntN(2) == 0 {
 				as = easyForm(r)
@@ -132,7 +127,7 @@ func easyAbility(r *prng.Source) exam {
 func easyScene(r *prng.Source) exam {
 	s := world.NewScene(r, side.Cast(r, 2))
 	text := s.Tell()
-	if r.IntN(3) == 0 { // only one of the two is told; what is false is about the other
+	if r.IntN(3) == 0 { // tells of one of the two only; false claims are about the other
 		text = s.Sentence(0)
 	}
 	return exam{
@@ -154,7 +149,10 @@ func easyBelief(r *prng.Source) exam {
 	b := world.NewBeliefs(r, side.Cast(r, 4))
 	i := r.IntN(3)
 	if r.IntN(3) == 0 {
-		return exam{text: b.Tell(), answers: stances, judge: func(r *prng.Source) (string, int) { return b.Clause(0), int(b.Stance[0]) }}
+		return exam{
+			text: b.Tell(), answers: stances,
+			judge: func(*prng.Source) (string, int) { return b.Clause(0), int(b.Stance[0]) },
+		}
 	}
 	return exam{
 		text: b.Holder + " " + b.Attitude(i) + " " + b.Clause(i) + ".", answers: stances,
@@ -162,13 +160,14 @@ func easyBelief(r *prng.Source) exam {
 	}
 }
 
-// easyScript is one person in a script, of whom another part of it, or of another script, is said.
+// easyScript puts one person in a script; claims are the other side of it, or of one other script.
 func easyScript(r *prng.Source) exam {
 	right, wrong := side.Scripts(r)
 	return examOfScript(r, right, func(*prng.Source) int { return wrong })
 }
 
-// easyReferents names whom a pronoun stands for, mostly in the active voice, of one sentence or two.
+// easyReferents asks whom the pronouns of one or two sentences stand for, mostly in the active
+// voice.
 func easyReferents(r *prng.Source) Pair {
 	who := side.CastAlike(r, 4)
 	n := 1 + r.IntN(2)
@@ -185,7 +184,7 @@ func easyReferents(r *prng.Source) Pair {
 	return Pair{"who? " + strings.Join(texts, " "), strings.Join(targets, " ")}
 }
 
-// easyKeys looks up letters and digits.
+// easyKeys gives letters and digits as keys and values and asks for some of the values.
 func easyKeys(r *prng.Source) Pair {
 	const keys = "abcdefghijklmnopqrstuvwxyz3456789"
 	n := 2 + r.IntN(3)

@@ -25,7 +25,8 @@ type tuning struct {
 	scripts [][2]string // the two choices of each COPA example, without their subjects
 }
 
-// collect reads all splits of all tasks in both templates, and checks on the way that every example has a reserved pair.
+// collect reads all splits of all tasks in both templates, and checks on the way that every example
+// has a reserved pair.
 func collect(t *testing.T) tuning {
 	t.Helper()
 	u := tuning{labels: map[string]bool{}, marks: map[string]bool{}, sources: map[string]bool{}}
@@ -89,7 +90,7 @@ var names = func() map[string]bool {
 	return m
 }()
 
-// meets tells whether some two people of a text are a reserved pair.
+// meets reports whether a text has a reserved pair of people.
 func meets(text string) bool {
 	var who []string
 	for _, w := range letters(text) {
@@ -110,13 +111,18 @@ var pronounMark = regexp.MustCompile(`\* ?\w+ ?\*`)
 // TestHeldOut proves on a large sample what the package documentation says is held out.
 func TestHeldOut(t *testing.T) {
 	u := collect(t)
-	for _, want := range []string{"0", "1", "2", "true", "false", "entailment", "not_entailment", "contradiction", "neutral", "choice1", "choice2"} {
+	for _, want := range []string{
+		"0", "1", "2", "true", "false", "entailment", "not_entailment", "contradiction", "neutral", "choice1",
+		"choice2",
+	} {
 		if !u.labels[want] {
 			t.Errorf("the templates' labels are %v, want %q among them", u.labels, want)
 		}
 	}
-	for _, want := range []string{"premise", "hypothesis", "passage", "question", "answer", "paragraph", "sentence1", "sentence2", "word",
-		"choice1", "choice2", "query", "entities", "wsc"} {
+	for _, want := range []string{
+		"premise", "hypothesis", "passage", "question", "answer", "paragraph", "sentence1", "sentence2", "word",
+		"choice1", "choice2", "query", "entities", "wsc",
+	} {
 		if !u.marks[want] {
 			t.Errorf("the templates' marks are %v, want %q among them", u.marks, want)
 		}
@@ -152,7 +158,9 @@ func TestHeldOut(t *testing.T) {
 		if u.labels[strings.ToLower(strings.TrimSpace(p.Target))] {
 			t.Errorf("%s has the label %q as its target: %q", name, p.Target, p.Source)
 		}
-		for _, of := range []func(seed, i uint64) (corpus.Pair, string){corpus.Several, corpus.Easy, corpus.Table, corpus.Keys} {
+		for _, of := range []func(seed, i uint64) (corpus.Pair, string){
+			corpus.Several, corpus.Easy, corpus.Table, corpus.Keys,
+		} {
 			p, name = of(2023, i)
 			check(name, p.Source)
 			for _, w := range letters(p.Target) {
@@ -189,7 +197,11 @@ func TestScriptsHeldOut(t *testing.T) {
 		var has []string
 		for p := range phrases {
 			at := strings.Index(text, p)
-			if at < 0 || !strings.ContainsAny(text[at+len(p):min(len(text), at+len(p)+1)], ".,") && !strings.Contains(text, p+" because") {
+			if at < 0 {
+				continue
+			}
+			next := text[at+len(p) : min(len(text), at+len(p)+1)]
+			if !strings.ContainsAny(next, ".,") && !strings.Contains(text, p+" because") {
 				continue
 			}
 			has = append(has, p)

@@ -7,7 +7,7 @@ import (
 
 const side = world.Pretraining
 
-// stop is the end of a claim: a statement or a question.
+// stop ends a claim as a statement, as a question, or not at all.
 func stop(r *prng.Source, claim string) string {
 	return claim + world.Pick(r, []string{".", ".", "?", ""})
 }
@@ -21,7 +21,7 @@ func judgeEvent(r *prng.Source) Pair {
 	}
 	claim := e
 	if r.IntN(2) == 0 {
-		claim = e.Turned()
+		claim = e.Reversed()
 	}
 	return judge(r, yesNo, verdict(claim == e), e.Tell(one)+".", stop(r, claim.Tell(other)))
 }
@@ -55,7 +55,8 @@ func judgeShopping(r *prng.Source) Pair {
 	if r.IntN(3) == 0 {
 		return judge(r, yesNo, verdict(s.Doer(thing) == i), s.Tell(), s.AskWho(thing), s.Who[i])
 	}
-	return judge(r, yesNo, verdict(s.Did(i, thing)), s.Tell(), s.Ask(i), world.Pick(r, []string{"", "a ", "A ", "the "})+thing)
+	return judge(r, yesNo, verdict(s.Did(i, thing)), s.Tell(), s.Ask(i),
+		world.Pick(r, []string{"", "a ", "A ", "the "})+thing)
 }
 
 // stances are names for world.Sure, Untrue and Open.
@@ -81,7 +82,7 @@ func judgeSense(r *prng.Source) Pair {
 	return judge(r, answers, verdict(one.Sense == other.Sense), parts...)
 }
 
-// chooseScript asks which of two goes with a third.
+// chooseScript asks which of two choices goes with a text.
 func chooseScript(r *prng.Source) Pair {
 	right, wrong := side.Scripts(r)
 	who := world.Pick(r, world.People())
@@ -92,18 +93,18 @@ func chooseScript(r *prng.Source) Pair {
 	}
 	given, choice, other = who+" "+given+".", he+" "+choice+".", he+" "+other+"."
 	switch r.IntN(6) {
-	case 0: // answer with the words themselves
+	case 0: // the target is the words of the choice
 		if r.IntN(2) == 0 {
 			return Pair{join(r, given, choice+" or "+other), choice}
 		}
 		return Pair{join(r, given, other+" or "+choice), choice}
-	case 1, 2: // does it go together at all?
+	case 1, 2: // asks whether one choice goes with the text
 		if r.IntN(2) == 0 {
 			return judge(r, yesNo, 0, given, choice)
 		}
 		return judge(r, yesNo, 1, given, other)
 	}
-	if r.IntN(4) == 0 { // marked by the labels themselves
+	if r.IntN(4) == 0 { // the marks of the choices are the labels
 		ls := labels(r, 2)
 		if r.IntN(2) == 0 {
 			return Pair{given + " " + ls[0] + ": " + choice + " " + ls[1] + ": " + other, ls[0]}
@@ -118,6 +119,6 @@ func chooseScript(r *prng.Source) Pair {
 	if r.IntN(3) == 0 {
 		text = mark(r) + ": " + first + " " + mark(r) + ": " + second + " " + mark(r) + ": " + given
 	}
-	head, target := task(r, []string{"first", "second"}, answer)
+	head, target := poseTask(r, []string{"first", "second"}, answer)
 	return Pair{head + text, target}
 }

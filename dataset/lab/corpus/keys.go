@@ -8,8 +8,10 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// Keys returns pair i of the seed's fifth stream, and the name of what it teaches: to find a word in a text and what stands beside it, or to tell whether
-// two words are the same one. Words are few letters, so that nothing else is to be learned. All other skills build on it. The bounds are those of Several.
+// Keys returns pair i of the seed's fifth stream, and the name of what it teaches: to find a word
+// in a text and what stands beside it, or to judge whether two words are the same. Words have few
+// letters, so that there is nothing else to learn. All other skills build on this. The bounds are
+// those of Several.
 func Keys(seed, i uint64) (Pair, string) {
 	r := prng.New("dpt/mini/pretrain/keys", seed, i)
 	switch r.IntN(6) {
@@ -21,8 +23,8 @@ func Keys(seed, i uint64) (Pair, string) {
 	return lookUp(r), "keys-ask"
 }
 
-// few draws n different words, of one to three letters or digits each, or invented ones.
-func few(r *prng.Source, n int) []string {
+// shortWords draws n different words: one to three letters or digits each, or invented ones.
+func shortWords(r *prng.Source, n int) []string {
 	if r.IntN(4) == 0 {
 		return distinct(r, n, 2)
 	}
@@ -33,7 +35,7 @@ func few(r *prng.Source, n int) []string {
 		for i := range b {
 			b[i] = keySigns[r.IntN(len(keySigns))]
 		}
-		if w := string(b); free(w) && !slices.Contains(out, w) {
+		if w := string(b); isAllowedWord(w) && !slices.Contains(out, w) {
 			out = append(out, w)
 		}
 	}
@@ -42,19 +44,26 @@ func few(r *prng.Source, n int) []string {
 
 const keySigns = letters + "3456789"
 
-// told is keys with their values.
-type told struct{ keys, values []string }
+// keyValues are keys and their values: keys[i] has values[i].
+type keyValues struct{ keys, values []string }
 
-func newTold(r *prng.Source) told {
+func newKeyValues(r *prng.Source) keyValues {
 	n := 2 + r.IntN(6)
-	return told{few(r, n), few(r, n)}
+	return keyValues{shortWords(r, n), shortWords(r, n)}
 }
 
-// form is how a key and its value, and one such pair and the next, are written.
-type form struct{ equals, between, then string }
+// form is a way of writing keys and values.
+type form struct {
+	equals  string // between a key and its value
+	between string // between two pairs
+	then    string // between the pairs and the questions
+}
 
 func newForm(r *prng.Source) form {
-	f := form{world.Pick(r, []string{"=", "=", " ", "-", " is "}), world.Pick(r, []string{" ", ", ", ". ", "; "}), ""}
+	f := form{
+		equals:  world.Pick(r, []string{"=", "=", " ", "-", " is "}),
+		between: world.Pick(r, []string{" ", ", ", ". ", "; "}),
+	}
 	if f.equals == " " && f.between == " " {
 		f.between = ", "
 	}
@@ -62,7 +71,7 @@ func newForm(r *prng.Source) form {
 	return f
 }
 
-func (f form) write(t told) string {
+func (f form) write(t keyValues) string {
 	parts := make([]string, len(t.keys))
 	for i := range parts {
 		parts[i] = t.keys[i] + f.equals + t.values[i]
@@ -70,13 +79,14 @@ func (f form) write(t told) string {
 	return strings.Join(parts, f.between) + f.then
 }
 
-// lookUp writes some of the pairs again, with signs in the place of their values or of their keys, and wants what each sign stands for.
+// lookUp writes some of the pairs again, with signs in place of their values or of their keys, and
+// wants what each sign stands for.
 func lookUp(r *prng.Source) Pair {
-	t, f := newTold(r), newForm(r)
-	backward, signs := r.IntN(4) == 0, r.Perm(len(spots))
+	t, f := newKeyValues(r), newForm(r)
+	backward, signs := r.IntN(4) == 0, r.Perm(len(slotSigns))
 	var asked, target []string
 	for n := range 1 + r.IntN(len(t.keys)) {
-		i, sign := r.IntN(len(t.keys)), spots[signs[n]:][:1]
+		i, sign := r.IntN(len(t.keys)), slotSigns[signs[n]:][:1]
 		key, value, wanted := t.keys[i], sign, t.values[i]
 		if backward {
 			key, value, wanted = sign, t.values[i], t.keys[i]
@@ -86,9 +96,10 @@ func lookUp(r *prng.Source) Pair {
 	return Pair{f.write(t) + strings.Join(asked, f.between), strings.Join(target, "")}
 }
 
-// judgeKeys writes some of the keys again, each with its own value or with another one's, and wants to know which are right.
+// judgeKeys writes some of the keys again, each with its own value or with that of another key, and
+// asks which are right.
 func judgeKeys(r *prng.Source) Pair {
-	t, f := newTold(r), newForm(r)
+	t, f := newKeyValues(r), newForm(r)
 	n := len(t.keys)
 	var claims, answers []string
 	for range 1 + r.IntN(n) {
@@ -103,11 +114,11 @@ func judgeKeys(r *prng.Source) Pair {
 	return Pair{f.write(t) + asked, target}
 }
 
-// equalWords compares two words, of which one may be among several.
+// equalWords asks whether two words are the same, or whether a word is in a list.
 func equalWords(r *prng.Source) Pair {
 	if r.IntN(2) == 0 { // is a word in the list?
 		n := 2 + r.IntN(6)
-		words := few(r, 2*n)
+		words := shortWords(r, 2*n)
 		var claims, answers []string
 		for range 1 + r.IntN(6) {
 			i := r.IntN(2 * n)
@@ -117,7 +128,7 @@ func equalWords(r *prng.Source) Pair {
 		return Pair{strings.Join(words[:n], " ") + " | " + asked, target}
 	}
 	n := 1 + r.IntN(6)
-	words := few(r, 2*n)
+	words := shortWords(r, 2*n)
 	var claims, answers []string
 	between := world.Pick(r, []string{" ", ", ", "/", " = "})
 	for i := range n {

@@ -6,15 +6,16 @@ import (
 	"github.com/dptune/dpt/dataset/internal/prng"
 )
 
-// skill is one way of making pairs. weight says how often it comes up among the others.
+// skill is one way of making pairs.
 type skill struct {
 	name   string
-	weight int
+	weight int // its share of all pairs, relative to the other skills
 	invent func(r *prng.Source) Pair
 }
 
-// skills are all skills. Those that "judge" or "choose" map an answer to a label that the text itself gives; those that "ask"
-// answer in words of the text; those that "tell" say a sentence in another way.
+// skills are all skills. Those that "judge" or "choose" map an answer to a label that the text
+// itself gives. Those that "ask" answer in words of the text. Those that "tell" tell a sentence in
+// another way.
 var skills = []skill{
 	{"copy", 5, copySigns},
 	{"map", 9, mapWord},
@@ -40,33 +41,36 @@ var skills = []skill{
 	{"fill-event", 8, fillEvent},
 }
 
-// bag holds each skill's number as often as its weight says.
-var bag = func() (bag []int) {
-	for i, s := range skills {
-		for range s.weight {
+var skillBag = weightedBag(len(skills), func(i int) int { return skills[i].weight })
+
+// weightedBag holds each number below n as many times as its weight.
+func weightedBag(n int, weight func(i int) int) (bag []int) {
+	for i := range n {
+		for range weight(i) {
 			bag = append(bag, i)
 		}
 	}
 	return bag
-}()
+}
 
-// Skill returns pair i of the seed's stream, and the name of the skill that it teaches. Skills are mixed by fixed weights. Sources are
-// ASCII of at most 220 bytes, targets have 1 to 60.
+// Skill returns pair i of the seed's first stream, and the name of the skill that it teaches.
+// Skills are mixed by fixed weights. Sources are ASCII of at most 220 bytes, targets have 1 to 60.
 func Skill(seed, i uint64) (Pair, string) {
 	r := prng.New("dpt/mini/pretrain/skill", seed, i)
-	s := skills[bag[r.IntN(len(bag))]]
+	s := skills[skillBag[r.IntN(len(skillBag))]]
 	return s.invent(r), s.name
 }
 
-// judge makes a pair of parts of a source and the one of the answers that is the right one.
+// judge makes a pair whose target is the right answer or its label.
 func judge(r *prng.Source, answers []string, answer int, parts ...string) Pair {
-	head, target := task(r, answers, answer)
+	head, target := poseTask(r, answers, answer)
 	return Pair{head + join(r, parts...), target}
 }
 
-// task begins a source that wants one of the answers, and returns what is wanted. Three in five times it maps the answers to labels, of
-// which one is the target; else it names the answers and the target is one of them.
-func task(r *prng.Source, answers []string, answer int) (head, target string) {
+// poseTask begins a source that wants one of the answers, and returns the target. Three times in
+// five it maps the answers to labels, and the target is a label; else it lists the answers, and the
+// target is one of them.
+func poseTask(r *prng.Source, answers []string, answer int) (head, target string) {
 	if r.IntN(5) < 2 {
 		return strings.Join(answers, " or ") + ": ", answers[answer]
 	}
@@ -76,7 +80,7 @@ func task(r *prng.Source, answers []string, answer int) (head, target string) {
 
 var yesNo = []string{"yes", "no"}
 
-// verdict is the index in yesNo.
+// verdict is the index of the answer in yesNo.
 func verdict(yes bool) int {
 	if yes {
 		return 0
@@ -92,7 +96,7 @@ func copySigns(r *prng.Source) Pair {
 	return Pair{"copy: " + s, s}
 }
 
-// mapWord maps one of the words that are mapped.
+// mapWord maps words to labels and wants the label of one of them.
 func mapWord(r *prng.Source) Pair {
 	n := 2 + r.IntN(2)
 	keys := yesNo

@@ -8,19 +8,20 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// A table is rows of values, told one after another in the same words, of which a question names one value and wants another of the same row, or
-// a claim names two that may be of one row or not. People, things, colors and places are among the values, but the words around them mean
-// nothing: all that helps is to find a word of the question in the text, and what stands near it. That is what a scene, a shopping trip
-// or beliefs ask for, too, among other things.
+// table is rows of values, told one after another in the same words. A question names one value and
+// wants another one of the same row; a claim names two values that are of one row or not. People,
+// things, colors and places are among the values, but the words around them mean nothing. All that
+// helps is to find a word of the question in the text, and what stands near it. A scene, a shopping
+// trip and beliefs ask for that too, among other things.
 type table struct {
 	columns [][]string // by column, then by row
-	order   []int      // of the columns in a row
-	words   []string   // before each of a row's values
-	between string     // rows
+	order   []int      // the columns in the order in which a row tells them
+	words   []string   // words[i] stands before the i-th value of a row
+	between string     // stands between rows
 }
 
-// Table returns pair i of the seed's fourth stream, of one to five questions of a table, and the name of what it teaches. The bounds are
-// those of Several.
+// Table returns pair i of the seed's fourth stream, which asks one to five questions about a table,
+// and the name of what it teaches. The bounds are those of Several.
 func Table(seed, i uint64) (Pair, string) {
 	r := prng.New("dpt/mini/pretrain/table", seed, i)
 	t := newTable(r)
@@ -42,7 +43,10 @@ func newTable(r *prng.Source) table {
 	if r.IntN(2) == 0 {
 		all = all[:3]
 	}
-	t := table{columns: world.Distinct(r, all, 2+r.IntN(2)), between: world.Pick(r, []string{". ", ". ", "; ", ", ", " / "})}
+	t := table{
+		columns: world.Distinct(r, all, 2+r.IntN(2)),
+		between: world.Pick(r, []string{". ", ". ", "; ", ", ", " / "}),
+	}
 	t.order = r.Perm(len(t.columns))
 	t.words = make([]string, len(t.columns))
 	for i := range t.words {
@@ -57,8 +61,11 @@ func newTable(r *prng.Source) table {
 	return t
 }
 
-// fillers are small words of no weight.
-var fillers = []string{"has", "is", "a", "the", "with", "of", "on", "by", "and", "to", "near", "sees", "likes", "for", "at", "has a", "in", "=", "-"}
+// fillers are small words that mean nothing here.
+var fillers = []string{
+	"has", "is", "a", "the", "with", "of", "on", "by", "and", "to", "near", "sees", "likes", "for", "at", "has a", "in",
+	"=", "-",
+}
 
 // distinct draws n different invented words.
 func distinct(r *prng.Source, n, syllables int) []string {
@@ -71,7 +78,8 @@ func distinct(r *prng.Source, n, syllables int) []string {
 	return out
 }
 
-// row writes some values, in the order of the table's rows; a column that has none is left out with the word before it.
+// row writes some values, by their columns, in the order of the table. A column without a value is
+// left out together with the word before it.
 func (t table) row(values map[int]string) string {
 	var parts []string
 	for i, c := range t.order {
@@ -99,19 +107,21 @@ func (t table) text() string {
 	return strings.Join(rows, t.between) + strings.TrimRight(t.between, " ")
 }
 
-// ask names values of one column and wants those of another: in a row with a blank, or by themselves.
+// ask names values of column from and wants those of column to. The questions are rows with a
+// blank, or the values alone.
 func (t table) ask(r *prng.Source, from, to, n int) Pair {
-	spot := r.IntN(3) > 0 // what is wanted has a place of its own, with a sign that the target repeats
-	signs := r.Perm(len(spots))
+	// With slots, each blank is a sign of its own that the target repeats.
+	slots := r.IntN(3) > 0
+	signs := r.Perm(len(slotSigns))
 	blank := world.Pick(r, []string{"?", "___", "who", "what", "..", "[]"})
-	bare := !spot && r.IntN(3) == 0
+	bare := !slots && r.IntN(3) == 0
 	var target strings.Builder
 	var questions, targets []string
 	for range n {
 		i := r.IntN(len(t.columns[0]))
 		q := t.columns[from][i]
-		if spot {
-			blank = spots[signs[len(questions)]:][:1]
+		if slots {
+			blank = slotSigns[signs[len(questions)]:][:1]
 			target.WriteString(blank + t.columns[to][i])
 		}
 		if !bare {
@@ -119,7 +129,7 @@ func (t table) ask(r *prng.Source, from, to, n int) Pair {
 		}
 		questions, targets = append(questions, q), append(targets, t.columns[to][i])
 	}
-	if spot {
+	if slots {
 		return Pair{join(r, t.text(), strings.Join(questions, t.between)), target.String()}
 	}
 	separator := ", "
@@ -129,7 +139,7 @@ func (t table) ask(r *prng.Source, from, to, n int) Pair {
 	return Pair{join(r, t.text(), strings.Join(questions, separator)), strings.Join(targets, " ")}
 }
 
-// judge claims that two values are of one row.
+// judge claims that a value of column from and one of column to are of one row.
 func (t table) judge(r *prng.Source, from, to, n int) Pair {
 	names, head := yesNo, "yes or no: "
 	if r.IntN(2) == 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/dptune/dpt/dataset/internal/world"
 )
 
-// formNames say which form of an event is wanted.
+// formNames name the form of an event that is wanted.
 var formNames = []string{"doer first", "by doer", "other verb"}
 
 func tellEvent(r *prng.Source) Pair {
@@ -30,15 +30,15 @@ func tellReferent(r *prng.Source) Pair {
 	return Pair{"no pronoun: " + t.Tell(world.Pronoun(who[0])), t.Tell(t.Referent())}
 }
 
-// blanks stand for a name that is to be found.
+// blanks stand for a name to find.
 var blanks = []string{"___", "...", "???", "XX", "(who)", "[]"}
 
-// fillEvent leaves a name out of one of two events that are told again, and maybe the other one too. There may be
-// a list of the four.
+// fillEvent tells one of two events again and leaves a name out of it, and sometimes the other one
+// too. It may list the four names.
 func fillEvent(r *prng.Source) Pair {
 	who := side.Cast(r, 4)
 	events := [2]world.Event{world.NewEvent(r, who[0], who[1]), world.NewEvent(r, who[2], who[3])}
-	if events[0].Same(events[1]) {
+	if events[0].SameDeed(events[1]) {
 		return fillEvent(r)
 	}
 	text := events[0].Tell(world.AnyForm(r)) + ". " + events[1].Tell(world.AnyForm(r)) + "."

@@ -11,10 +11,10 @@ const (
 	consonants = "bcdfghjklmnprstvwz"
 	vowels     = "aeiou"
 	letters    = "abcdefghijklmnopqrstuvwxyz"
-	signs      = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+	codeSigns  = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 )
 
-// invented draws a word that means nothing, of 1 to n syllables.
+// invented draws a meaningless word of 1 to n syllables.
 func invented(r *prng.Source, n int) string {
 	for {
 		var b strings.Builder
@@ -25,7 +25,7 @@ func invented(r *prng.Source, n int) string {
 				b.WriteByte(consonants[r.IntN(len(consonants))])
 			}
 		}
-		if w := b.String(); free(w) {
+		if w := b.String(); isAllowedWord(w) {
 			return w
 		}
 	}
@@ -36,21 +36,24 @@ func code(r *prng.Source) string {
 	for {
 		b := make([]byte, 2+r.IntN(5))
 		for i := range b {
-			b[i] = signs[r.IntN(len(signs))]
+			b[i] = codeSigns[r.IntN(len(codeSigns))]
 		}
-		if free(string(b)) {
+		if isAllowedWord(string(b)) {
 			return string(b)
 		}
 	}
 }
 
-// plain are ordinary words that serve as labels. None is an answer that labels stand for.
-var plain = []string{
-	"right", "wrong", "good", "bad", "up", "down", "left", "top", "day", "night", "on", "off", "in", "out", "hot", "cold", "old", "new",
-	"sun", "moon", "fits", "clash", "agree", "differ", "Left", "Right", "Good", "Bad", "Day", "Night", "known", "unknown", "not_so", "not_known",
+// plainLabels are ordinary words that serve as labels. None of them is an answer that labels stand
+// for.
+var plainLabels = []string{
+	"right", "wrong", "good", "bad", "up", "down", "left", "top", "day", "night", "on", "off", "in", "out", "hot",
+	"cold", "old", "new", "sun", "moon", "fits", "clash", "agree", "differ", "Left", "Right", "Good", "Bad", "Day",
+	"Night", "known", "unknown", "not_so", "not_known",
 }
 
-// label draws what may stand for an answer: one letter or digit, an invented word, an ordinary word or a code.
+// label draws a label for an answer: a letter or digit, an invented word, an ordinary word or a
+// code.
 func label(r *prng.Source) string {
 	switch r.IntN(8) {
 	case 0, 1:
@@ -58,7 +61,7 @@ func label(r *prng.Source) string {
 	case 2:
 		return string(letters[r.IntN(len(letters))])
 	case 3:
-		return world.Pick(r, plain)
+		return world.Pick(r, plainLabels)
 	case 4:
 		return code(r)
 	case 5:
@@ -85,7 +88,10 @@ func labels(r *prng.Source, n int) []string {
 }
 
 // marks are ordinary words before a part of a source.
-var marks = []string{"text", "claim", "given", "fact", "story", "check", "note", "one", "two", "line", "here", "that", "A", "B", "say", "then"}
+var marks = []string{
+	"text", "claim", "given", "fact", "story", "check", "note", "one", "two", "line", "here", "that", "A", "B", "say",
+	"then",
+}
 
 // mark draws what stands before a part of a source.
 func mark(r *prng.Source) string {
@@ -95,7 +101,7 @@ func mark(r *prng.Source) string {
 	m := invented(r, 3)
 	if r.IntN(4) == 0 {
 		m += string(rune('0' + r.IntN(10)))
-		if !free(m) {
+		if !isAllowedWord(m) {
 			return mark(r)
 		}
 	}
@@ -105,7 +111,8 @@ func mark(r *prng.Source) string {
 // joints stand between two parts that have no marks.
 var joints = []string{" So: ", " | ", " / ", " => ", " - ", " ", " // "}
 
-// join makes one text of parts: with a mark before each in their order or another, or with a joint between.
+// join makes one text of parts. Either a mark stands before each part, in their order or another,
+// or a joint stands between them.
 func join(r *prng.Source, parts ...string) string {
 	var b strings.Builder
 	if r.IntN(3) == 0 {
@@ -127,7 +134,7 @@ func join(r *prng.Source, parts ...string) string {
 	return b.String()
 }
 
-// mapping writes which label stands for which answer, in any order.
+// mapping writes which label stands for which answer, in random order.
 func mapping(r *prng.Source, answers, labels []string) string {
 	var a, l []string
 	for _, i := range r.Perm(len(answers)) {
@@ -136,7 +143,7 @@ func mapping(r *prng.Source, answers, labels []string) string {
 	return ordered(a, l)
 }
 
-// ordered writes the same in the order given.
+// ordered is mapping in the order given.
 func ordered(answers, labels []string) string {
 	var b strings.Builder
 	for i := range answers {

@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// resetPeak gives freed memory back and makes the kernel forget the process's peak so far. Where it may not, the peak is the process's whole life's.
+// resetPeak gives freed memory back and makes the kernel forget the process's peak so far. Where
+// the kernel does not allow that, the peak is that of the process's whole life.
 func resetPeak() {
 	debug.FreeOSMemory()
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)
 }
 
-// peakResident is the most memory that was resident since resetPeak, in bytes; 0 where it cannot be known.
+// peakResident is the most memory that was resident since resetPeak, in bytes; 0 if unknown.
 func peakResident() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -33,7 +34,7 @@ func peakResident() int64 {
 	return 0
 }
 
-// cpuTime is what the process has computed on all cores so far, in the kernel too; 0 where it cannot be known.
+// cpuTime is the CPU time of the process so far on all cores, kernel included; 0 if unknown.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

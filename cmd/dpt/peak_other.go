@@ -4,7 +4,7 @@ package main
 
 import "time"
 
-// resetPeak, peakResident and cpuTime know nothing outside Linux.
+// resetPeak, peakResident and cpuTime measure nothing outside Linux.
 func resetPeak() {}
 
 func peakResident() int64 { return 0 }
