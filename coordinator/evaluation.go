@@ -65,9 +65,7 @@ func (e *evaluation) bounds(chunk int) (from, to int) {
 
 // abandon takes back what the ended generation was dealt.
 func (e *evaluation) abandon() {
-	for _, chunk := range slices.Sorted(maps.Keys(e.dealt)) {
-		e.queue = append(e.queue, chunk)
-	}
+	e.queue = append(e.queue, slices.Sorted(maps.Keys(e.dealt))...)
 	clear(e.dealt)
 }
 
