@@ -15,7 +15,7 @@ func TestAuditedIsAPureShare(t *testing.T) {
 			for i := range micros {
 				a := isAudited(42, step, i, share)
 				if a != isAudited(42, step, i, share) {
-					t.Fatal("not the same when asked again")
+					t.Fatal("another answer at the second call")
 				}
 				if a {
 					n++
@@ -36,13 +36,14 @@ func TestAuditedIsAPureShare(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	a, b, c, fails := claim{digest: ids.Digest{1}}, claim{digest: ids.Digest{2}}, claim{digest: ids.Digest{3}}, claim{fails: true}
+	a, b, c := claim{digest: ids.Digest{1}}, claim{digest: ids.Digest{2}}, claim{digest: ids.Digest{3}}
+	fails := claim{fails: true}
 	for name, k := range map[string]struct {
 		claims  []claim
 		right   claim
 		decided bool
 	}{
-		"one says nothing":           {[]claim{a}, claim{}, false},
+		"one decides nothing":        {[]claim{a}, claim{}, false},
 		"two differ":                 {[]claim{a, b}, claim{}, false},
 		"a third decides":            {[]claim{a, b, b}, b, true},
 		"three differ":               {[]claim{a, b, c}, claim{}, false},
@@ -59,7 +60,7 @@ func TestVerdict(t *testing.T) {
 			for i, claim := range k.claims {
 				s := &session{id: string(rune('a' + i))}
 				d.add(s, claim)
-				d.add(s, claim) // said twice counts once
+				d.add(s, claim) // twice counts once
 			}
 			if right, decided := d.verdict(); decided != k.decided || right != k.right {
 				t.Errorf("%v, %v; want %v, %v", right, decided, k.right, k.decided)

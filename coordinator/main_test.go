@@ -4,18 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dptune/dpt/coordinator/job"
-	"github.com/dptune/dpt/model/lab/tinyrandom"
+	"github.com/dptune/dpt/coordinator/internal/jobtest"
 )
 
-// tinyModel is the directory of the model that jobs are about.
-var tinyModel string
-
-func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
-
-// testSettings are the defaults, with a small random model.
-func testSettings() job.Settings {
-	s := job.DefaultSettings()
-	s.Model = tinyModel
-	return s
-}
+func TestMain(m *testing.M) { os.Exit(jobtest.Main(m)) }

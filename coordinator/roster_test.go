@@ -83,7 +83,12 @@ func TestRosterLetsTheRestingInWhereTooFewAreLeft(t *testing.T) {
 	for _, c := range []struct {
 		least int
 		want  []string
-	}{{1, []string{"a", "d"}}, {2, []string{"a", "d"}}, {3, []string{"a", "c", "d"}}, {9, []string{"a", "c", "d"}}} {
+	}{
+		{1, []string{"a", "d"}},
+		{2, []string{"a", "d"}},
+		{3, []string{"a", "c", "d"}},
+		{9, []string{"a", "c", "d"}},
+	} {
 		if got := namesOf(r.available(now, c.least)); !slices.Equal(got, c.want) {
 			t.Errorf("with at least %d wanted, available are %v, want %v", c.least, got, c.want)
 		}

@@ -6,13 +6,14 @@ import (
 	"sync"
 )
 
-// Cache loads the queue's jobs. The leader and the recorder ask for the same ones: each is loaded
-// once, and the last stays. Its methods may be called from any goroutine.
+// Cache loads the queue's jobs. The leader and the recorder ask for the same job: it is loaded
+// once, and stays until another one is. The methods may be called from any goroutine; one that
+// comes while a job is being loaded waits for it.
 type Cache struct {
 	Logger *slog.Logger
 
 	mu  sync.Mutex
-	id  string
+	id  string // of job; "" before the first
 	job *Job
 }
 
@@ -23,8 +24,8 @@ func (c *Cache) Loaded() *Job {
 	return c.job
 }
 
-// Load returns the job of an id, name and request (see Settings.Request), from the cache or from
-// its files.
+// Load returns the job of an id, a name and a request (see Settings.Request), from the cache or
+// from its files.
 func (c *Cache) Load(id, name string, request []byte) (*Job, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,9 +1,9 @@
 package job
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,28 +14,30 @@ import (
 
 // How several tasks are mixed (Settings.Mixture).
 const (
-	mixProportional = "proportional" // by their numbers of examples, none counted with more than MixtureLimit
-	mixEqual        = "equal"        // as many examples of each
+	// mixProportional draws a task by its number of examples, or MixtureLimit if it has more.
+	mixProportional = "proportional"
+	// mixEqual draws as many examples of each task.
+	mixEqual = "equal"
 )
 
 // Mixtures are the values of Settings.Mixture.
 var Mixtures = []string{mixProportional, mixEqual}
 
-// defaultMixtureLimit is the one of the DPT authors' code, 2^18.
+// defaultMixtureLimit is that of the DPT authors' code.
 const defaultMixtureLimit = 1 << 18
 
-// training is what a job trains on: the training split of one task, or several tasks' mixed.
+// training is what a job trains on: the training split of one task, or a mixture of several.
 type training struct {
 	name     string // the tasks' names, with commas between them
 	template dataset.Template
 	sizes    []int             // examples of each task
-	examples []dataset.Example // of all tasks, after one another
+	examples []dataset.Example // of all tasks, task after task
 	digest   ids.Digest
-	mixture  string // "" for a single task
-	limit    int
+	mixture  string // one of Mixtures; "" for a single task
+	limit    int    // of a proportional mixture, else 0
 }
 
-// Tasks are the tasks of a setting such as "rte" or "rte,cb".
+// ParseTasks returns the tasks of a setting such as "rte" or "rte,cb".
 func ParseTasks(list string) ([]dataset.Task, error) {
 	var out []dataset.Task
 	for _, name := range strings.Split(list, ",") {
@@ -51,7 +53,7 @@ func ParseTasks(list string) ([]dataset.Task, error) {
 	return out, nil
 }
 
-// loadData reads the tasks' training splits and, where there are any, the evaluation splits.
+// loadData reads the tasks' training splits, and into j those of the evaluation if there is one.
 func (j *Job) loadData(s *Settings, logger *slog.Logger) (*training, error) {
 	fsys, err := dataset.OpenDir(s.Data)
 	if err != nil {
@@ -61,6 +63,9 @@ func (j *Job) loadData(s *Settings, logger *slog.Logger) (*training, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// Every task's training split, as large as the settings want it, and its evaluation split in
+	// the same template.
 	t := &training{}
 	var splits []*dataset.Split
 	var names []string
@@ -88,21 +93,19 @@ func (j *Job) loadData(s *Settings, logger *slog.Logger) (*training, error) {
 		t.examples = append(t.examples, named(train.Train, task, len(tasks))...)
 	}
 	t.name, t.digest = strings.Join(names, ","), digestOf(splits)
+
+	// A mixture has defaults of its own, and a single task has none of them.
 	if len(tasks) > 1 {
-		if t.mixture = s.Mixture; t.mixture == "" {
-			t.mixture = mixProportional
-		}
+		t.mixture = cmp.Or(s.Mixture, mixProportional)
 		if t.mixture == mixProportional {
-			if t.limit = s.MixtureLimit; t.limit == 0 {
-				t.limit = defaultMixtureLimit
-			}
+			t.limit = cmp.Or(s.MixtureLimit, defaultMixtureLimit)
 		}
 	}
 	return t, nil
 }
 
-// named puts the task before the ids of examples, which in a mixture of tasks do not tell them
-// apart.
+// named puts the task's name in front of the ids of its examples if the job has several tasks,
+// whose ids may be equal.
 func named(examples []dataset.Example, task dataset.Task, tasks int) []dataset.Example {
 	if tasks == 1 {
 		return examples
@@ -126,58 +129,14 @@ func digestOf(splits []*dataset.Split) ids.Digest {
 	return ids.Digest(h.Sum(nil))
 }
 
-func (t *training) sampler(s Settings) (Sampler, error) {
-	switch t.mixture {
-	case "":
+// sampler returns what chooses the examples of each step.
+func (t *training) sampler(s Settings) (sampler, error) {
+	if t.mixture == "" {
 		return dataset.NewSampler(len(t.examples), s.BatchSize, s.MicroBatch, s.Seed)
-	case mixEqual:
-		return dataset.NewMixture(t.sizes, dataset.Equal, s.BatchSize, s.MicroBatch, s.Seed)
 	}
-	return dataset.NewMixture(t.sizes, dataset.Proportional(t.limit), s.BatchSize, s.MicroBatch, s.Seed)
-}
-
-func loadEval(fsys fs.FS, task dataset.Task, tmpl dataset.Template, s *Settings, logger *slog.Logger) (*dataset.Split, error) {
-	if s.EvalEvery < 0 {
-		return nil, nil
+	share := dataset.Proportional(t.limit)
+	if t.mixture == mixEqual {
+		share = dataset.Equal
 	}
-	name := s.EvalSplit
-	if name == "" {
-		if !dataset.HasSplit(fsys, task, "val") {
-			logger.Warn("no validation split: training goes without evaluation, and the last prompt is the one kept (--eval-split train scores the training examples)", "task", task.Name())
-			return nil, nil
-		}
-		name = "val"
-	}
-	split, err := dataset.Load(fsys, task, name, tmpl)
-	if err != nil {
-		return nil, err
-	}
-	if !split.Labeled {
-		return nil, fmt.Errorf("evaluation split %q of %s has no labels, want a labeled one such as val", name, task.Name())
-	}
-	return split, nil
-}
-
-// Score gives the metrics of predictions for Eval, and their score. Of several tasks the names have
-// the task in front, as in "rte.accuracy", and the score is the mean of the tasks' scores.
-func (j *Job) Score(texts []string) (dataset.Metrics, float64, error) {
-	if len(j.EvalSplits) == 1 {
-		metrics, err := j.EvalSplits[0].Score(texts)
-		return metrics, metrics.Primary(), err
-	}
-	var all dataset.Metrics
-	var sum float64
-	for _, split := range j.EvalSplits {
-		n := len(split.Eval)
-		metrics, err := split.Score(texts[:n])
-		if err != nil {
-			return nil, 0, err
-		}
-		texts = texts[n:]
-		for _, m := range metrics {
-			all = append(all, dataset.Metric{Name: split.Task.Name() + "." + m.Name, Value: m.Value})
-		}
-		sum += metrics.Primary()
-	}
-	return all, sum / float64(len(j.EvalSplits)), nil
+	return dataset.NewMixture(t.sizes, share, s.BatchSize, s.MicroBatch, s.Seed)
 }

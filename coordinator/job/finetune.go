@@ -17,26 +17,25 @@ const FineTuning = coordpb.FineTuning
 // in a step.
 const FineTuningLR = 1e-4
 
-const (
-	// statePerStep is how many bytes of trainer states a step of full fine-tuning may put into the
-	// log on average: a larger state is committed less often.
-	statePerStep = 2 << 20
-	// blobPerStep is the same of states that are blobs: each replica writes as much, and the worker
-	// that sends it is not computing meanwhile.
-	blobPerStep = 8 << 20
-)
-
 // Methods are what Settings.Method may be.
 func Methods() []string { return slices.Sorted(slices.Values(append(prompt.Methods(), FineTuning))) }
 
-// fineTunes says whether all weights are trained.
+// FineTunes reports whether the job trains all weights.
 func (s Spec) FineTunes() bool { return s.Method == FineTuning }
 
-// validateFineTuning checks what the method has no use for.
+// validateFineTuning refuses the settings that full fine-tuning has no use for.
 func (s Settings) validateFineTuning() error {
-	for _, r := range []struct{ flag, found string }{{"init", s.Init}, {"init-text", s.InitText}, {"init-from", s.InitFrom}} {
+	for _, r := range []struct{ flag, found string }{
+		{"init", s.Init},
+		{"init-text", s.InitText},
+		{"init-from", s.InitFrom},
+	} {
 		if r.found != "" {
-			return &SettingError{Flag: r.flag, Found: r.found, Want: "none with --method ft, which starts from the model's own weights"}
+			return &SettingError{
+				Flag:  r.flag,
+				Found: r.found,
+				Want:  "none with --method ft, which starts from the model's own weights",
+			}
 		}
 	}
 	if s.Bottleneck > 0 {

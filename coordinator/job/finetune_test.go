@@ -1,71 +1,96 @@
-package job
+package job_test
 
 import (
 	"errors"
 	"log/slog"
 	"testing"
 
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/t5"
 )
 
-// TestFineTuningCommitsRarely: a large state is committed as often as its size allows, and its
-// entry only names it.
-func TestFineTuningCommitsRarely(t *testing.T) {
-	dir := t.TempDir()
-	write := func(vocab int) {
-		cfg := t5.Config{ModelType: "t5", VocabSize: vocab, DModel: 128, DKV: 8, DFF: 16, NumLayers: 1, NumDecoderLayers: 1, NumHeads: 2,
-			RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, ScaleOutput: true, EOSTokenIDs: []int32{1}}
-		config, err := cfg.JSON(true, "float32")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var tensors []checkpoint.Tensor
-		for _, p := range cfg.Parameters(true) {
-			tensors = append(tensors, checkpoint.F32(p.Name, p.Shape, make([]float32, p.Size())))
-		}
-		if err := checkpoint.WriteModel(dir, config, tensors, map[string][]byte{"tokenizer_config.json": []byte(`{"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}`)}); err != nil {
-			t.Fatal(err)
-		}
+// writeModel writes a model of one layer, with zeros for weights.
+func writeModel(t *testing.T, dir string, vocabulary int) {
+	t.Helper()
+	cfg := t5.Config{
+		ModelType:        "t5",
+		VocabSize:        vocabulary,
+		DModel:           128,
+		DKV:              8,
+		DFF:              16,
+		NumLayers:        1,
+		NumDecoderLayers: 1,
+		NumHeads:         2,
+		RelativeBuckets:  32,
+		RelativeDistance: 128,
+		LayerNormEpsilon: 1e-6,
+		ScaleOutput:      true,
+		EOSTokenIDs:      []int32{1},
 	}
-	s := DefaultSettings()
-	s.Model, s.Method, s.Steps = dir, FineTuning, 10
-	write(40000)
-	job, err := Load(s, slog.New(slog.DiscardHandler))
+	config, err := cfg.JSON(true, "float32")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 5.1 million weights are 61.8 MB of state: 8 steps pay for one beside the log, and 30 would
-	// for one in it.
-	if got := job.Spec.CommitInterval(1, InlineState); got != 8 {
-		t.Errorf("commits every %d steps, want 8", got)
+	var tensors []checkpoint.Tensor
+	for _, p := range cfg.Parameters(true) {
+		tensors = append(tensors, checkpoint.F32(p.Name, p.Shape, make([]float32, p.Size())))
 	}
-	if got := job.Spec.CommitInterval(1, 64<<20); got != 30 {
-		t.Errorf("commits every %d steps, want 30", got)
+	files := map[string][]byte{
+		"tokenizer_config.json": []byte(`{"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125}`),
 	}
-	if got := job.Spec.CommitInterval(100, InlineState); got != 100 {
-		t.Errorf("commits every %d steps, want the 100 that were asked for", got)
+	if err := checkpoint.WriteModel(dir, config, tensors, files); err != nil {
+		t.Fatal(err)
 	}
-	prompts := job.Spec
-	if prompts.Method = "respt"; prompts.CommitInterval(1, 64<<20) != 1 {
-		t.Error("a prompt's state is committed less often than was asked for")
+}
+
+// TestFineTuningCommitsRarely: a large state is committed as often as its size allows.
+func TestFineTuningCommitsRarely(t *testing.T) {
+	s := job.DefaultSettings()
+	s.Model, s.Method, s.Steps = t.TempDir(), job.FineTuning, 10
+	writeModel(t, s.Model, 40000)
+	j, err := job.Load(s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 5.1 million weights are 61.8 MB of state: 8 steps pay for it as a blob, 30 steps in the log.
+	for _, c := range []struct {
+		every  int64
+		inline int
+		want   int64
+	}{
+		{1, job.InlineState, 8},
+		{1, 64 << 20, 30},
+		{100, job.InlineState, 100},
+	} {
+		if got := j.Spec.CommitInterval(c.every, c.inline); got != c.want {
+			t.Errorf("with %d asked for and %d bytes inline, commits every %d steps, want %d",
+				c.every, c.inline, got, c.want)
+		}
+	}
+	prompts := j.Spec
+	prompts.Method = "respt"
+	if got := prompts.CommitInterval(1, 64<<20); got != 1 {
+		t.Errorf("a prompt's state is committed every %d steps, want the 1 that was asked for", got)
 	}
 }
 
 func TestFineTuningSettings(t *testing.T) {
-	for flag, change := range map[string]func(*Settings){
-		"init": func(s *Settings) { s.Init = "x" }, "init-text": func(s *Settings) { s.InitText = "x" },
-		"init-from": func(s *Settings) { s.InitFrom = "gaussian" }, "bottleneck": func(s *Settings) { s.Bottleneck = 3 },
+	for flag, change := range map[string]func(*job.Settings){
+		"init":       func(s *job.Settings) { s.Init = "x" },
+		"init-text":  func(s *job.Settings) { s.InitText = "x" },
+		"init-from":  func(s *job.Settings) { s.InitFrom = "gaussian" },
+		"bottleneck": func(s *job.Settings) { s.Bottleneck = 3 },
 	} {
-		s := DefaultSettings()
-		s.Method = FineTuning
+		s := job.DefaultSettings()
+		s.Method = job.FineTuning
 		if err := s.Validate(); err != nil {
 			t.Fatal(err)
 		}
 		change(&s)
-		var bad *SettingError
+		var bad *job.SettingError
 		if err := s.Validate(); !errors.As(err, &bad) || bad.Flag != flag {
-			t.Errorf("--%s with ft: %v", flag, err)
+			t.Errorf("--%s with ft: error %v, want one about the flag", flag, err)
 		}
 	}
 }

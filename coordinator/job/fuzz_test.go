@@ -1,14 +1,16 @@
-package job
+package job_test
 
 import (
 	"bytes"
 	"testing"
+
+	"github.com/dptune/dpt/coordinator/job"
 )
 
-// FuzzParseRequest: whatever a client submits, an error or settings that are in range and come back
-// from their own encoding.
+// FuzzParseRequest: whatever a client submits gives an error, or settings that are in range and
+// survive their own encoding.
 func FuzzParseRequest(f *testing.F) {
-	s := DefaultSettings()
+	s := job.DefaultSettings()
 	good, err := s.Request()
 	if err != nil {
 		f.Fatal(err)
@@ -25,7 +27,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"Sudo":1}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := ParseRequest(data)
+		s, err := job.ParseRequest(data)
 		if err != nil {
 			return
 		}
@@ -33,7 +35,7 @@ func FuzzParseRequest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s is taken as %+v, which is out of range: %v", data, s, err)
 		}
-		if back, err := ParseRequest(again); err != nil || back != s {
+		if back, err := job.ParseRequest(again); err != nil || back != s {
 			t.Errorf("%s is taken as %+v and comes back as %+v, %v", data, s, back, err)
 		}
 	})

@@ -64,7 +64,7 @@ func (s Settings) validateStart() error {
 	return nil
 }
 
-// initFrom says where the prompt starts from: one of InitFroms, "text" or "file".
+// initFrom is where the prompt starts from: one of InitFroms, "text" or "file".
 func (s Settings) initFrom() string {
 	switch {
 	case s.Method == FineTuning:
@@ -189,7 +189,8 @@ func (j *Job) labels() ([]string, error) {
 		}
 	}
 	if len(labels) == 0 {
-		return nil, fmt.Errorf("--init-from labels: task %s answers with spans of its text and has no labels; want vocabulary, gaussian or uniform, or --init-text", j.Spec.Task)
+		return nil, fmt.Errorf("--init-from labels: task %s answers with spans of its text and has no labels; "+
+			"want vocabulary, gaussian or uniform, or --init-text", j.Spec.Task)
 	}
 	return labels, nil
 }

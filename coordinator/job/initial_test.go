@@ -1,50 +1,49 @@
-package job
+package job_test
 
 import (
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dptune/dpt/coordinator/internal/jobtest"
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
+	"github.com/dptune/dpt/model/lab/tinyrandom"
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// table is the model's table of embeddings.
-func table(t *testing.T) (rows func(id int) []float32) {
+// dim is the width of the model: of a row of the prompt.
+const dim = tinyrandom.DModel
+
+// embeddingOf returns the rows of the model's table of embeddings.
+func embeddingOf(t *testing.T) (row func(id int) []float32) {
 	t.Helper()
-	m, err := openModel(tinyModel)
+	m, err := checkpoint.OpenModel(jobtest.Model)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	data, err := m.Float32("shared.weight", 384, 64)
+	data, err := m.Float32("shared.weight", tinyrandom.VocabSize, dim)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(id int) []float32 { return data[id*64 : (id+1)*64] }
+	return func(id int) []float32 { return data[id*dim : (id+1)*dim] }
 }
 
-func load(t *testing.T, change func(s *Settings)) *Job {
+// load loads a job with a prompt of 7 rows, before the change.
+func load(t *testing.T, change func(s *job.Settings)) *job.Job {
 	t.Helper()
-	s := testSettings()
-	s.PromptLength = 7
-	change(&s)
-	job, err := Load(s, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return job
+	return jobtest.Load(t, func(s *job.Settings) {
+		s.PromptLength = 7
+		change(s)
+	})
 }
 
-func embeddings(t *testing.T, j *Job) []float32 {
+// params are the initial parameters of the job that load loads.
+func params(t *testing.T, change func(s *job.Settings)) []float32 {
 	t.Helper()
-	rows, err := prompt.Embeddings(j.Spec.Prompt(), j.Initial.Params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rows
+	return load(t, change).Initial.Params
 }
 
 func TestMethodDefaults(t *testing.T) {
@@ -54,13 +53,17 @@ func TestMethodDefaults(t *testing.T) {
 		from       string
 		size       int
 	}{
-		{"dpt", 10, "gaussian", 10 * (64 + 7)}, {"pt", 0, "vocabulary", 64 * 7},
-		{"respt", 400, "vocabulary", 64*7 + 2*64*400 + 400 + 3*64}, {"svd", 7, "gaussian", 64*7 + 7 + 7*7},
+		{"dpt", 10, "gaussian", 10 * (dim + 7)},
+		{"pt", 0, "vocabulary", dim * 7},
+		{"respt", 400, "vocabulary", dim*7 + 2*dim*400 + 400 + 3*dim},
+		{"svd", 7, "gaussian", dim*7 + 7 + 7*7},
 	} {
-		j := load(t, func(s *Settings) { s.Method = c.method })
-		if j.Spec.Bottleneck != c.bottleneck || j.Spec.InitFrom != c.from || j.Spec.Parameters != c.size || len(j.Initial.Params) != c.size || j.Spec.LR != 0.3 {
-			t.Errorf("%s: bottleneck %d, from %s, %d parameters, rate %v; want %d, %s, %d, 0.3", c.method, j.Spec.Bottleneck, j.Spec.InitFrom, j.Spec.Parameters, j.Spec.LR,
-				c.bottleneck, c.from, c.size)
+		j := load(t, func(s *job.Settings) { s.Method = c.method })
+		spec := j.Spec
+		if spec.Bottleneck != c.bottleneck || spec.InitFrom != c.from || spec.LR != 0.3 ||
+			spec.Parameters != c.size || len(j.Initial.Params) != c.size {
+			t.Errorf("%s: bottleneck %d, from %s, %d parameters, rate %v; want %d, %s, %d, 0.3",
+				c.method, spec.Bottleneck, spec.InitFrom, spec.Parameters, spec.LR, c.bottleneck, c.from, c.size)
 		}
 	}
 }
@@ -68,14 +71,14 @@ func TestMethodDefaults(t *testing.T) {
 // TestStartFromVocabulary: every row is a token's embedding, no token twice, other seeds draw
 // others.
 func TestStartFromVocabulary(t *testing.T) {
-	row := table(t)
+	row := embeddingOf(t)
 	drawn := map[uint64][]int{}
 	for _, seed := range []uint64{1, 2} {
-		params := load(t, func(s *Settings) { s.Method, s.PromptLength, s.Seed = "pt", 40, seed }).Initial.Params
+		got := params(t, func(s *job.Settings) { s.Method, s.PromptLength, s.Seed = "pt", 40, seed })
 		for i := range 40 {
 			id := -1
-			for k := range 384 {
-				if slices.Equal(row(k), params[i*64:(i+1)*64]) {
+			for k := range tinyrandom.VocabSize {
+				if slices.Equal(row(k), got[i*dim:(i+1)*dim]) {
 					id = k
 				}
 			}
@@ -89,25 +92,33 @@ func TestStartFromVocabulary(t *testing.T) {
 		t.Error("two seeds draw the same tokens")
 	}
 	// More rows than tokens: with replacement.
-	if job := load(t, func(s *Settings) { s.Method, s.PromptLength = "pt", 500 }); job.Spec.Parameters != 500*64 {
-		t.Errorf("%d parameters", job.Spec.Parameters)
+	j := load(t, func(s *job.Settings) { s.Method, s.PromptLength = "pt", 500 })
+	if j.Spec.Parameters != 500*dim {
+		t.Errorf("%d parameters", j.Spec.Parameters)
 	}
 }
 
 func TestStartFromText(t *testing.T) {
-	row := table(t)
-	want := slices.Concat(row('a'+3), row('b'+3), row('c'+3), row('a'+3), row('b'+3), row('c'+3), row('a'+3))
+	row := embeddingOf(t)
+	abc := slices.Concat(row('a'+3), row('b'+3), row('c'+3))
+	want := slices.Concat(abc, abc, row('a'+3))
 	for _, method := range []string{"pt", "respt"} {
-		job := load(t, func(s *Settings) { s.Method, s.InitText = method, "abc" })
-		if job.Spec.InitFrom != "text" || !slices.Equal(job.Initial.Params[:7*64], want) {
+		j := load(t, func(s *job.Settings) { s.Method, s.InitText = method, "abc" })
+		if j.Spec.InitFrom != "text" || !slices.Equal(j.Initial.Params[:7*dim], want) {
 			t.Errorf("%s: the prompt does not start from the text's tokens, again and again", method)
 		}
 	}
-	if got := load(t, func(s *Settings) { s.Method, s.InitText, s.PromptLength = "pt", "abc", 2 }).Initial.Params; !slices.Equal(got, want[:2*64]) {
+	short := params(t, func(s *job.Settings) { s.Method, s.InitText, s.PromptLength = "pt", "abc", 2 })
+	if !slices.Equal(short, want[:2*dim]) {
 		t.Error("a text longer than the prompt is not cut")
 	}
 	// Three different rows have rank 3, so that a bottleneck of 10 holds them.
-	for i, v := range embeddings(t, load(t, func(s *Settings) { s.InitText = "abc" })) {
+	j := load(t, func(s *job.Settings) { s.InitText = "abc" })
+	rows, err := prompt.Embeddings(j.Spec.Prompt(), j.Initial.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range rows {
 		if d := v - want[i]; d > 1e-5 || d < -1e-5 {
 			t.Fatalf("dpt: number %d is %v, want %v", i, v, want[i])
 		}
@@ -115,34 +126,36 @@ func TestStartFromText(t *testing.T) {
 }
 
 func TestStartFromLabels(t *testing.T) {
-	row := table(t)
-	got := load(t, func(s *Settings) { s.Method, s.InitFrom = "pt", "labels" }).Initial.Params
-	if !slices.Equal(got[:2*64], slices.Concat(row('0'+3), row('1'+3))) {
+	row := embeddingOf(t)
+	got := params(t, func(s *job.Settings) { s.Method, s.InitFrom = "pt", "labels" })
+	if !slices.Equal(got[:2*dim], slices.Concat(row('0'+3), row('1'+3))) {
 		t.Error("the first rows are not the labels 0 and 1")
 	}
-	sampled := load(t, func(s *Settings) { s.Method, s.PromptLength = "pt", 5 }).Initial.Params
-	if !slices.Equal(got[2*64:], sampled) {
+	sampled := params(t, func(s *job.Settings) { s.Method, s.PromptLength = "pt", 5 })
+	if !slices.Equal(got[2*dim:], sampled) {
 		t.Error("the other rows are not drawn from the vocabulary")
 	}
 	// Labels of several tokens are the mean of them: "choice1" and "choice2" differ in one of
 	// seven.
-	words := load(t, func(s *Settings) { s.Method, s.InitFrom, s.Task, s.Template = "pt", "labels", "copa", "t5" }).Initial.Params
-	for k := range 64 {
+	words := params(t, func(s *job.Settings) {
+		s.Method, s.InitFrom, s.Task, s.Template = "pt", "labels", "copa", "t5"
+	})
+	for k := range dim {
 		want := (float64(row('2' + 3)[k]) - float64(row('1' + 3)[k])) / 7
-		if d := float64(words[64+k]-words[k]) - want; d > 1e-6 || d < -1e-6 {
-			t.Fatalf("number %d of the labels' rows differs by %v, want %v", k, words[64+k]-words[k], want)
+		if d := float64(words[dim+k]-words[k]) - want; d > 1e-6 || d < -1e-6 {
+			t.Fatalf("number %d of the labels' rows differs by %v, want %v", k, words[dim+k]-words[k], want)
 		}
 	}
 }
 
-// TestStartFromFile: a method goes on from its own file with the same bits, and from another's by
-// its embeddings.
+// TestStartFromFile: a method continues its own file with the same bits, and that of another method
+// by its embeddings.
 func TestStartFromFile(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{}
 	for _, method := range []string{"dpt", "pt", "respt", "svd"} {
-		job := load(t, func(s *Settings) { s.Method, s.Seed = method, 9 })
-		p, err := job.Spec.Prompt().File(job.Initial.Params, nil)
+		j := load(t, func(s *job.Settings) { s.Method, s.Seed = method, 9 })
+		p, err := j.Spec.Prompt().File(j.Initial.Params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,54 +163,88 @@ func TestStartFromFile(t *testing.T) {
 		if err := checkpoint.WritePrompt(files[method], p); err != nil {
 			t.Fatal(err)
 		}
-		again := load(t, func(s *Settings) { s.Method, s.Init = method, files[method] })
-		if !slices.Equal(again.Initial.Params, job.Initial.Params) {
-			t.Errorf("%s does not go on from its own file", method)
+		again := params(t, func(s *job.Settings) { s.Method, s.Init = method, files[method] })
+		if !slices.Equal(again, j.Initial.Params) {
+			t.Errorf("%s does not continue its own file", method)
 		}
 	}
 	p, err := checkpoint.ReadPrompt(files["dpt"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := load(t, func(s *Settings) { s.Method, s.Init = "pt", files["dpt"] }).Initial.Params; !slices.Equal(got, p.Embeddings) {
-		t.Error("pt does not start from dpt's prompt")
-	}
-	if got := load(t, func(s *Settings) { s.Method, s.Init = "respt", files["dpt"] }).Initial.Params; !slices.Equal(got[:7*64], p.Embeddings) {
-		t.Error("respt does not start from dpt's prompt")
+	for _, method := range []string{"pt", "respt"} {
+		got := params(t, func(s *job.Settings) { s.Method, s.Init = method, files["dpt"] })
+		if !slices.Equal(got[:7*dim], p.Embeddings) || method == "pt" && len(got) > 7*dim {
+			t.Errorf("%s does not start from dpt's prompt", method)
+		}
 	}
 }
 
 func TestStartRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "p")
-	cfg := prompt.Config{Method: "dpt", Dim: 64, Length: 100, Bottleneck: 3}
-	params, err := cfg.Init(prompt.Start{Seed: 1, Std: 1})
+	cfg := prompt.Config{Method: "dpt", Dim: dim, Length: 100, Bottleneck: 3}
+	initial, err := cfg.Init(prompt.Start{Seed: 1, Std: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := cfg.File(params, nil)
+	p, err := cfg.File(initial, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := checkpoint.WritePrompt(file, p); err != nil {
 		t.Fatal(err)
 	}
-	for want, change := range map[string]func(s *Settings){
-		"--method: lora, want one of dpt, ft, pt, respt, svd":        func(s *Settings) { s.Method = "lora" },
-		"--bottleneck: 4, want none with --method pt":                func(s *Settings) { s.Method, s.Bottleneck = "pt", 4 },
-		"--init-from: x, want one of gaussian, uniform":              func(s *Settings) { s.InitFrom = "x" },
-		"--init-from: uniform, want nothing beside":                  func(s *Settings) { s.InitFrom, s.InitText = "uniform", "a" },
-		"--init-text: a, want nothing beside --init":                 func(s *Settings) { s.Init, s.InitText = "f", "a" },
-		"--init-text: a, want gaussian or uniform":                   func(s *Settings) { s.Method, s.InitText = "svd", "a" },
-		"--init-from: labels, want gaussian or uniform":              func(s *Settings) { s.Method, s.InitFrom = "svd", "labels" },
-		"task record answers with spans":                             func(s *Settings) { s.Method, s.InitFrom, s.Task = "pt", "labels", "record" },
-		"prompt of method dpt has bottleneck 3, want 10":             func(s *Settings) { s.Init = file },
-		"method svd starts from random matrices":                     func(s *Settings) { s.Method, s.Init = "svd", file },
-		"bottleneck is 90, want at most 64: a diagonal of 64 by 100": func(s *Settings) { s.Method, s.Bottleneck = "svd", 90 },
+	for _, c := range []struct {
+		change func(s *job.Settings)
+		want   string // in the error
+	}{
+		{
+			func(s *job.Settings) { s.Method = "lora" },
+			"--method: lora, want one of dpt, ft, pt, respt, svd",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.Bottleneck = "pt", 4 },
+			"--bottleneck: 4, want none with --method pt",
+		},
+		{
+			func(s *job.Settings) { s.InitFrom = "x" },
+			"--init-from: x, want one of gaussian, uniform",
+		},
+		{
+			func(s *job.Settings) { s.InitFrom, s.InitText = "uniform", "a" },
+			"--init-from: uniform, want nothing beside",
+		},
+		{
+			func(s *job.Settings) { s.Init, s.InitText = "f", "a" },
+			"--init-text: a, want nothing beside --init",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.InitText = "svd", "a" },
+			"--init-text: a, want gaussian or uniform",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.InitFrom = "svd", "labels" },
+			"--init-from: labels, want gaussian or uniform",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.InitFrom, s.Task = "pt", "labels", "record" },
+			"task record answers with spans",
+		},
+		{
+			func(s *job.Settings) { s.Init = file },
+			"prompt of method dpt has bottleneck 3, want 10",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.Init = "svd", file },
+			"method svd starts from random matrices",
+		},
+		{
+			func(s *job.Settings) { s.Method, s.Bottleneck = "svd", 90 },
+			"bottleneck is 90, want at most 64: a diagonal of 64 by 100",
+		},
 	} {
-		s := testSettings()
-		change(&s)
-		if _, err := Load(s, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want one with %q", err, want)
+		if _, err := jobtest.TryLoad(c.change); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
 		}
 	}
 }

@@ -10,41 +10,40 @@ import (
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
 
-// Planner says what each step trains on. Step t's global batch and its micro-batches are a pure
-// function of (data, settings, seed, t): never of how many workers there are. It is used from one
-// goroutine.
-type Planner struct {
-	Examples     []dataset.Example
-	Tokenizer    tokenizer.Tokenizer
-	Sampler      Sampler
-	MaxSource    int
-	MaxTarget    int
-	PromptLength int // rows that the prompt adds to each source
+// planner decides what each step trains on. Step t's global batch and its micro-batches are a pure
+// function of (data, settings, seed, t): the number of workers has no influence. One goroutine at a
+// time uses it.
+type planner struct {
+	examples     []dataset.Example
+	tokenizer    tokenizer.Tokenizer
+	sampler      sampler
+	maxSource    int // tokens
+	maxTarget    int // tokens
+	promptLength int // rows that the prompt adds to each source
 }
 
-// Sampler chooses the examples of each step: a dataset.Sampler, or the dataset.Mixture of several
+// sampler chooses the examples of each step: a dataset.Sampler, or the dataset.Mixture of several
 // tasks.
-type Sampler interface {
+type sampler interface {
 	StepsPerEpoch() int64
-	Step(t int64) (epoch int64, micro [][]int)
+	Step(t int64) (epoch int64, micro [][]int) // t and epoch from 0
 }
 
 // StepPlan is one step's global batch.
 type StepPlan struct {
-	Step   ids.Step
 	Epoch  int64 // from 1
 	Micro  []*coordpb.MicroBatch
-	Costs  []int // rows of each micro-batch: source, prompt and target tokens
-	Tokens int   // source and target tokens of the global batch, the prompt's not counted
-	Digest ids.Digest
+	Costs  []int      // rows of each micro-batch: source, prompt and target tokens
+	Tokens int        // source and target tokens of the global batch, the prompt's not counted
+	Digest ids.Digest // of the step, and of the ids and tokens of its examples by micro-batch
 }
 
-// Plan is the plan of step t, from 1.
-func (p *Planner) Plan(t ids.Step) *StepPlan {
-	epoch, groups := p.Sampler.Step(int64(t) - 1)
-	plan := &StepPlan{Step: t, Epoch: epoch + 1}
+// plan is the plan of step t, from 1.
+func (p *planner) plan(t ids.Step) *StepPlan {
+	epoch, groups := p.sampler.Step(int64(t) - 1)
+	plan := &StepPlan{Epoch: epoch + 1}
 	h := sha256.New()
-	var digested []byte // on its way into h
+	var digested []byte // bytes that h has not got yet
 	word := func(v int) { digested = binary.LittleEndian.AppendUint32(digested, uint32(v)) }
 	word(int(t))
 	for i, group := range groups {
@@ -52,21 +51,24 @@ func (p *Planner) Plan(t ids.Step) *StepPlan {
 		cost := 0
 		word(len(group))
 		for _, at := range group {
-			e := p.Examples[at]
+			e := p.examples[at]
 			x := &coordpb.Example{
 				Id:     e.ID,
-				Source: tokenizer.EncodeTruncated(p.Tokenizer, e.Source, p.MaxSource),
-				Target: tokenizer.EncodeTruncated(p.Tokenizer, e.Target, p.MaxTarget),
+				Source: tokenizer.EncodeTruncated(p.tokenizer, e.Source, p.maxSource),
+				Target: tokenizer.EncodeTruncated(p.tokenizer, e.Target, p.maxTarget),
 			}
 			mb.Examples = append(mb.Examples, x)
 			rows := len(x.Source) + len(x.Target)
 			plan.Tokens += rows
-			cost += rows + p.PromptLength
+			cost += rows + p.promptLength
+
+			// Every list is digested with its length in front, so that different plans are
+			// different bytes.
 			word(len(x.Id))
 			digested = append(digested, x.Id...)
-			for _, ids := range [][]int32{x.Source, x.Target} {
-				word(len(ids))
-				for _, id := range ids {
+			for _, tokens := range [][]int32{x.Source, x.Target} {
+				word(len(tokens))
+				for _, id := range tokens {
 					word(int(id))
 				}
 			}

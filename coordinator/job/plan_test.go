@@ -11,15 +11,21 @@ import (
 	"github.com/dptune/dpt/dataset/tokenizer"
 )
 
-func testPlanner(t *testing.T, n, batch, micro int, seed uint64) *Planner {
+func testPlanner(t *testing.T, n, batch, micro int, seed uint64) *planner {
 	t.Helper()
 	sampler, err := dataset.NewSampler(n, batch, micro, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Planner{Tokenizer: tokenizer.NewByteLevel(125), Sampler: sampler, MaxSource: 12, MaxTarget: 4, PromptLength: 5}
+	p := &planner{
+		tokenizer:    tokenizer.NewByteLevel(125),
+		sampler:      sampler,
+		maxSource:    12,
+		maxTarget:    4,
+		promptLength: 5,
+	}
 	for i := range n {
-		p.Examples = append(p.Examples, dataset.Example{ID: fmt.Sprint(i), Source: strings.Repeat("x", i), Target: "1"})
+		p.examples = append(p.examples, dataset.Example{ID: fmt.Sprint(i), Source: strings.Repeat("x", i), Target: "1"})
 	}
 	return p
 }
@@ -31,7 +37,7 @@ func TestPlanIsPureAndCoversEachEpochOnce(t *testing.T) {
 		seen := map[string]int{}
 		for i := range int64(3) {
 			step := ids.Step(epoch*3 + i + 1)
-			p := a.Plan(step)
+			p := a.plan(step)
 			if p.Epoch != epoch+1 {
 				t.Errorf("step %d is in epoch %d, want %d", step, p.Epoch, epoch+1)
 			}
@@ -39,8 +45,9 @@ func TestPlanIsPureAndCoversEachEpochOnce(t *testing.T) {
 				cost := 0
 				for _, e := range mb.Examples {
 					seen[e.Id]++
-					if len(e.Source) > 12 || e.Source[len(e.Source)-1] != 1 {
-						t.Errorf("example %s has %d source ids ending in %d, want at most 12 ending in </s>", e.Id, len(e.Source), e.Source[len(e.Source)-1])
+					if last := e.Source[len(e.Source)-1]; len(e.Source) > 12 || last != 1 {
+						t.Errorf("example %s has %d source ids ending in %d, want at most 12 ending in </s>",
+							e.Id, len(e.Source), last)
 					}
 					cost += len(e.Source) + 5 + len(e.Target)
 				}
@@ -49,8 +56,8 @@ func TestPlanIsPureAndCoversEachEpochOnce(t *testing.T) {
 				}
 			}
 			// Asked out of order, from another planner, the plan is the same.
-			b.Plan(1)
-			if q := b.Plan(step); q.Digest != p.Digest || !reflect.DeepEqual(q.IDs(), p.IDs()) {
+			b.plan(1)
+			if q := b.plan(step); q.Digest != p.Digest || !reflect.DeepEqual(q.IDs(), p.IDs()) {
 				t.Errorf("step %d: two planners of one seed differ", step)
 			}
 		}
@@ -63,7 +70,7 @@ func TestPlanIsPureAndCoversEachEpochOnce(t *testing.T) {
 			t.Errorf("epoch %d: %d of %d examples", epoch, len(seen), n)
 		}
 	}
-	if testPlanner(t, n, batch, micro, 8).Plan(1).Digest == a.Plan(1).Digest {
+	if testPlanner(t, n, batch, micro, 8).plan(1).Digest == a.plan(1).Digest {
 		t.Error("another seed gives the same batch")
 	}
 }

@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// Request is the settings as a queue keeps them.
+// Request is the encoding of the settings that a queue keeps. It is an error if they are out of
+// range.
 func (s Settings) Request() ([]byte, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
@@ -18,8 +19,8 @@ func (s Settings) Request() ([]byte, error) {
 	return data, nil
 }
 
-// parseRequest reads what Request wrote. A field that this build does not know is an error: it
-// might decide the result.
+// ParseRequest reads what Request wrote, and checks it. A field that this build does not know is an
+// error: it might decide the result.
 func ParseRequest(data []byte) (Settings, error) {
 	var s Settings
 	dec := json.NewDecoder(bytes.NewReader(data))

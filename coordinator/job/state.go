@@ -6,22 +6,32 @@ import "github.com/dptune/dpt/model/optim"
 // one is a blob.
 const InlineState = 16 << 20
 
-// StateSize is how many bytes the encoding of the job's trainer state has.
+const (
+	// statePerStep bounds the trainer states that full fine-tuning puts into the log, in bytes a
+	// step on average: a larger state is committed less often.
+	statePerStep = 2 << 20
+	// blobPerStep bounds the states that are blobs in the same way: each replica writes them, and
+	// the worker that sends one does not compute meanwhile.
+	blobPerStep = 8 << 20
+)
+
+// StateSize is the size of the job's encoded trainer state in bytes.
 func (s Spec) StateSize() int { return optim.StateSize(s.Parameters) }
 
 // NeedsBlobs reports whether the job's states are too large for entries and messages, which carry
 // up to inline bytes.
 func (s Spec) NeedsBlobs(inline int) bool { return s.StateSize() > inline }
 
-// CommitInterval is how many steps lie between commits when the user asks for every: more where the
-// state is large, so that at most statePerStep or blobPerStep bytes of it are written a step.
+// CommitInterval is the number of steps between commits: every, as the user asks, or more if the
+// state is so large that more than statePerStep or blobPerStep bytes a step would be written.
+// inline is that of NeedsBlobs.
 func (s Spec) CommitInterval(every int64, inline int) int64 {
-	state, per := int64(s.StateSize()), int64(statePerStep)
+	state, perStep := int64(s.StateSize()), int64(statePerStep)
 	switch {
 	case s.NeedsBlobs(inline):
-		per = blobPerStep
+		perStep = blobPerStep
 	case !s.FineTunes():
 		return every
 	}
-	return max(every, (state+per-1)/per)
+	return max(every, (state+perStep-1)/perStep)
 }

@@ -1,7 +1,6 @@
 package outputs
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,17 +8,14 @@ import (
 
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/coordinator/internal/jobtest"
 	"github.com/dptune/dpt/coordinator/job"
-	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
+func TestMain(m *testing.M) { os.Exit(jobtest.Main(m)) }
+
 func TestMetricsFileFollowsTheLog(t *testing.T) {
-	settings := job.DefaultSettings()
-	settings.Model = tinyrandom.Dir(t)
-	j, err := job.Load(settings, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := jobtest.Load(t, func(*job.Settings) {})
 	var recs []fsm.StepRecord
 	for s := ids.Step(1); s <= 5; s++ {
 		recs = append(recs, fsm.StepRecord{Step: s, LossSum: float64(s), Tokens: 1, Seconds: 1, Workers: 1})
@@ -66,7 +62,7 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 			defer o.close()
 			for _, r := range c.recent {
 				if r.Step > o.last {
-					if err := o.step(r, j.Planner.Plan(r.Step)); err != nil {
+					if err := o.step(r, j.Plan(r.Step)); err != nil {
 						t.Fatal(err)
 					}
 				}
