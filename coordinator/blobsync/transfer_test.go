@@ -44,7 +44,7 @@ func newDepot(t *testing.T) *depot {
 	t.Helper()
 	n := replicatest.OpenLeader(t, t.TempDir())
 	t.Cleanup(func() {
-		if err := n.Stop(); err != nil {
+		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
 	})

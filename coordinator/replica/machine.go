@@ -14,50 +14,51 @@ import (
 )
 
 // machine adapts the pure state machine to raft.FSM. raft calls Apply, Snapshot and Restore one at
-// a time.
+// a time, from goroutines of its own; they change the fields below mu, everybody else reads them.
 type machine struct {
 	fail func(error) // ends the replica
 
 	mu       sync.RWMutex
 	fsm      *fsm.Machine
-	broken   error           // why no further entry is applied; nil while entries are
-	index    uint64          // of the last applied entry
-	first    uint64          // the last entry that the log held when this process started
-	restored int             // snapshots taken over since then
-	watchers []chan struct{} // filled after every change
+	broken   error  // why no further entry is applied; nil while entries are
+	index    uint64 // of the last applied entry
+	replayed uint64 // the last entry that the log held when this process started; set by replayTo
+	restored int    // snapshots restored since then
+	// watchers are the channels that Changes has returned.
+	watchers []chan struct{}
 }
 
 func newMachine(fail func(error)) *machine { return &machine{fsm: fsm.New(), fail: fail} }
 
-// View runs f with the state machine as of the last applied entry. f must neither keep nor change
-// it.
+// View runs f with the state machine as of the last applied entry. f must neither keep the machine
+// nor change it, and must not block.
 func (n *Node) View(f func(m *fsm.Machine)) {
 	n.machine.mu.RLock()
 	defer n.machine.mu.RUnlock()
 	f(n.machine.fsm)
 }
 
-// Status is what the log holds of the present job, as of the last applied entry.
+// Status is what the log holds of the current job, as of the last applied entry.
 type Status struct {
-	JobID           string // "" before any job
-	Started         bool   // there is a job
-	Over            bool   // it has ended, in any way
-	Finished        bool   // it has done all its steps, or stopped early
-	Failure         *fsm.Failure
-	Step            ids.Step // committed
+	JobID           string       // "" before any job
+	Started         bool         // there is a job
+	Over            bool         // it has ended, in any way
+	Finished        bool         // it has done all its steps, or stopped early
+	Failure         *fsm.Failure // nil unless it has failed for good
+	Step            ids.Step     // the last committed one
 	TotalSteps      ids.Step
-	Evaluated       bool           // the state after Step is
+	Evaluated       bool           // the state after Step is evaluated
 	Exhausted       bool           // patience has run out: the job stops early
-	Generation      ids.Generation // the last that was formed
+	Generation      ids.Generation // the last one, of any job
 	Workers         int            // of that generation
 	FirstGeneration ids.Generation // the last one before the job
 	Numerics        string         // what the job's workers compute with; "" before the first generation
-	State           []byte         // the trainer state after Step; nil where Blob names it
-	Blob            ids.Blob
-	Offer           *fsm.Offer // the state that the replicas are asked to take; nil if there is none
+	State           []byte         // the trainer state after Step; nil if Blob names it
+	Blob            ids.Blob       // of size 0 if State holds it
+	Offer           *fsm.Offer     // the blob that the replicas are asked to fetch; nil if there is none
 }
 
-// Status returns the present Status. The caller must not change State, Failure and Offer.
+// Status returns the current Status. The caller must not change State, Failure and Offer.
 func (n *Node) Status() (s Status) {
 	n.View(func(m *fsm.Machine) {
 		generation, members := m.Generation()
@@ -83,8 +84,8 @@ func (n *Node) Status() (s Status) {
 	return s
 }
 
-// Changes returns a channel of the caller's own that is filled after every change of the state
-// machine. A change that meets a full channel is not counted twice.
+// Changes returns a new channel that receives after every change of the state machine. It holds one
+// value: changes that the caller has not received yet count as one.
 func (n *Node) Changes() <-chan struct{} {
 	c := make(chan struct{}, 1)
 	n.machine.mu.Lock()
@@ -93,18 +94,18 @@ func (n *Node) Changes() <-chan struct{} {
 	return c
 }
 
-// Wake fills the channels of Changes: something beside the state machine has changed.
+// Wake sends to the channels of Changes, because something beside the state machine has changed.
 func (n *Node) Wake() { n.machine.wake() }
 
-// Replayed reports whether the machine has come to where an earlier process on this data directory
-// had come.
+// Replayed reports whether the machine has applied everything that the log held when this process
+// started, or has restored a newer snapshot.
 func (n *Node) Replayed() bool {
 	n.machine.mu.RLock()
 	defer n.machine.mu.RUnlock()
-	return n.machine.index >= n.machine.first || n.machine.restored > 0
+	return n.machine.index >= n.machine.replayed || n.machine.restored > 0
 }
 
-// wake tells the watchers that something has changed.
+// wake sends to the watchers that have no value waiting.
 func (m *machine) wake() {
 	m.mu.RLock()
 	watchers := m.watchers
@@ -117,16 +118,16 @@ func (m *machine) wake() {
 	}
 }
 
-// replayTo sets the entry up to which the log is one of an earlier process's.
+// replayTo sets the last entry that an earlier process has left in the log.
 func (m *machine) replayTo(last uint64) {
 	m.mu.Lock()
-	m.first, m.restored = last, 0
+	m.replayed, m.restored = last, 0
 	m.mu.Unlock()
 	m.wake()
 }
 
-// Apply implements raft.FSM. It returns nil or the error that rejected the entry. Any other error
-// ends the replica: an entry that the others apply must not be left out here.
+// Apply implements raft.FSM. It returns nil or the fsm.ErrRejected that the entry met. Any other
+// error ends the replica: an entry that the others apply must not be left out here.
 func (m *machine) Apply(l *raft.Log) any {
 	err := m.apply(l)
 	m.wake()
@@ -152,6 +153,7 @@ func (m *machine) apply(l *raft.Log) error {
 	return err
 }
 
+// err is why no further entry is applied; nil while entries are.
 func (m *machine) err() error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -28,10 +28,10 @@ const (
 	maxSnapshot = 512 << 20
 )
 
-// snapshotDir keeps raft's snapshots, one file each: magic, the length of the metadata, the
-// metadata as JSON, the machine, and the SHA-256 of all that, which covers the metadata too: an
-// index that is off by one would leave out an entry in silence. A file is written aside, fsynced
-// and renamed, so that a torn one is never listed.
+// snapshotDir is a raft.SnapshotStore with a file for each snapshot: magic, the length of the
+// metadata, the metadata as JSON, the machine, and the SHA-256 of all that. The digest covers the
+// metadata too: an index that is off by one would leave out an entry in silence. A file is written
+// aside, fsynced and renamed, so that a torn one is never listed.
 type snapshotDir struct {
 	dir    string
 	logger *slog.Logger
@@ -45,13 +45,27 @@ func openSnapshots(dir string, logger *slog.Logger) (*snapshotDir, error) {
 }
 
 // Create implements raft.SnapshotStore.
-func (d *snapshotDir) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	id := fmt.Sprintf("%d-%d-%d", term, index, time.Now().UnixMilli())
-	return &snapshotSink{dir: d, meta: raft.SnapshotMeta{Version: version, ID: id, Index: index, Term: term, Configuration: conf, ConfigurationIndex: confIndex}}, nil
+func (d *snapshotDir) Create(
+	version raft.SnapshotVersion,
+	index, term uint64,
+	conf raft.Configuration,
+	confIndex uint64,
+	_ raft.Transport,
+) (raft.SnapshotSink, error) {
+	meta := raft.SnapshotMeta{
+		Version:            version,
+		ID:                 fmt.Sprintf("%d-%d-%d", term, index, time.Now().UnixMilli()),
+		Index:              index,
+		Term:               term,
+		Configuration:      conf,
+		ConfigurationIndex: confIndex,
+	}
+	return &snapshotSink{dir: d, meta: meta}, nil
 }
 
-// List implements raft.SnapshotStore: the snapshots that can be read, newest first. A damaged one
-// is warned of; whether the replica can do without it is seen by the log.
+// List implements raft.SnapshotStore: the snapshots that can be read, newest first. It logs damaged
+// ones and leaves them out; raft refuses to start if the log does not reach back far enough without
+// them.
 func (d *snapshotDir) List() ([]*raft.SnapshotMeta, error) {
 	list, bad, err := d.all()
 	if err != nil {
@@ -63,7 +77,7 @@ func (d *snapshotDir) List() ([]*raft.SnapshotMeta, error) {
 	return list[:min(len(list), keptSnapshots)], nil
 }
 
-// all lists the good snapshots, newest first, and says what is wrong with the others.
+// all returns the good snapshots, newest first, and in bad what is wrong with the others.
 func (d *snapshotDir) all() (list []*raft.SnapshotMeta, bad, err error) {
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
@@ -98,6 +112,7 @@ func (d *snapshotDir) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error)
 
 func (d *snapshotDir) path(id string) string { return filepath.Join(d.dir, id+snapshotExt) }
 
+// read reads and checks the snapshot of an id.
 func (d *snapshotDir) read(id string) (*raft.SnapshotMeta, []byte, error) {
 	data, err := os.ReadFile(d.path(id))
 	if err != nil {
@@ -113,7 +128,7 @@ func (d *snapshotDir) read(id string) (*raft.SnapshotMeta, []byte, error) {
 	return meta, body, nil
 }
 
-// parseSnapshot checks a snapshot's file and takes it apart.
+// parseSnapshot checks a snapshot's file and returns its metadata and the encoded machine.
 func parseSnapshot(data []byte) (*raft.SnapshotMeta, []byte, error) {
 	head := len(snapshotMagic) + 4
 	if len(data) < head+sha256.Size {
@@ -137,23 +152,27 @@ func parseSnapshot(data []byte) (*raft.SnapshotMeta, []byte, error) {
 	return meta, content[head+int(n):], nil
 }
 
-// snapshotSink gathers a snapshot in memory; Close puts it on disk.
+// snapshotSink collects a snapshot in memory; Close writes it to disk. One goroutine of raft's uses
+// it.
 type snapshotSink struct {
 	dir  *snapshotDir
 	meta raft.SnapshotMeta
 	body bytes.Buffer
-	done bool
+	done bool // closed or cancelled
 }
 
+// ID implements raft.SnapshotSink.
 func (s *snapshotSink) ID() string { return s.meta.ID }
 
+// Write implements raft.SnapshotSink.
 func (s *snapshotSink) Write(p []byte) (int, error) {
 	if s.body.Len()+len(p) > maxSnapshot {
-		return 0, fmt.Errorf("snapshot of more than %d bytes", maxSnapshot)
+		return 0, fmt.Errorf("snapshot of more than %d bytes, want at most that", maxSnapshot)
 	}
 	return s.body.Write(p)
 }
 
+// Close implements raft.SnapshotSink. The snapshot is on disk when it returns nil.
 func (s *snapshotSink) Close() error {
 	if s.done {
 		return nil
@@ -173,9 +192,10 @@ func (s *snapshotSink) Close() error {
 	return s.dir.reap()
 }
 
+// Cancel implements raft.SnapshotSink.
 func (s *snapshotSink) Cancel() error { s.done = true; return nil }
 
-// reap removes all but the newest snapshots.
+// reap removes all but the newest of the good snapshots.
 func (d *snapshotDir) reap() error {
 	list, _, err := d.all()
 	if err != nil {

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// raftGreeting opens every connection between replicas, so that a stranger or another version
-	// is told apart from a damaged peer. Its last byte is the version of the protocol: what
-	// replicas say to each other changes with what they say to workers, as a replica that could not
-	// serve the others' workers must not come to lead.
+	// raftGreeting is the first thing that a replica sends on a connection, so that strangers and
+	// other versions are told apart from damaged peers. Its last byte is the version of the
+	// protocol for workers: a replica that could not serve the others' workers must not come to
+	// lead.
 	raftGreeting = "dptraft" + string(rune(coordpb.ProtocolVersion))
-	// greetingTimeout bounds the wait for it.
+	// greetingTimeout bounds the wait for a peer's greeting.
 	greetingTimeout = 5 * time.Second
-	// maxUngreeted bounds the connections to the raft port that have not greeted.
+	// maxUngreeted bounds the connections to the raft port on which no greeting has come yet.
 	maxUngreeted = 64
-	// maxRaftRequest bounds what a peer may send without having been answered: a few appends in
-	// flight, or a snapshot.
+	// maxRaftRequest bounds what a peer may send before it waits for an answer: a few appends, or a
+	// snapshot.
 	maxRaftRequest = maxSnapshot + 64<<20
 )
 
-// DialFunc connects to another replica.
+// DialFunc connects to another replica's address.
 type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
 
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
@@ -40,18 +40,18 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // raftStream is raft's StreamLayer over a listener and a dialer of the caller's, which may be TLS.
-// It owns every connection: Close ends them all, so that nothing of raft's waits for a peer.
+// It owns every connection: Close closes them all, so that no goroutine of raft's waits for a peer.
 type raftStream struct {
 	net.Listener
 	addr   raftAddr
 	dial   DialFunc
 	logger *slog.Logger
 
-	mu      sync.Mutex
-	conns   map[*raftConn]struct{}
-	closed  bool
-	silent  int // connections that have not greeted
-	refused refusals.Counter
+	mu        sync.Mutex // guards the fields below
+	conns     map[*raftConn]struct{}
+	closed    bool
+	ungreeted int              // connections that wait for the peer's greeting
+	refused   refusals.Counter // connections beyond maxUngreeted
 }
 
 // raftAddr is the address by which the configuration names this replica.
@@ -64,49 +64,61 @@ func newRaftStream(l net.Listener, addr string, dial DialFunc, logger *slog.Logg
 	if dial == nil {
 		dial = dialTCP
 	}
-	return &raftStream{Listener: l, addr: raftAddr(addr), dial: dial, logger: logger, conns: map[*raftConn]struct{}{}}
+	return &raftStream{
+		Listener: l,
+		addr:     raftAddr(addr),
+		dial:     dial,
+		logger:   logger,
+		conns:    map[*raftConn]struct{}{},
+	}
 }
 
 // Addr implements net.Listener.
 func (s *raftStream) Addr() net.Addr { return s.addr }
 
-// Accept implements net.Listener. The greeting is read with the first bytes, so that a silent
-// stranger holds up nobody.
+// Accept implements net.Listener. It does not wait for the greeting, which the connection's first
+// Read checks, so that a silent stranger holds up nobody.
 func (s *raftStream) Accept() (net.Conn, error) {
 	for {
 		c, err := s.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		s.mu.Lock()
-		full, say := s.silent >= maxUngreeted, 0
-		if full {
-			say = s.refused.Add()
-		} else {
-			s.silent++
-		}
-		s.mu.Unlock()
-		if !full {
-			return s.own(&raftConn{Conn: c, stream: s, greet: true, silent: true})
+		admitted, refused := s.admit()
+		if admitted {
+			return s.register(&raftConn{Conn: c, stream: s, awaitsGreeting: true, ungreeted: true})
 		}
 		_ = c.Close()
-		if say > 0 {
-			s.logger.Warn("connections to the raft port refused: too many are open that have not greeted", "limit", maxUngreeted, "refused", say, "last_from", c.RemoteAddr().String())
+		if refused > 0 {
+			s.logger.Warn("connections to the raft port refused: too many are open that have not greeted",
+				"limit", maxUngreeted, "refused", refused, "last_from", c.RemoteAddr().String())
 		}
 	}
 }
 
-// heard takes a connection from those that have not greeted.
-func (s *raftStream) heard(c *raftConn) {
+// admit counts an accepted connection among the ungreeted if there is room. If not, it returns how
+// many refusals are to be logged, 0 for none now.
+func (s *raftStream) admit() (admitted bool, refused int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.silent {
-		c.silent = false
-		s.silent--
+	if s.ungreeted >= maxUngreeted {
+		return false, s.refused.Add()
+	}
+	s.ungreeted++
+	return true, 0
+}
+
+// noteGreeted takes a connection from the ungreeted, if it is one of them.
+func (s *raftStream) noteGreeted(c *raftConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.ungreeted {
+		c.ungreeted = false
+		s.ungreeted--
 	}
 }
 
-// Dial implements raft.StreamLayer.
+// Dial implements raft.StreamLayer. It sends the greeting.
 func (s *raftStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -123,10 +135,11 @@ func (s *raftStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.C
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return s.own(&raftConn{Conn: c, stream: s})
+	return s.register(&raftConn{Conn: c, stream: s})
 }
 
-func (s *raftStream) own(c *raftConn) (net.Conn, error) {
+// register makes Close close the connection, or closes it if that is over.
+func (s *raftStream) register(c *raftConn) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -136,7 +149,7 @@ func (s *raftStream) own(c *raftConn) (net.Conn, error) {
 	return c, nil
 }
 
-// Close implements net.Listener. It ends all connections too.
+// Close implements net.Listener. It closes all connections too.
 func (s *raftStream) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -145,7 +158,7 @@ func (s *raftStream) Close() error {
 	s.mu.Unlock()
 	err := s.Listener.Close()
 	for c := range conns {
-		_ = c.Conn.Close() // what was under way on it is lost either way
+		_ = c.Conn.Close() // what it was sending is lost either way
 	}
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -157,35 +170,38 @@ func (s *raftStream) Close() error {
 type raftConn struct {
 	net.Conn
 	stream *raftStream
-	greet  bool // the greeting is still to be read
-	silent bool // it counts among those that have not greeted; under stream.mu
+
+	awaitsGreeting bool // the next Read has to check the greeting; only Read uses it
+	ungreeted      bool // it counts in stream.ungreeted; under stream.mu
 
 	mu   sync.Mutex
-	read int // bytes since the last write
+	read int // bytes since the last write; under mu
 }
 
 // Read implements net.Conn.
 func (c *raftConn) Read(p []byte) (int, error) {
-	if c.greet {
-		if err := c.greeting(); err != nil {
+	if c.awaitsGreeting {
+		if err := c.readGreeting(); err != nil {
 			c.stream.logger.Warn("connection to the raft port refused", "from", c.RemoteAddr().String(), "reason", err)
 			return 0, err
 		}
-		c.greet = false
-		c.stream.heard(c)
+		c.awaitsGreeting = false
+		c.stream.noteGreeted(c)
 	}
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
 	c.read += n
-	over := c.read > maxRaftRequest
+	read := c.read
 	c.mu.Unlock()
-	if over {
-		return 0, fmt.Errorf("replica at %s sent %d bytes without waiting for an answer, want at most %d", c.RemoteAddr(), c.read, maxRaftRequest)
+	if read > maxRaftRequest {
+		return 0, fmt.Errorf("replica at %s sent %d bytes without waiting for an answer, want at most %d",
+			c.RemoteAddr(), read, maxRaftRequest)
 	}
 	return n, err
 }
 
-func (c *raftConn) greeting() error {
+// readGreeting reads the peer's greeting and refuses any but this replica's own.
+func (c *raftConn) readGreeting() error {
 	if err := c.SetReadDeadline(time.Now().Add(greetingTimeout)); err != nil {
 		return err
 	}
@@ -213,7 +229,7 @@ func (c *raftConn) Write(p []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *raftConn) Close() error {
-	c.stream.heard(c)
+	c.stream.noteGreeted(c)
 	c.stream.mu.Lock()
 	delete(c.stream.conns, c)
 	c.stream.mu.Unlock()

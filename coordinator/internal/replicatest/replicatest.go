@@ -12,7 +12,7 @@ import (
 	"github.com/dptune/dpt/coordinator/replica"
 )
 
-// OpenLeader opens a replica that is alone and waits until it leads. The caller stops it.
+// OpenLeader opens a replica that is alone and waits until it leads. The caller closes it.
 func OpenLeader(t testing.TB, dir string) *replica.Node {
 	t.Helper()
 	n, err := replica.Open(dir, replica.Storage{}, nil, 0, slog.New(slog.DiscardHandler))
@@ -41,7 +41,7 @@ func AwaitLeadership(t testing.TB, n *replica.Node) {
 	}
 }
 
-// Commit commits entries in their order.
+// Commit commits entries in their order, one after another.
 func Commit(t testing.TB, n *replica.Node, entries ...*fsmpb.Entry) {
 	t.Helper()
 	for _, e := range entries {
