@@ -239,7 +239,7 @@ func (f *service) Holds(ctx context.Context, m *coordpb.ReplicaHolds) (*coordpb.
 	if err := f.isMember(m.GetId()); err != nil {
 		return nil, err
 	}
-	if err := f.blobs.Hear(m); err != nil {
+	if err := f.blobs.RecordReport(m); err != nil {
 		return nil, err
 	}
 	if s := f.leading(); s != nil {

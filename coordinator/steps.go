@@ -129,7 +129,7 @@ func (c *controller) sendPlan(t ids.Step) {
 		if r == attach && c.statesAreBlobs() {
 			m.StoreState = true
 			upload := blobsync.Upload{Worker: s.id, Generation: c.gen.number, Step: t}
-			c.blobs.Expect(upload, int64(c.job.Spec.StateSize()))
+			c.blobs.ExpectUpload(upload, int64(c.job.Spec.StateSize()))
 		} else {
 			m.AttachState = r == attach
 		}

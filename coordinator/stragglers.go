@@ -141,7 +141,7 @@ func (c *controller) lateRanks(step ids.Step, reports *stepReports, now time.Tim
 		// A rank's time starts when it had the plan, was free, and was neither starved of the
 		// leader's attention nor busy with moving a large state.
 		since := reports.sent
-		for _, at := range []time.Time{c.gen.free[r], c.stalled, c.blobs.LastMoved(s.id)} {
+		for _, at := range []time.Time{c.gen.free[r], c.stalled, c.blobs.LastTransfer(s.id)} {
 			if at.After(since) {
 				since = at
 			}

@@ -35,7 +35,7 @@ func (p *process) runTerm(ctx context.Context) error {
 			return err
 		}
 	}
-	p.blobs.Lead()
+	p.blobs.BeginTerm()
 	c := newController(p.cfg, p.job, n, p.blobs)
 	c.cache, c.readyWorkers = p.cache, &p.service.readyWorkers
 	closed := make(chan struct{})

@@ -14,23 +14,24 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 )
 
-// What the leader knows of the replicas' blobs, and how it gets to know it.
+// What the leader knows of the replicas' blobs, and how they report it.
 
-// maxHeld bounds the blobs that a replica reports: those of the running job and of the jobs that
-// are kept whole.
+// maxHeld bounds the blobs that a replica reports: those of the running job, and of the ended jobs
+// whose states the log keeps.
 const maxHeld = 64
 
-// Lead forgets what was reported when this replica led before: the others may have restarted since.
-func (s *Sync) Lead() {
+// BeginTerm forgets what was reported while this replica led before: the others may have restarted
+// since.
+func (s *Sync) BeginTerm() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.holders)
 	clear(s.uploads)
-	clear(s.moved)
+	clear(s.transfers)
 }
 
-// Expect announces that a worker is to store a state of size bytes.
-func (s *Sync) Expect(u Upload, size int64) {
+// ExpectUpload admits the upload of a state of size bytes, which a plan asks a worker for.
+func (s *Sync) ExpectUpload(u Upload, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.uploads[u] == nil {
@@ -38,83 +39,86 @@ func (s *Sync) Expect(u Upload, size int64) {
 	}
 }
 
-// LastMoved is when a piece of a blob last went to a worker or came from it.
-func (s *Sync) LastMoved(worker string) time.Time {
+// LastTransfer is when a piece of a blob last went to a worker or came from it; zero if none has.
+func (s *Sync) LastTransfer(worker string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.moved[worker]
+	return s.transfers[worker]
 }
 
-// noteMoved notes that a piece went to a worker or came from it.
-func (s *Sync) noteMoved(worker string) {
+// noteTransfer records that a piece went to a worker or came from it. The worker is "" if the peer
+// is a replica.
+func (s *Sync) noteTransfer(worker string) {
 	if worker == "" {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.moved[worker] = time.Now()
+	s.transfers[worker] = time.Now()
 }
 
-// Hear takes a replica's report of what it holds. It refuses a malformed one.
-func (s *Sync) Hear(m *coordpb.ReplicaHolds) error {
-	h := Holder{Addr: m.WorkerAddr, Generation: ids.Generation(m.Generation), Step: ids.Step(m.Step)}
-	if len(h.Addr) > coordpb.MaxNameLength || len(m.Digests) > maxHeld {
+// RecordReport records a replica's report of what it holds. It refuses a malformed one.
+func (s *Sync) RecordReport(m *coordpb.ReplicaHolds) error {
+	h := holder{addr: m.WorkerAddr, generation: ids.Generation(m.Generation), step: ids.Step(m.Step)}
+	if len(h.addr) > coordpb.MaxNameLength || len(m.Digests) > maxHeld {
 		return status.Errorf(codes.InvalidArgument,
 			"replica %s holds %d blobs at an address of %d bytes, want at most %d and %d",
-			m.Id, len(m.Digests), len(h.Addr), maxHeld, coordpb.MaxNameLength)
+			m.Id, len(m.Digests), len(h.addr), maxHeld, coordpb.MaxNameLength)
 	}
 	for _, data := range m.Digests {
 		d, err := ids.DigestOf(data)
 		if err != nil {
 			return status.Errorf(codes.InvalidArgument, "replica %s: blob %v", m.Id, err)
 		}
-		h.Digests = append(h.Digests, d)
+		h.digests = append(h.digests, d)
 	}
 	s.mu.Lock()
 	s.holders[m.Id] = h
 	s.mu.Unlock()
-	s.Node.Wake() // it may have what is missing here
+	s.opts.Node.Wake() // Run may fetch from it what is missing here
 	return nil
 }
 
-// HeldByMajority reports whether the offered blob is durable on a majority of the replicas, this
-// one counted.
+// HeldByMajority reports whether the offered blob is on disk at a majority of the replicas, this
+// one included.
 func (s *Sync) HeldByMajority(o fsm.Offer) (bool, error) {
-	members, err := s.Node.Members()
+	members, err := s.opts.Node.Members()
 	if err != nil {
 		return false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have, voters := 0, 0
+	holding, voters := 0, 0
 	for _, m := range members {
 		if !m.Voter {
 			continue
 		}
 		voters++
 		h := s.holders[m.ID]
-		sameOffer := h.Generation == o.Generation && h.Step == o.Step
-		if m.ID == s.Node.ID() && s.Blobs.Has(o.Digest) || sameOffer && slices.Contains(h.Digests, o.Digest) {
-			have++
+		sameOffer := h.generation == o.Generation && h.step == o.Step
+		if m.ID == s.opts.Node.ID() && s.opts.Blobs.Has(o.Digest) || sameOffer && slices.Contains(h.digests, o.Digest) {
+			holding++
 		}
 	}
-	return 2*have > voters, nil
+	return 2*holding > voters, nil
 }
 
-// report tells the leader which of the wanted blobs are here, unless it has acknowledged the same
-// already. It reports whether there is nothing left to tell.
+// report tells the leader which of the wanted blobs are here, unless it has acknowledged that
+// already. It returns whether the leader knows.
 func (s *Sync) report(ctx context.Context, wanted []ids.Blob, offer *fsm.Offer) bool {
-	if s.Node.Alone() || s.Node.IsLeader() {
+	if s.opts.Node.Alone() || s.opts.Node.IsLeader() {
 		s.reported = ""
 		return true
 	}
-	id, addr := s.Node.Leader()
+	id, addr := s.opts.Node.Leader()
 	if addr == "" {
 		return false
 	}
-	m := &coordpb.ReplicaHolds{Id: s.Node.ID(), WorkerAddr: s.WorkerAddr}
+
+	// What is here, and whether the offered blob is.
+	m := &coordpb.ReplicaHolds{Id: s.opts.Node.ID(), WorkerAddr: s.opts.WorkerAddr}
 	for _, b := range wanted {
-		if !s.Blobs.Has(b.Digest) {
+		if !s.opts.Blobs.Has(b.Digest) {
 			continue
 		}
 		m.Digests = append(m.Digests, b.Digest[:])
@@ -122,19 +126,22 @@ func (s *Sync) report(ctx context.Context, wanted []ids.Blob, offer *fsm.Offer) 
 			m.Generation, m.Step = uint64(offer.Generation), int64(offer.Step)
 		}
 	}
-	now := fmt.Sprintf("%s %d %x %d %d", id, s.Node.Term(), m.Digests, m.Generation, m.Step)
+
+	// Nothing is sent that this leader has acknowledged in this term. While an offer stands, the
+	// report repeats all the same.
+	now := fmt.Sprintf("%s %d %x %d %d", id, s.opts.Node.Term(), m.Digests, m.Generation, m.Step)
 	if now == s.reported && (offer == nil || time.Since(s.reportedAt) < reportInterval) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	conn, err := s.Dial(addr)
+	conn, err := s.opts.Dial(addr)
 	if err == nil {
 		defer conn.Close()
 		_, err = coordpb.NewReplicasClient(conn).Holds(ctx, m)
 	}
 	if err != nil {
-		s.Logger.Debug("leader not told which trainer states are here", "leader", addr, "reason", err)
+		s.opts.Logger.Debug("leader not told which trainer states are here", "leader", addr, "reason", err)
 		return false
 	}
 	s.reported, s.reportedAt = now, time.Now()

@@ -1,11 +1,9 @@
 package blobsync
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,21 +17,19 @@ import (
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/replica"
-	"github.com/dptune/dpt/model/optim"
 )
 
 const (
-	// reportInterval is how often a replica reports again to the leader what it holds while an
-	// offer stands: a replica that has just come to lead has not heard.
+	// reportInterval is the time between a replica's reports of what it holds while an offer
+	// stands. They repeat because a new leader does not know the earlier ones.
 	reportInterval = time.Second
-	// reportTimeout bounds one such report.
+	// reportTimeout bounds one report.
 	reportTimeout = time.Second
-	// firstRetry and maxRetry bound the wait before a blob that could not be fetched is asked for
-	// again.
+	// firstRetry and maxRetry bound the wait before another attempt to fetch a blob.
 	firstRetry = 100 * time.Millisecond
 	maxRetry   = 2 * time.Second
-	// missingGrace is how long a blob may be missing before that is logged, and missingInterval how
-	// often it is.
+	// missingGrace is how long a blob may be missing before that is logged, and missingInterval the
+	// time between two such log lines.
 	missingGrace    = 2 * time.Second
 	missingInterval = 30 * time.Second
 )
@@ -52,9 +48,10 @@ type Options struct {
 	LoadedJob func() *job.Job
 	// Dial connects to the services of the replica at a worker-facing address.
 	Dial func(addr string) (*grpc.ClientConn, error)
-	// Introduced is called when the peer of a stream has said what it wants and is no stranger.
+	// Introduced is called with a stream's context once its peer has sent a valid request, and so
+	// is no stranger.
 	Introduced func(ctx context.Context)
-	// Silence is how long a transfer may bring nothing before it is given up.
+	// Silence is how long a transfer may bring nothing before it is abandoned.
 	Silence time.Duration
 	Logger  *slog.Logger
 }
@@ -64,88 +61,87 @@ type Options struct {
 // other methods may be called from any goroutine.
 type Sync struct {
 	coordpb.UnimplementedBlobsServer
-	Options
+	opts    Options
 	changes <-chan struct{} // of the state machine
 
-	mu      sync.Mutex
-	uploads map[Upload]*arrival  // those that plans have asked for
-	moved   map[string]time.Time // by worker, when a piece of a blob last went to it or came from it
-	holders map[string]Holder    // by replica, what it has reported
+	mu        sync.Mutex           // guards the fields below
+	uploads   map[Upload]*arrival  // those that plans have asked for
+	transfers map[string]time.Time // by worker, when a piece of a blob last went to it or came from it
+	holders   map[string]holder    // by replica, its last report
 
 	// The fields below belong to Run's goroutine.
-	reported     string        // the last report that the leader has acknowledged, and who that is
+	reported     string        // the last report that a leader has acknowledged, with its term
 	reportedAt   time.Time     // when it was
 	retry        time.Duration // the last wait for something that is missing
 	missingSince time.Time     // zero if nothing is missing
 	loggedAt     time.Time     // when that was last logged
 }
 
-// Upload is a trainer state that one worker stores for all.
+// Upload is a trainer state that one worker stores for all: the one after Step, as Generation has
+// computed it.
 type Upload struct {
 	Worker     string
 	Generation ids.Generation
 	Step       ids.Step
 }
 
-// arrival is what has come of an upload.
+// arrival is the progress of an upload.
 type arrival struct {
 	size int64    // as the plan expects
-	blob ids.Blob // zero until its head has come
-	busy bool     // its pieces arrive now
+	blob ids.Blob // zero until the head has come
+	busy bool     // a stream brings its pieces
 }
 
-// Holder is what a replica has reported that it holds.
-type Holder struct {
-	Addr    string
-	Digests []ids.Digest
-	// Generation and Step are those of the offer whose blob it holds; 0 if it holds none.
-	Generation ids.Generation
-	Step       ids.Step
+// holder is a replica's report of the blobs that it holds.
+type holder struct {
+	addr    string // of its services
+	digests []ids.Digest
+	// generation and step are those of the offer whose blob it holds; 0 if it holds none.
+	generation ids.Generation
+	step       ids.Step
 }
 
 // New makes a Sync; Run starts it.
 func New(o Options) *Sync {
 	return &Sync{
-		Options: o,
-		changes: o.Node.Changes(),
-		uploads: map[Upload]*arrival{},
-		moved:   map[string]time.Time{},
-		holders: map[string]Holder{},
+		opts:      o,
+		changes:   o.Node.Changes(),
+		uploads:   map[Upload]*arrival{},
+		transfers: map[string]time.Time{},
+		holders:   map[string]holder{},
 	}
 }
 
 // Run returns when ctx ends. A disk that fails ends the replica.
 func (s *Sync) Run(ctx context.Context) error {
 	for {
-		wait := s.round(ctx)
-		timer := time.NewTimer(wait)
-		if wait == 0 {
-			timer.Stop()
+		var again <-chan time.Time
+		if wait := s.round(ctx); wait > 0 {
+			again = time.After(wait)
 		}
 		select {
 		case <-s.changes:
-		case <-timer.C:
+		case <-again:
 		case <-ctx.Done():
-			timer.Stop()
-			s.sweepIfSafe() // what the last entries have made old
+			s.sweepIfSafe() // the last entries may have dropped blobs
 			return nil
 		}
-		timer.Stop()
 	}
 }
 
-// round does what can be done now and returns when to look again; 0 is when something changes.
+// round fetches what is missing, reports what is here and sweeps, as far as that can be done now.
+// It returns the wait until the next round; 0 is until something changes.
 func (s *Sync) round(ctx context.Context) (wait time.Duration) {
 	var wanted []ids.Blob
 	var offer *fsm.Offer
-	s.Node.View(func(m *fsm.Machine) { wanted, offer = m.Blobs(), m.Offered() })
-	if len(wanted) == 0 && !s.Blobs.Any() {
+	s.opts.Node.View(func(m *fsm.Machine) { wanted, offer = m.Blobs(), m.Offered() })
+	if len(wanted) == 0 && !s.opts.Blobs.Any() {
 		return 0
 	}
 
-	incomplete := false
+	incomplete := false // something is missing here, or the leader does not know what is here
 	for _, b := range wanted {
-		if s.Blobs.Has(b.Digest) {
+		if s.opts.Blobs.Has(b.Digest) {
 			continue
 		}
 		if err := s.get(ctx, b); err != nil {
@@ -164,20 +160,19 @@ func (s *Sync) round(ctx context.Context) (wait time.Duration) {
 	}
 	s.sweepIfSafe()
 
-	switch {
-	case incomplete:
+	if incomplete {
 		s.retry = min(max(2*s.retry, firstRetry), maxRetry)
 		return s.retry
-	case offer != nil && !s.Node.Alone():
-		s.retry = 0
-		return reportInterval
 	}
 	s.retry = 0
+	if offer != nil && !s.opts.Node.Alone() {
+		return reportInterval
+	}
 	return 0
 }
 
-// logMissing logs that a blob could not be fetched, if that lasts: a replica that catches up meets
-// blobs of long ago.
+// logMissing logs that a blob could not be fetched. It warns only if that lasts: the log entries
+// that a replica catches up with refer to blobs that are gone everywhere.
 func (s *Sync) logMissing(b ids.Blob, why error) {
 	now := time.Now()
 	if s.missingSince.IsZero() {
@@ -185,34 +180,35 @@ func (s *Sync) logMissing(b ids.Blob, why error) {
 	}
 	missingFor := now.Sub(s.missingSince)
 	if missingFor < missingGrace || now.Sub(s.loggedAt) < missingInterval {
-		s.Logger.Debug("trainer state is not here yet", "digest", b.Digest.Short(), "bytes", b.Size, "reason", why)
+		s.opts.Logger.Debug("trainer state is not here yet", "digest", b.Digest.Short(), "bytes", b.Size, "reason", why)
 		return
 	}
 	s.loggedAt = now
-	s.Logger.Warn("trainer state is not here; trying again until it is",
+	s.opts.Logger.Warn("trainer state is not here; trying again until it is",
 		"digest", b.Digest.Short(), "bytes", b.Size, "missing_for", missingFor.Round(time.Second), "reason", why)
 }
 
-// sweepIfSafe sweeps unless this replica still replays its log: its machine then refers to blobs of
-// long ago.
+// sweepIfSafe sweeps unless this replica still replays its log: its machine then refers to old
+// blobs instead of those that are here.
 func (s *Sync) sweepIfSafe() {
-	if !s.Node.Replayed() || s.Node.Err() != nil {
+	if !s.opts.Node.Replayed() || s.opts.Node.Err() != nil {
 		return
 	}
 	if err := s.sweep(); err != nil {
-		s.Logger.Warn("old trainer states stay on disk", "reason", err)
+		s.opts.Logger.Warn("old trainer states stay on disk", "reason", err)
 	}
 }
 
-// sweep removes the blobs that nothing refers to. Nothing refers to what a worker stores before it
-// is offered or committed; it stays as long as its generation, and until its step is committed.
+// sweep removes the blobs that nothing refers to. The state machine does not refer to what a worker
+// stores until it is offered or committed; such a blob stays until its generation has ended or its
+// step is committed.
 func (s *Sync) sweep() error {
 	var wanted []ids.Blob
 	var generation ids.Generation
 	var step ids.Step
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Node.View(func(m *fsm.Machine) {
+	s.opts.Node.View(func(m *fsm.Machine) {
 		wanted, step = m.Blobs(), m.Step()
 		generation, _ = m.Generation()
 	})
@@ -223,25 +219,26 @@ func (s *Sync) sweep() error {
 			wanted = append(wanted, a.blob)
 		}
 	}
-	return s.Blobs.Keep(func(d ids.Digest) bool {
+	return s.opts.Blobs.Keep(func(d ids.Digest) bool {
 		return slices.ContainsFunc(wanted, func(b ids.Blob) bool { return b.Digest == d })
 	})
 }
 
-// get makes or fetches a blob, by whatever way there is.
+// get brings a blob here: it writes the loaded job's initial state, and fetches any other.
 func (s *Sync) get(ctx context.Context, b ids.Blob) error {
-	j := s.LoadedJob()
+	j := s.opts.LoadedJob()
 	if j != nil && j.InitialBlob == b {
 		return s.write(b, j.Initial.Write)
 	}
-	if s.Node.Alone() {
+	if s.opts.Node.Alone() {
 		err := fmt.Errorf("trainer state of %d bytes with digest %s is missing or damaged in %s, "+
-			"and there is no other replica to fetch it from", b.Size, b.Digest, s.Dir)
-		if s.Node.Replayed() && s.isLost(b, j) {
-			s.Node.Fail(err)
+			"and there is no other replica to fetch it from", b.Size, b.Digest, s.opts.Dir)
+		if s.opts.Node.Replayed() && s.isLost(b, j) {
+			s.opts.Node.Fail(err)
 		}
 		return err
 	}
+
 	var failed error
 	for _, addr := range s.sources(b.Digest) {
 		err := s.fetch(ctx, addr, b)
@@ -251,40 +248,41 @@ func (s *Sync) get(ctx context.Context, b ids.Blob) error {
 		failed = errors.Join(failed, err)
 	}
 	if failed == nil {
-		failed = errors.New("no replica is known that has it")
+		failed = errors.New("no replica is known to have it")
 	}
 	return failed
 }
 
-// isLost reports whether the log's job needs a blob that is not here, and that job, which this
-// replica has loaded, does not start from it. A queue's replica may not have loaded it yet.
-func (s *Sync) isLost(b ids.Blob, loaded *job.Job) (is bool) {
-	s.Node.View(func(m *fsm.Machine) {
-		is = m.Blob() == b || m.Best() != nil && m.Best().Blob == b
-		is = is && (!s.Serve || loaded != nil && loaded.ID == m.JobID())
+// isLost reports whether the log's job needs a blob that is not here, and cannot be the job's
+// initial state. A replica of a queue may not have loaded the job yet, and cannot tell before that.
+func (s *Sync) isLost(b ids.Blob, loaded *job.Job) (lost bool) {
+	s.opts.Node.View(func(m *fsm.Machine) {
+		needed := m.Blob() == b || m.Best() != nil && m.Best().Blob == b
+		known := !s.opts.Serve || loaded != nil && loaded.ID == m.JobID()
+		lost = needed && known
 	})
-	return is
+	return lost
 }
 
-// sources are the addresses to fetch a blob from: replicas that have reported it, then the leader,
-// then those that have led.
+// sources returns the addresses to try for a blob: replicas that have reported it, then the leader,
+// then replicas that have led.
 func (s *Sync) sources(d ids.Digest) (list []string) {
 	add := func(addr string) {
-		if addr != "" && addr != s.WorkerAddr && !slices.Contains(list, addr) {
+		if addr != "" && addr != s.opts.WorkerAddr && !slices.Contains(list, addr) {
 			list = append(list, addr)
 		}
 	}
 	s.mu.Lock()
 	for _, h := range s.holders {
-		if slices.Contains(h.Digests, d) {
-			add(h.Addr)
+		if slices.Contains(h.digests, d) {
+			add(h.addr)
 		}
 	}
 	s.mu.Unlock()
 	slices.Sort(list)
-	_, leader := s.Node.Leader()
+	_, leader := s.opts.Node.Leader()
 	add(leader)
-	s.Node.View(func(m *fsm.Machine) {
+	s.opts.Node.View(func(m *fsm.Machine) {
 		for _, addr := range m.WorkerAddrs() {
 			add(addr)
 		}
@@ -293,72 +291,9 @@ func (s *Sync) sources(d ids.Digest) (list []string) {
 }
 
 // isWanted reports whether the state machine refers to the blob.
-func (s *Sync) isWanted(d ids.Digest) (is bool) {
-	s.Node.View(func(m *fsm.Machine) {
-		is = slices.ContainsFunc(m.Blobs(), func(b ids.Blob) bool { return b.Digest == d })
+func (s *Sync) isWanted(d ids.Digest) (wanted bool) {
+	s.opts.Node.View(func(m *fsm.Machine) {
+		wanted = slices.ContainsFunc(m.Blobs(), func(b ids.Blob) bool { return b.Digest == d })
 	})
-	return is
-}
-
-// write writes a blob that this process makes itself.
-func (s *Sync) write(b ids.Blob, fill func(io.Writer) error) error {
-	w, err := s.Blobs.Create(b)
-	if err == nil {
-		if err = fill(w); err == nil {
-			err = w.Commit()
-		} else {
-			err = errors.Join(err, w.Abort())
-		}
-	}
-	if err != nil {
-		s.Node.Fail(err)
-	}
-	return err
-}
-
-// Has reports whether a blob is here. The zero Blob, which stands for a state in the log, always
-// is.
-func (s *Sync) Has(b ids.Blob) bool { return b.Size == 0 || s.Blobs.Has(b.Digest) }
-
-// read gives a blob to f, which reads it to its end. It discards a damaged blob, so that it is
-// fetched again.
-func (s *Sync) read(b ids.Blob, f func(io.Reader) error) error {
-	r, err := s.Blobs.Open(b.Digest)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(f(r), r.Close())
-	if errors.Is(err, blobs.ErrDamaged) {
-		err = errors.Join(err, s.Blobs.Discard(b.Digest))
-		s.Node.Wake()
-	}
-	return err
-}
-
-// State returns the encoding of a trainer state: inline, or where b names one, the blob.
-func (s *Sync) State(inline []byte, b ids.Blob) (state []byte, err error) {
-	if b.Size == 0 {
-		return inline, nil
-	}
-	var buf bytes.Buffer
-	err = s.read(b, func(r io.Reader) error { _, err := buf.ReadFrom(r); return err })
-	return buf.Bytes(), err
-}
-
-// Params returns the n parameters of a trainer state: inline, or where b names one, the blob.
-func (s *Sync) Params(inline []byte, b ids.Blob, n int) (params []float32, err error) {
-	if b.Size == 0 {
-		return optim.ReadParams(bytes.NewReader(inline), n)
-	}
-	err = s.read(b, func(r io.Reader) error {
-		if params, err = optim.ReadParams(r, n); err != nil {
-			return err
-		}
-		more, err := io.Copy(io.Discard, r) // the digest is checked at the end
-		if err == nil && more > 0 {
-			err = fmt.Errorf("trainer state is %d bytes longer than that of %d parameters", more, n)
-		}
-		return err
-	})
-	return params, err
+	return wanted
 }

@@ -18,23 +18,24 @@ import (
 
 // How blobs travel: from a worker to the leader, from replica to replica, and to workers.
 
-// errUnwanted means that nothing refers to the blob any more, so that it need not be fetched.
-var errUnwanted = errors.New("nothing names the blob any more")
+// errUnwanted means that the state machine does not refer to the blob any more, so that it need not
+// be fetched.
+var errUnwanted = errors.New("nothing refers to the blob any more")
 
-// peerError is the failure of another replica or worker, or of what it sent.
+// peerError is a failure of the other end, a replica or a worker. It does not end this replica.
 type peerError struct{ err error }
 
 func (e *peerError) Error() string { return e.err.Error() }
 func (e *peerError) Unwrap() error { return e.err }
 
-// fetch fetches a blob from the replica at addr. An error of this replica's disk ends it.
+// fetch fetches a blob from the replica at addr. An error of this replica's disk ends this replica.
 func (s *Sync) fetch(ctx context.Context, addr string, b ids.Blob) (err error) {
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(s.Silence, func() { cancel(fmt.Errorf("nothing came for %v", s.Silence)) })
+	silence := time.AfterFunc(s.opts.Silence, func() { cancel(fmt.Errorf("nothing came for %v", s.opts.Silence)) })
 	defer silence.Stop()
-	conn, err := s.Dial(addr)
+	conn, err := s.opts.Dial(addr)
 	if err != nil {
 		return fmt.Errorf("replica at %s: %w", addr, err)
 	}
@@ -45,7 +46,7 @@ func (s *Sync) fetch(ctx context.Context, addr string, b ids.Blob) (err error) {
 	}
 	err = s.receive(b, func() ([]byte, error) {
 		m, err := stream.Recv()
-		silence.Reset(s.Silence)
+		silence.Reset(s.opts.Silence)
 		switch {
 		case err == io.EOF:
 			return nil, err
@@ -61,56 +62,56 @@ func (s *Sync) fetch(ctx context.Context, addr string, b ids.Blob) (err error) {
 	if err != nil {
 		return fmt.Errorf("replica at %s: %w", addr, err)
 	}
-	s.Logger.Debug("trainer state fetched",
+	s.opts.Logger.Debug("trainer state fetched",
 		"digest", b.Digest.Short(), "bytes", b.Size, "from", addr, "took", time.Since(began))
 	return nil
 }
 
 // receive writes what next returns, piece after piece until io.EOF, and makes it durable. It
-// returns next's error, a *blobs.ContentError where the bytes are not the blob's, or that of the
+// returns next's error, a *blobs.ContentError if the bytes are not the blob's, or the error of the
 // disk, which ends the replica: what cannot be kept must not be acknowledged.
 func (s *Sync) receive(b ids.Blob, next func() ([]byte, error)) error {
-	if s.Blobs.Has(b.Digest) {
+	if s.opts.Blobs.Has(b.Digest) {
 		return nil
 	}
-	w, err := s.Blobs.Create(b)
+	w, err := s.opts.Blobs.Create(b)
 	if err != nil {
-		s.Node.Fail(err)
+		s.opts.Node.Fail(err)
 		return err
 	}
 	for {
 		piece, err := next()
-		if err == io.EOF {
-			err = w.Commit()
-		} else if err == nil && len(piece) > coordpb.MaxPieceSize {
+		switch {
+		case err == io.EOF:
+			if err = w.Commit(); err == nil {
+				return nil
+			}
+		case err == nil && len(piece) > coordpb.MaxPieceSize:
 			text := fmt.Sprintf("a piece of %d bytes, want at most %d", len(piece), coordpb.MaxPieceSize)
 			err = &blobs.ContentError{Text: text}
-		} else if err == nil {
+		case err == nil:
 			if _, err = w.Write(piece); err == nil {
 				continue
 			}
-		}
-		if err == nil {
-			return nil
 		}
 		err = errors.Join(err, w.Abort())
 		var peer *peerError
 		var content *blobs.ContentError
 		if !errors.As(err, &peer) && !errors.As(err, &content) {
-			s.Node.Fail(err)
+			s.opts.Node.Fail(err)
 		}
 		return err
 	}
 }
 
-// Fetch implements coordpb.BlobsServer.
+// Fetch implements coordpb.BlobsServer: it sends a blob to a replica or a worker.
 func (s *Sync) Fetch(m *coordpb.FetchBlob, stream grpc.ServerStreamingServer[coordpb.BlobPiece]) error {
 	d, err := ids.DigestOf(m.Digest)
 	if err != nil || len(m.WorkerId) > coordpb.MaxNameLength {
 		return status.Errorf(codes.InvalidArgument, "blob for a worker id of %d bytes, want at most %d: %v",
 			len(m.WorkerId), coordpb.MaxNameLength, err)
 	}
-	var sent error
+	var sent error // of the stream
 	err = s.read(ids.Blob{Digest: d}, func(r io.Reader) error {
 		piece := make([]byte, coordpb.PieceSize)
 		for {
@@ -119,7 +120,7 @@ func (s *Sync) Fetch(m *coordpb.FetchBlob, stream grpc.ServerStreamingServer[coo
 				if sent = stream.Send(&coordpb.BlobPiece{Data: piece[:n]}); sent != nil {
 					return sent
 				}
-				s.noteMoved(m.WorkerId)
+				s.noteTransfer(m.WorkerId)
 			}
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil
@@ -132,15 +133,16 @@ func (s *Sync) Fetch(m *coordpb.FetchBlob, stream grpc.ServerStreamingServer[coo
 	case sent != nil:
 		return sent
 	case errors.Is(err, blobs.ErrMissing):
-		return status.Errorf(codes.NotFound, "replica %s has no blob %s", s.Node.ID(), d.Short())
+		return status.Errorf(codes.NotFound, "replica %s has no blob %s", s.opts.Node.ID(), d.Short())
 	case err != nil:
-		s.Logger.Error("blob not sent", "reason", err)
-		return status.Errorf(codes.Unavailable, "replica %s: %v", s.Node.ID(), err)
+		s.opts.Logger.Error("blob not sent", "reason", err)
+		return status.Errorf(codes.Unavailable, "replica %s: %v", s.opts.Node.ID(), err)
 	}
 	return nil
 }
 
-// Store implements coordpb.BlobsServer.
+// Store implements coordpb.BlobsServer: it takes a trainer state that a plan has asked a worker
+// for, a head and then pieces.
 func (s *Sync) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coordpb.StoredBlob]) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -154,13 +156,16 @@ func (s *Sync) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coordp
 	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "blob: %v", err)
 	}
+
+	// Only uploads that were asked for get any further.
 	u := Upload{Worker: h.WorkerId, Generation: ids.Generation(h.Generation), Step: ids.Step(h.Step)}
 	b := ids.Blob{Digest: d, Size: h.Size}
 	if err := s.beginUpload(u, b); err != nil {
 		return err
 	}
 	defer s.endUpload(u)
-	s.Introduced(stream.Context())
+	s.opts.Introduced(stream.Context())
+
 	err = s.receive(b, func() ([]byte, error) {
 		m, err := stream.Recv()
 		if err == io.EOF {
@@ -168,12 +173,14 @@ func (s *Sync) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coordp
 		} else if err != nil {
 			return nil, &peerError{err}
 		}
-		s.noteMoved(u.Worker)
+		s.noteTransfer(u.Worker)
 		if m.GetHead() != nil {
 			return nil, &blobs.ContentError{Text: "another head, want a piece"}
 		}
 		return m.GetData(), nil
 	})
+
+	// What to answer: the worker's own fault, or this replica's.
 	var peer *peerError
 	var content *blobs.ContentError
 	switch {
@@ -182,20 +189,22 @@ func (s *Sync) Store(stream grpc.ClientStreamingServer[coordpb.StoreBlob, coordp
 	case errors.As(err, &content):
 		return status.Errorf(codes.InvalidArgument, "trainer state after step %d: %v", u.Step, content)
 	case err != nil:
-		return status.Errorf(codes.Unavailable, "replica %s: %v", s.Node.ID(), err)
+		return status.Errorf(codes.Unavailable, "replica %s: %v", s.opts.Node.ID(), err)
 	}
-	s.noteMoved(u.Worker)
+	s.noteTransfer(u.Worker)
 	return stream.SendAndClose(&coordpb.StoredBlob{})
 }
 
-// beginUpload admits an upload that a plan has asked for: one at a time, and again if it broke off.
+// beginUpload begins an upload that a plan has asked for. It admits one stream at a time, and
+// another after one that broke off or whose answer was lost.
 func (s *Sync) beginUpload(u Upload, b ids.Blob) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.uploads[u]
 	switch {
 	case a == nil:
-		return status.Errorf(codes.Aborted, "nobody waits for the state after step %d of generation %d from worker %.*s",
+		return status.Errorf(codes.Aborted,
+			"nobody waits for the state after step %d of generation %d from worker %.*s",
 			u.Step, u.Generation, coordpb.MaxNameLength, u.Worker)
 	case b.Size != a.size:
 		return status.Errorf(codes.InvalidArgument, "trainer state after step %d of %d bytes, want %d",
@@ -212,6 +221,7 @@ func (s *Sync) beginUpload(u Upload, b ids.Blob) error {
 	return nil
 }
 
+// endUpload ends the stream of an upload.
 func (s *Sync) endUpload(u Upload) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
