@@ -10,10 +10,11 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-// RecordQueue records the queue's jobs in their order, until ctx ends or this replica cannot.
+// RecordQueue records the queue's jobs in their order, until ctx ends or this replica cannot go on.
+// A job that has failed, was cancelled or is forgotten does not end it.
 func RecordQueue(ctx context.Context, o Options, cache *job.Cache) error {
 	changes := o.Node.Changes()
-	recorded := map[string]bool{}
+	recorded := map[string]bool{} // by id
 	for {
 		q, err := nextToRecord(o, recorded)
 		if err != nil {
@@ -27,12 +28,14 @@ func RecordQueue(ctx context.Context, o Options, cache *job.Cache) error {
 				return context.Cause(ctx)
 			}
 		}
+
 		own := o
 		own.Dir = filepath.Join(o.Dir, q.Name)
 		j, err := cache.Load(q.ID, q.Name, q.Request)
 		if err != nil {
 			return fmt.Errorf("%w; every replica needs the same data and models", err)
 		}
+
 		err = newRecorder(own, j, changes).Run(ctx)
 		var failed *FailedError
 		switch {
@@ -51,14 +54,15 @@ func RecordQueue(ctx context.Context, o Options, cache *job.Cache) error {
 	}
 }
 
-// nextToRecord is the first job that has started and whose outputs this replica lacks; the zero
-// value if there is none.
+// nextToRecord returns the first job that has started and whose outputs this replica lacks; the
+// zero value if there is none. It adds to recorded the jobs whose outputs an earlier process has
+// written.
 func nextToRecord(o Options, recorded map[string]bool) (next fsm.Queued, err error) {
 	var ended []fsm.Queued
 	var running fsm.Queued
-	var own bool
+	var unqueued bool // the log's job came by no queue
 	o.Node.View(func(m *fsm.Machine) {
-		own = m.Started() && m.Request().ID == ""
+		unqueued = m.Started() && m.Request().ID == ""
 		for _, e := range m.Ended() {
 			if !recorded[e.ID] && e.Archive() != nil {
 				ended = append(ended, e.Queued)
@@ -68,7 +72,7 @@ func nextToRecord(o Options, recorded map[string]bool) (next fsm.Queued, err err
 			running = m.Request()
 		}
 	})
-	if own {
+	if unqueued {
 		return next, fmt.Errorf("data directory %s holds one job that came by no queue, "+
 			"want that of a coordinator that serves one; use another --data-dir", o.DataDir)
 	}

@@ -1,12 +1,15 @@
 package outputs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
@@ -16,15 +19,18 @@ import (
 	"github.com/dptune/dpt/model/tiny"
 )
 
-// result is a trainer state to write the outputs from.
+// blobPoll is the time between two looks for a blob of a finished job that is not here yet.
+const blobPoll = 50 * time.Millisecond
+
+// result is a trainer state that results are written from.
 type result struct {
 	step  ids.Step
-	state []byte
-	blob  ids.Blob // where it is too large for the log
+	state []byte   // nil if blob names it
+	blob  ids.Blob // of size 0 if state holds it
 }
 
-// resultsOf returns the best state on the evaluation split, or the last where there is none, and
-// the last.
+// resultsOf returns the state with the best evaluation, or the last state if there is none, and the
+// last state.
 func resultsOf(m *fsm.Machine) (best, last result) {
 	last = result{m.Step(), m.State(), m.Blob()}
 	best = last
@@ -34,14 +40,39 @@ func resultsOf(m *fsm.Machine) (best, last result) {
 	return best, last
 }
 
-// results writes what was trained. Blobs are here.
-func (w *writer) results(best, last result) error {
-	if w.job.Spec.FineTunes() {
-		if err := w.model("model", best); err != nil {
+// writeResults writes what was trained. It waits for states that are blobs and not here yet.
+func (r *Recorder) writeResults(ctx context.Context) error {
+	for {
+		var best, last result
+		if !r.view(func(m *fsm.Machine) { best, last = resultsOf(m) }) {
+			return errForgotten
+		}
+		if !r.opts.Blobs.Has(best.blob) || !r.opts.Blobs.Has(last.blob) {
+			select {
+			case <-time.After(blobPoll):
+				continue
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		err := r.writer.writeResults(best, last)
+		if !errors.Is(err, blobs.ErrDamaged) && !errors.Is(err, blobs.ErrMissing) {
 			return err
 		}
-		return w.model("final", last)
+		r.opts.Logger.Error("results not written yet", "reason", err)
 	}
+}
+
+// writeResults writes what was trained, from states that are here.
+func (w *writer) writeResults(best, last result) error {
+	if w.job.Spec.FineTunes() {
+		if err := w.writeModel("model", best); err != nil {
+			return err
+		}
+		return w.writeModel("final", last)
+	}
+
+	// Both prompts are decoded before any is written, so that a damaged state leaves no file.
 	final, err := w.prompt(last)
 	if err != nil {
 		return err
@@ -76,22 +107,22 @@ func (w *writer) prompt(r result) (checkpoint.Prompt, error) {
 	})
 }
 
-// promptOf decodes a trainer state and returns its prompt as a file's content.
+// promptOf decodes a trainer state and returns its prompt as the content of a file.
 func promptOf(state []byte, conf prompt.Config, metadata map[string]string) (checkpoint.Prompt, error) {
 	var s optim.State
 	if err := s.UnmarshalBinary(state); err != nil {
 		return checkpoint.Prompt{}, err
 	}
 	if len(s.Params) != conf.Size() {
-		return checkpoint.Prompt{}, fmt.Errorf("trainer state has %d parameters, the prompt wants %d",
+		return checkpoint.Prompt{}, fmt.Errorf("trainer state has %d parameters, want the prompt's %d",
 			len(s.Params), conf.Size())
 	}
 	return conf.File(s.Params, metadata)
 }
 
-// model writes a fine-tuned model as a directory that Transformers loads, with the tokenizer's
+// writeModel writes a fine-tuned model as a directory that Transformers loads, with the tokenizer's
 // files.
-func (w *writer) model(name string, r result) error {
+func (w *writer) writeModel(name string, r result) error {
 	extra, err := tokenizerFiles(w.job.ModelPath)
 	if err != nil {
 		return err
@@ -107,8 +138,8 @@ func (w *writer) model(name string, r result) error {
 	return checkpoint.WriteModel(filepath.Join(w.dir, name), w.job.ModelConfig, tensors, extra)
 }
 
-// tokenizerFiles reads the tokenizer's files of a model directory, "" the embedded model's, so that
-// they go with the new weights.
+// tokenizerFiles reads the tokenizer's files of a model directory; "" is the embedded model's. They
+// go with the new weights.
 func tokenizerFiles(model string) (map[string][]byte, error) {
 	var from fs.FS = tiny.FS()
 	if model != "" {

@@ -17,20 +17,26 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
-// writer writes one job's files.
+// writer writes one job's files. The recorder's goroutine uses it.
 type writer struct {
 	dir         string
 	job         *job.Job
-	blobs       *blobsync.Sync
+	blobs       *blobsync.Sync // for states that are blobs
 	logExamples bool
-	metrics     *os.File
+	metrics     *os.File // metrics.jsonl
 	size        int64    // of metrics.jsonl, up to its last whole line
-	last        ids.Step // of metrics.jsonl
+	last        ids.Step // the step of that line; 0 if there is none
 }
 
-// openWriter prepares dir and cuts metrics.jsonl back to what the log has committed: a torn last
-// line and lines of steps beyond go. The lines after w.last are for the caller to add.
-func openWriter(dir string, j *job.Job, blobs *blobsync.Sync, logExamples bool, committed ids.Step) (w *writer, err error) {
+// openWriter prepares dir and cuts metrics.jsonl back to what the log has committed: it removes a
+// torn last line, and the lines of later steps. The caller adds the lines after w.last.
+func openWriter(
+	dir string,
+	j *job.Job,
+	blobs *blobsync.Sync,
+	logExamples bool,
+	committed ids.Step,
+) (w *writer, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("output directory: %w", err)
 	}
@@ -45,6 +51,8 @@ func openWriter(dir string, j *job.Job, blobs *blobsync.Sync, logExamples bool, 
 			f.Close()
 		}
 	}()
+
+	// The lines to keep: whole ones, of steps that grow and are committed.
 	r := bufio.NewReader(f)
 	for {
 		line, err := r.ReadBytes('\n')
@@ -69,8 +77,8 @@ func openWriter(dir string, j *job.Job, blobs *blobsync.Sync, logExamples bool, 
 
 func (w *writer) close() error { return w.metrics.Close() }
 
-// step appends a committed step's line.
-func (w *writer) step(r fsm.StepRecord, p *job.StepPlan) error {
+// writeStep appends a committed step's line to metrics.jsonl.
+func (w *writer) writeStep(r fsm.StepRecord, p *job.StepPlan) error {
 	l := StepLine{
 		Step:         int64(r.Step),
 		Epoch:        p.Epoch,
@@ -99,14 +107,14 @@ func (w *writer) step(r fsm.StepRecord, p *job.StepPlan) error {
 	return nil
 }
 
-// tokensPerSecond is a committed step's speed in source and target tokens; the prompt's do not
-// count.
+// tokensPerSecond is a committed step's speed in source and target tokens, the prompt's not
+// counted.
 func tokensPerSecond(r fsm.StepRecord, p *job.StepPlan) float64 {
 	return float64(p.Tokens) / max(r.Seconds, 1e-9)
 }
 
-// evaluations rewrites eval.jsonl.
-func (w *writer) evaluations(all []fsm.Evaluation) error {
+// writeEvaluations rewrites eval.jsonl.
+func (w *writer) writeEvaluations(all []fsm.Evaluation) error {
 	var buf bytes.Buffer
 	for i, e := range all {
 		l := EvalLine{
@@ -131,8 +139,8 @@ func (w *writer) evaluations(all []fsm.Evaluation) error {
 	return checkpoint.WriteFileAtomic(filepath.Join(w.dir, "eval.jsonl"), buf.Bytes())
 }
 
-// describe writes job.json.
-func (w *writer) describe(m *fsm.Machine, version string) error {
+// writeJobFile writes job.json.
+func (w *writer) writeJobFile(m *fsm.Machine, version string) error {
 	f := JobFile{
 		JobID:         m.JobID(),
 		Version:       version,

@@ -12,8 +12,8 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 )
 
-func TestMain(m *testing.M) { os.Exit(jobtest.Main(m)) }
-
+// TestMetricsFileFollowsTheLog: whatever an earlier process has left in metrics.jsonl, its steps
+// grow, none is beyond the log, and the last ones that the log holds are there.
 func TestMetricsFileFollowsTheLog(t *testing.T) {
 	j := jobtest.Load(t, func(*job.Settings) {})
 	var recs []fsm.StepRecord
@@ -35,8 +35,8 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 	}
 	line := func(step string) string { return `{"step":` + step + `,"loss":1}` + "\n" }
 	for name, c := range map[string]struct {
-		file      string
-		committed ids.Step
+		file      string   // what an earlier process has left
+		committed ids.Step // the last committed step
 		recent    []fsm.StepRecord
 		want      string
 	}{
@@ -62,7 +62,7 @@ func TestMetricsFileFollowsTheLog(t *testing.T) {
 			defer o.close()
 			for _, r := range c.recent {
 				if r.Step > o.last {
-					if err := o.step(r, j.Plan(r.Step)); err != nil {
+					if err := o.writeStep(r, j.Plan(r.Step)); err != nil {
 						t.Fatal(err)
 					}
 				}
