@@ -127,10 +127,10 @@ func (s *Sync) report(ctx context.Context, wanted []ids.Blob, offer *fsm.Offer) 
 		}
 	}
 
-	// Nothing is sent that this leader has acknowledged in this term. While an offer stands, the
-	// report repeats all the same.
-	now := fmt.Sprintf("%s %d %x %d %d", id, s.opts.Node.Term(), m.Digests, m.Generation, m.Step)
-	if now == s.reported && (offer == nil || time.Since(s.reportedAt) < reportInterval) {
+	// What this leader has acknowledged in this term is not sent again, except every reportInterval
+	// while an offer stands.
+	content := fmt.Sprintf("%s %d %x %d %d", id, s.opts.Node.Term(), m.Digests, m.Generation, m.Step)
+	if content == s.reported && (offer == nil || time.Since(s.reportedAt) < reportInterval) {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
@@ -144,6 +144,6 @@ func (s *Sync) report(ctx context.Context, wanted []ids.Blob, offer *fsm.Offer) 
 		s.opts.Logger.Debug("leader not told which trainer states are here", "leader", addr, "reason", err)
 		return false
 	}
-	s.reported, s.reportedAt = now, time.Now()
+	s.reported, s.reportedAt = content, time.Now()
 	return true
 }

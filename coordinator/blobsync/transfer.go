@@ -210,7 +210,7 @@ func (s *Sync) beginUpload(u Upload, b ids.Blob) error {
 		return status.Errorf(codes.InvalidArgument, "trainer state after step %d of %d bytes, want %d",
 			u.Step, b.Size, a.size)
 	case a.blob.Size > 0 && a.blob != b:
-		return status.Errorf(codes.InvalidArgument, "trainer state after step %d has digest %s, it had %s",
+		return status.Errorf(codes.InvalidArgument, "trainer state after step %d has digest %s, want %s as before",
 			u.Step, b.Digest.Short(), a.blob.Digest.Short())
 	}
 	if a.busy {

@@ -314,7 +314,7 @@ func TestStore(t *testing.T) {
 	}
 	other := stateOf(9, len(data))
 	err = r.store(headOf(1, blobOf(other)), other)
-	refused(t, "another state after the same step", err, codes.InvalidArgument, "it had "+b.Digest.Short())
+	refused(t, "another state after the same step", err, codes.InvalidArgument, "want "+b.Digest.Short()+" as before")
 	if got, err := r.fetch(b.Digest); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("fetched %d bytes (%v), want the %d that were stored", len(got), err, len(data))
 	}
