@@ -167,7 +167,7 @@ func (s *snapshotSink) ID() string { return s.meta.ID }
 // Write implements raft.SnapshotSink.
 func (s *snapshotSink) Write(p []byte) (int, error) {
 	if s.body.Len()+len(p) > maxSnapshot {
-		return 0, fmt.Errorf("snapshot of more than %d bytes, want at most that", maxSnapshot)
+		return 0, fmt.Errorf("snapshot of %d bytes or more, want at most %d", s.body.Len()+len(p), maxSnapshot)
 	}
 	return s.body.Write(p)
 }
