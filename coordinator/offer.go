@@ -44,7 +44,7 @@ func (c *controller) settleOffer() {
 	if offer == nil || offer.Step != ids.Step(e.Step) || offer.Generation != c.gen.number {
 		return // it is on its way to the log
 	}
-	enough, err := c.blobs.HeldByMajority(*offer)
+	enough, err := c.blobs.HeldByQuorum(*offer)
 	if err != nil {
 		c.logger.Debug("offered state not settled", "step", e.Step, "reason", err)
 		return

@@ -79,9 +79,9 @@ func (s *Sync) RecordReport(m *coordpb.ReplicaHolds) error {
 	return nil
 }
 
-// HeldByMajority reports whether the offered blob is on disk at a majority of the replicas, this
+// HeldByQuorum reports whether the offered blob is on disk at a majority of the replicas, this
 // one included.
-func (s *Sync) HeldByMajority(o fsm.Offer) (bool, error) {
+func (s *Sync) HeldByQuorum(o fsm.Offer) (bool, error) {
 	members, err := s.opts.Node.Members()
 	if err != nil {
 		return false, err
