@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -119,12 +118,4 @@ func newEngine(o Options) (_ engine.Engine, why string, _ error) {
 		return e, why, nil
 	}
 	return nil, "", failed
-}
-
-// numerics is what an engine says decides the bits of its results.
-func numerics(e engine.Engine) string {
-	if n, ok := e.(interface{ Numerics() string }); ok {
-		return n.Numerics()
-	}
-	return "portable/f32/" + runtime.GOARCH
 }

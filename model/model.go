@@ -72,8 +72,7 @@ type Backbone struct {
 	name    string
 	digest  [32]byte
 	loading Loading
-	own     engine.Engine // before Options.Wrap
-	why     string        // in parentheses, or ""
+	why     string // in parentheses, or ""
 	eng     engine.Engine
 	t5      *t5.Model
 	all     *t5.Trainer // with Options.TrainWeights
@@ -153,7 +152,6 @@ func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbo
 	if err != nil {
 		return nil, err
 	}
-	own := eng
 	if opt.Wrap != nil {
 		eng = opt.Wrap(eng)
 	}
@@ -161,7 +159,7 @@ func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbo
 	// of the model's size behind, which the kernel's huge pages keep resident after it was given back.
 	defer debug.FreeOSMemory()
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGCPercent))
-	b := &Backbone{name: name, own: own, why: why, eng: eng, opt: opt, tied: t5.Tied(w)}
+	b := &Backbone{name: name, why: why, eng: eng, opt: opt, tied: t5.Tied(w)}
 	if opt.TrainWeights {
 		err = b.openTrainer(cfg, w)
 	} else {
@@ -211,7 +209,7 @@ func (b *Backbone) EngineName() string { return b.eng.Name() + b.why }
 
 // Numerics identifies what decides the bits of results: backbones of equal Digest and Numerics, in programs built alike, give the same bits for the
 // same calls.
-func (b *Backbone) Numerics() string { return numerics(b.own) }
+func (b *Backbone) Numerics() string { return b.eng.Numerics() }
 
 // Digest identifies architecture and weights, however the files are cut.
 func (b *Backbone) Digest() [32]byte { return b.digest }

@@ -7,6 +7,3 @@ func OpenEngine(o Options) (engine.Engine, error) {
 	e, _, err := newEngine(o)
 	return e, err
 }
-
-// Numerics identifies what decides the bits of an engine's results: equal on two machines, they compute the same bits. Ask when the weights are there.
-func Numerics(e engine.Engine) string { return numerics(e) }

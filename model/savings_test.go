@@ -82,7 +82,7 @@ func TestSteadyStateStep(t *testing.T) {
 			step()
 		}
 		held := func() [2]int {
-			h, ok := b.own.(holder)
+			h, ok := b.eng.(holder)
 			if !ok {
 				return [2]int{}
 			}
@@ -90,7 +90,7 @@ func TestSteadyStateStep(t *testing.T) {
 			return [2]int{blocks, bytes}
 		}
 		before := held()
-		if _, ok := b.own.(holder); ok && before[1] == 0 {
+		if _, ok := b.eng.(holder); ok && before[1] == 0 {
 			t.Error("the engine says that it holds nothing")
 		}
 		if n := testing.AllocsPerRun(5, step); n > 0 {

@@ -137,8 +137,15 @@ type Workspace interface {
 // Engine runs ops. x_backward ops take the gradient of a scalar loss with respect to x_forward's result, named d…,
 // and what forward saved. Unless an op says otherwise results overwrite their destination, which must not overlap a source.
 type Engine interface {
-	// Name says what runs: for logs and reports.
+	// Name describes what runs, for logs and reports: the engine's name, the dtype of products and what else is worth
+	// knowing, separated by slashes.
 	Name() string
+	// Numerics identifies what decides the bits of results: engines of one build with equal Numerics that hold weights of
+	// equal shapes compute equal bits. It starts as Name does, with the engine's name and the dtype (f32, f64 or bf16).
+	// Neither the number of threads nor the ops that ran change it; new weights may, so ask once they are loaded.
+	//
+	// A wrapper around another engine passes the inner one's on if it computes the same bits, and adds to it if not.
+	Numerics() string
 	// Close ends the engine's goroutines and frees its memory.
 	Close() error
 

@@ -134,8 +134,8 @@ func (e *Engine) multiplier() string {
 	return Version()
 }
 
-// Numerics identifies what decides the bits of results: engines of one build with equal Numerics, that hold weights of equal shapes, compute the
-// same bits. It covers how products are summed, as seen in what they gave for fixed operands: the library's of each weight's shape.
+// Numerics is "onednn 2.6.3/bf16/avx2/0123456789abcdef" or the like. The last part covers how products are summed, as
+// seen in what they gave for fixed operands: the library's, of each weight's shape.
 func (e *Engine) Numerics() string {
 	return fmt.Sprintf("onednn %s/%s/%s/%016x", e.multiplier(), e.dtype(), e.isa(), e.probes.Sum64())
 }

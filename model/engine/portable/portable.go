@@ -46,6 +46,11 @@ func (e *Engine[F]) Name() string {
 	return fmt.Sprintf("portable/float%d/%d threads", 8*unsafe.Sizeof(F(0)), e.pool.Workers())
 }
 
+// Numerics is "portable/f32/amd64" or the like: sums depend on the type and on what the compiler fuses, by architecture.
+func (e *Engine[F]) Numerics() string {
+	return fmt.Sprintf("portable/f%d/%s", 8*unsafe.Sizeof(F(0)), runtime.GOARCH)
+}
+
 // Close ends the worker goroutines.
 func (e *Engine[F]) Close() error {
 	e.pool.Close()

@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(threads int) engine.Engine, tol Tolerance) {
 	t.Run("move", s.move)
 	t.Run("argmax", s.argmax)
 	t.Run("workspace", s.workspace)
+	t.Run("numerics", s.numerics)
 	if _, ok := s.engine(t, 1).(engine.Trainer); ok {
 		t.Run("training", s.training)
 	}

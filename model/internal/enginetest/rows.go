@@ -166,14 +166,7 @@ func (s *suite) rowOps(t *testing.T) {
 		for _, o := range rowOps(shapes) {
 			t.Run(fmt.Sprintf("%s/%d", o.name, seed), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				var in [][]float32
-				for _, x := range o.in {
-					in = append(in, random(r, n*x.group*x.cols))
-				}
-				var ids []int32
-				if o.limit > 0 {
-					ids = randomIDs(r, n, o.limit)
-				}
+				in, ids := o.operands(r, n)
 				run := func(e engine.Engine, from, rows int) [][]float64 {
 					return o.run(t, e, place{}, seed, in, ids, from, rows)
 				}
@@ -199,6 +192,17 @@ func (s *suite) rowOps(t *testing.T) {
 			})
 		}
 	}
+}
+
+// operands draws the op's operands for n rows.
+func (o rowOp) operands(r *rand.Rand, n int) (in [][]float32, ids []int32) {
+	for _, x := range o.in {
+		in = append(in, random(r, n*x.group*x.cols))
+	}
+	if o.limit > 0 {
+		ids = randomIDs(r, n, o.limit)
+	}
+	return in, ids
 }
 
 // run computes the op on some of the rows, in dirty memory.

@@ -15,6 +15,11 @@ func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(threads int) engine.Engine { return meter.New(portable.New[float32](threads)) }, 2e-6)
 }
 
+// TestNumerics: measuring changes no bits and says so.
+func TestNumerics(t *testing.T) {
+	enginetest.Wrapper(t, func(e engine.Trainer) engine.Engine { return meter.New(e) })
+}
+
 func TestMeasures(t *testing.T) {
 	m := meter.New(portable.New[float32](1))
 	defer m.Close()

@@ -51,10 +51,21 @@ func smallSettings(gated bool) Settings {
 func options(s Settings, dir string, workers int) Options {
 	return Options{
 		Settings: s, Corpus: words(), Dir: dir, Workers: workers,
-		Engine:   func() (engine.Engine, error) { return portable.New[float32](1), nil },
-		Numerics: func(engine.Engine) string { return "test" },
+		Engine:   openNamed("test"),
 		LogEvery: 10, EvalEvery: 20, EvalPairs: 30, SaveEvery: time.Hour, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
+}
+
+// namedEngine is an engine whose Numerics a test chooses.
+type namedEngine struct {
+	engine.Trainer
+	numerics string
+}
+
+func (e namedEngine) Numerics() string { return e.numerics }
+
+func openNamed(numerics string) func() (engine.Engine, error) {
+	return func() (engine.Engine, error) { return namedEngine{portable.New[float32](1), numerics}, nil }
 }
 
 func weightsOf(t *testing.T, dir string) []byte {
@@ -149,7 +160,7 @@ func TestResumeRefusesAnotherRun(t *testing.T) {
 		"seed":       func(o *Options) { o.Settings.Seed++ },
 		"model":      func(o *Options) { o.Settings.Model.DFF++ },
 		"corpus":     func(o *Options) { o.Corpus.Name = "other" },
-		"numerics":   func(o *Options) { o.Numerics = func(engine.Engine) string { return "other" } },
+		"numerics":   func(o *Options) { o.Engine = openNamed("other") },
 		"more steps": func(o *Options) { o.Settings.Steps++ },
 	} {
 		o := options(s, dir, 1)

@@ -21,9 +21,8 @@ type Options struct {
 	BF16 bool // what the written weights are stored in; training keeps float32
 
 	Workers int // engines that compute at a time
-	// Engine opens an engine of one thread; Numerics names what decides the bits of its results, once it holds the weights.
-	Engine   func() (engine.Engine, error)
-	Numerics func(engine.Engine) string
+	// Engine opens an engine of one thread.
+	Engine func() (engine.Engine, error)
 
 	LogEvery   int64         // steps between two reports
 	EvalEvery  int64         // steps between two evaluations; 0 is none
@@ -63,7 +62,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	id := identity{o.Settings, o.Corpus.Name, o.Numerics(w.engines[0])}
+	id := identity{o.Settings, o.Corpus.Name, w.engines[0].Numerics()}
 	was, err := load(o.Dir, id)
 	if err != nil {
 		return err

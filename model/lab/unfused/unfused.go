@@ -19,6 +19,9 @@ var (
 // New takes e's ops apart.
 func New(e engine.Trainer) *Engine { return &Engine{Trainer: e, tmp: e.NewWorkspace()} }
 
+// Numerics is e's with a mark: an addition of its own rounds once more than a fused one.
+func (u *Engine) Numerics() string { return u.Trainer.Numerics() + "/unfused" }
+
 // Part implements engine.Observer.
 func (u *Engine) Part(name string) {
 	if o, ok := u.Trainer.(engine.Observer); ok {

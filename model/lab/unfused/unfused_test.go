@@ -15,6 +15,17 @@ func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(threads int) engine.Engine { return unfused.New(portable.New[float32](threads)) }, 2e-6)
 }
 
+// TestNumerics: additions that are not fused round once more, and Numerics says so.
+func TestNumerics(t *testing.T) {
+	enginetest.Wrapper(t, func(e engine.Trainer) engine.Engine { return unfused.New(e) })
+	inner := portable.New[float32](1)
+	u := unfused.New(inner)
+	defer u.Close()
+	if got := u.Numerics(); got == inner.Numerics() {
+		t.Errorf("numerics %q, want others than the inner engine's", got)
+	}
+}
+
 // TestTakesApart: a norm of a sum is a copy, an addition and a norm.
 func TestTakesApart(t *testing.T) {
 	m := meter.New(portable.New[float32](1))
