@@ -14,6 +14,7 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/engine"
 	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // Pair is one example: token ids of the source and of the target, both ending with </s>.
@@ -94,7 +95,7 @@ type Loading struct {
 // Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny model.
 func Open(dir string, opt Options) (*Backbone, error) {
 	began := time.Now()
-	ckpt, err := openCheckpoint(dir)
+	ckpt, err := tiny.OpenModel(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +199,7 @@ func (b *Backbone) Dim() int { return b.t5.Config().DModel }
 // VocabSize bounds token ids: they are in [0, VocabSize).
 func (b *Backbone) VocabSize() int { return b.t5.Config().VocabSize }
 
-// Name is the directory that the model came from, or the embedded model's name.
+// Name is the directory that the model came from, or tiny.Name, the embedded model's.
 func (b *Backbone) Name() string { return b.name }
 
 // StepFLOPs counts what LossGrad of pairs behind a prompt of c rows multiplies and adds by the standard algorithm: see t5.Config.StepFLOPs.

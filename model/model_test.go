@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dptune/dpt/model/tiny"
 )
 
 var goldenDir = filepath.Join("parity", "testdata", "v11")
@@ -359,7 +361,7 @@ func TestSteadyStateMemory(t *testing.T) {
 // TestEmbeddedModel: the default model opens, and a gradient step on its prompt lowers the loss.
 func TestEmbeddedModel(t *testing.T) {
 	b := open(t, "", 2)
-	if b.Name() != embeddedName || b.Digest() == [32]byte{} || b.EngineName() == "" {
+	if b.Name() != tiny.Name || b.Digest() == [32]byte{} || b.EngineName() == "" {
 		t.Errorf("embedded model: name %q, digest %x, engine %q", b.Name(), b.Digest(), b.EngineName())
 	}
 	pairs := randomPairs(4, b.VocabSize())

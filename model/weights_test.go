@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // TestWeights: with the model's own weights the losses are the frozen model's, with others they are others', and the frozen model stays what it is.
@@ -14,7 +15,7 @@ func TestWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	ckpt, err := openCheckpoint(tinyModel)
+	ckpt, err := tiny.OpenModel(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,9 +44,20 @@ func FS() fs.FS {
 	return sub
 }
 
-var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), "embedded model") })
+// Name is what messages, logs and reports call the model, in the place of the directory that another model has.
+const Name = "embedded"
 
-// Open opens the model. Its weights are read, and its digest is computed, once in a process.
+var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), Name) })
+
+// OpenModel opens the model directory dir, or the embedded model if dir is "".
+func OpenModel(dir string) (*checkpoint.Model, error) {
+	if dir == "" {
+		return Open()
+	}
+	return checkpoint.OpenModel(dir)
+}
+
+// Open opens the embedded model. A process reads its weights and computes its digest once.
 func Open() (*checkpoint.Model, error) {
 	m, err := opened()
 	if err != nil {

@@ -76,7 +76,7 @@ func TestShape(t *testing.T) {
 	if len(entries) != len(m.Files) || total > maxBytes {
 		t.Errorf("%d files of %d bytes, want %d of at most %d", len(entries), total, len(m.Files), maxBytes)
 	}
-	tok, err := tokenizer.OpenFS(FS(), "embedded model")
+	tok, err := tokenizer.OpenFS(FS(), Name)
 	if err != nil || tok.VocabSize() != 384 {
 		t.Errorf("tokenizer %v (%v), want one of 384 ids", tok, err)
 	}
