@@ -236,8 +236,8 @@ func (m *Model) Float32(name string, shape ...int) ([]float32, error) {
 // Close releases the weights. Slices from Float32 must not be used after.
 func (m *Model) Close() error {
 	var errs []error
-	for _, f := range m.shards {
-		errs = append(errs, f.Close())
+	for _, name := range slices.Sorted(maps.Keys(m.shards)) {
+		errs = append(errs, m.shards[name].Close())
 	}
 	m.shards, m.tensors = nil, nil
 	return errors.Join(errs...)

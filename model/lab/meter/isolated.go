@@ -2,6 +2,7 @@ package meter
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,14 +21,26 @@ type Isolated struct {
 // Isolate takes the products that have run since the last Reset. Each counts as often as it has run when Limits is called.
 func (m *Engine) Isolate() *Isolated {
 	l := &Isolated{e: m.Engine, ws: m.Engine.NewWorkspace()}
-	for _, p := range m.shapes {
-		l.products = append(l.products, p)
-	}
-	slices.SortFunc(l.products, func(a, b *product) int {
-		return cmp.Or(cmp.Compare(a.in, b.in), cmp.Compare(a.out, b.out), cmp.Compare(a.rows, b.rows), cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y))
+	l.products = slices.SortedFunc(maps.Values(m.shapes), func(a, b *product) int {
+		return cmp.Or(
+			cmp.Compare(a.in, b.in), cmp.Compare(a.out, b.out), cmp.Compare(a.rows, b.rows),
+			cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y),
+			compareBools(a.backward, b.backward), compareBools(a.accumulate, b.accumulate),
+		)
 	})
 	l.times = make([][]time.Duration, len(l.products))
 	return l
+}
+
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // Run runs each product once to warm up and then at least twice, until its share of the budget is spent. Calls add up.

@@ -80,8 +80,8 @@ func (m *Engine) Entries() []Entry {
 // FLOPs of all products since the last Reset.
 func (m *Engine) FLOPs() float64 {
 	var sum float64
-	for _, e := range m.entries {
-		sum += e.FLOPs
+	for _, k := range m.order {
+		sum += m.entries[k].FLOPs
 	}
 	return sum
 }

@@ -96,8 +96,11 @@ func parse(f *checkpoint.File) (s *state, was identity, err error) {
 
 // weights reads the n weights and their moments.
 func (s *state) weights(f *checkpoint.File, n int) error {
-	for name, to := range map[string]*[]float32{"params": &s.Params, "m": &s.M, "v": &s.V} {
-		t, err := f.Tensor(name)
+	for _, part := range []struct {
+		tensor string
+		to     *[]float32
+	}{{"params", &s.Params}, {"m", &s.M}, {"v", &s.V}} {
+		t, err := f.Tensor(part.tensor)
 		if err != nil {
 			return err
 		}
@@ -106,9 +109,9 @@ func (s *state) weights(f *checkpoint.File, n int) error {
 			return err
 		}
 		if len(v) != n {
-			return fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", name, len(v), n)
+			return fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", part.tensor, len(v), n)
 		}
-		*to = append(make([]float32, 0, n), v...)
+		*part.to = append(make([]float32, 0, n), v...)
 	}
 	return nil
 }
