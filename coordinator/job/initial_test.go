@@ -182,17 +182,17 @@ func TestStartRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(s *Settings){
-		"--method: lora, want one of dpt, ft, pt, respt, svd":        func(s *Settings) { s.Method = "lora" },
-		"--bottleneck: 4, want none with --method pt":                func(s *Settings) { s.Method, s.Bottleneck = "pt", 4 },
-		"--init-from: x, want one of gaussian, uniform":              func(s *Settings) { s.InitFrom = "x" },
-		"--init-from: uniform, want nothing beside":                  func(s *Settings) { s.InitFrom, s.InitText = "uniform", "a" },
-		"--init-text: a, want nothing beside --init":                 func(s *Settings) { s.Init, s.InitText = "f", "a" },
-		"--init-text: a, want gaussian or uniform":                   func(s *Settings) { s.Method, s.InitText = "svd", "a" },
-		"--init-from: labels, want gaussian or uniform":              func(s *Settings) { s.Method, s.InitFrom = "svd", "labels" },
-		"task record answers with spans":                             func(s *Settings) { s.Method, s.InitFrom, s.Task = "pt", "labels", "record" },
-		"prompt of method dpt has bottleneck 3, want 10":             func(s *Settings) { s.Init = file },
-		"method svd starts from random matrices":                     func(s *Settings) { s.Method, s.Init = "svd", file },
-		"bottleneck is 90, want at most 64: a diagonal of 64 by 100": func(s *Settings) { s.Method, s.Bottleneck = "svd", 90 },
+		"--method: lora, want one of " + strings.Join(MethodNames(), ", "): func(s *Settings) { s.Method = "lora" },
+		"--bottleneck: 4, want none with --method pt":                      func(s *Settings) { s.Method, s.Bottleneck = "pt", 4 },
+		"--init-from: x, want one of gaussian, uniform":                    func(s *Settings) { s.InitFrom = "x" },
+		"--init-from: uniform, want nothing beside":                        func(s *Settings) { s.InitFrom, s.InitText = "uniform", "a" },
+		"--init-text: a, want nothing beside --init":                       func(s *Settings) { s.Init, s.InitText = "f", "a" },
+		"--init-text: a, want gaussian or uniform":                         func(s *Settings) { s.Method, s.InitText = "svd", "a" },
+		"--init-from: labels, want gaussian or uniform":                    func(s *Settings) { s.Method, s.InitFrom = "svd", "labels" },
+		"task record answers with spans":                                   func(s *Settings) { s.Method, s.InitFrom, s.Task = "pt", "labels", "record" },
+		"prompt of method dpt has bottleneck 3, want 10":                   func(s *Settings) { s.Init = file },
+		"method svd starts from random matrices":                           func(s *Settings) { s.Method, s.Init = "svd", file },
+		"bottleneck is 90, want at most 64: a diagonal of 64 by 100":       func(s *Settings) { s.Method, s.Bottleneck = "svd", 90 },
 	} {
 		s := testSettings()
 		change(&s)

@@ -8,6 +8,9 @@
 // gradient with respect to P that the same pass computed. Gorgonia derives the
 // rest, so a new parametrization needs no gradient of its own.
 //
+// A Method describes each of them, also to those who offer, start, probe and
+// report it. A new one is a file here and a line in registry.
+//
 // The methods are those that Xiao et al. (Findings of EMNLP 2023) compare:
 //
 //	dpt    P (e×c) = A (e×b) · B (b×c): Decomposed Prompt Tuning, section 3

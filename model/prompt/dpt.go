@@ -2,8 +2,22 @@ package prompt
 
 import "gorgonia.org/gorgonia"
 
+// DPT is the name of Decomposed Prompt Tuning.
+const DPT = "dpt"
+
 // decomposed is Decomposed Prompt Tuning (Xiao et al. 2023, section 3.1): P = A·B.
-var decomposed = method{
+var decomposed = Method{
+	Name:         DPT,
+	Title:        "DPT",
+	Summary:      "P = A·B",
+	DefaultStart: StartGaussian,
+	Starts:       allStarts,
+	Bottleneck: &Bottleneck{
+		Meaning:     "b of A·B",
+		DefaultText: "10",
+		Default:     fixed(10),
+		tensor:      "A", axis: 1,
+	},
 	tensors: func(c Config) []Tensor {
 		return []Tensor{{Name: "A", Shape: []int{c.Dim, c.Bottleneck}}, {Name: "B", Shape: []int{c.Bottleneck, c.Length}}}
 	},
@@ -18,8 +32,6 @@ var decomposed = method{
 		}
 		return nil
 	},
-	bottleneck: fixed(10),
-	inner:      "A", innerAt: 1,
 }
 
 // factor sets A (e×b) and B (b×c) to the factors of the product that is nearest

@@ -89,7 +89,7 @@ func build(cfg Config) (*program, gorgonia.Nodes, *gorgonia.Node, error) {
 		trained = append(trained, gorgonia.NewMatrix(eg, tensor.Float32, gorgonia.WithName(t.Name), gorgonia.WithShape(shape...), gorgonia.WithValue(value)))
 		prog.inputs = append(prog.inputs, backing)
 	}
-	p, err := methods[cfg.Method].build(cfg, trained)
+	p, err := find(cfg.Method).build(cfg, trained)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("prompt: build %s: %w", cfg.Method, err)
 	}

@@ -217,11 +217,11 @@ func TestTrainableParameters(t *testing.T) {
 
 func TestMethodsRefuse(t *testing.T) {
 	for want, bad := range map[string]Config{
-		`unknown method "lora", want one of dpt, pt, respt, svd`: {Method: "lora", Dim: 1, Length: 1, Bottleneck: 1},
-		"bottleneck is 3, want 0: method pt has none":            {Method: "pt", Dim: 2, Length: 2, Bottleneck: 3},
-		"bottleneck is 0, want a number from 1":                  {Method: "respt", Dim: 2, Length: 2},
-		"bottleneck is 4, want at most 3":                        {Method: "svd", Dim: 3, Length: 9, Bottleneck: 4},
-		"has more than":                                          {Method: "pt", Dim: 1 << 20, Length: 1 << 20},
+		`unknown method "lora", want one of ` + strings.Join(Names(), ", "): {Method: "lora", Dim: 1, Length: 1, Bottleneck: 1},
+		"bottleneck is 3, want 0: method pt has none":                       {Method: "pt", Dim: 2, Length: 2, Bottleneck: 3},
+		"bottleneck is 0, want a number from 1":                             {Method: "respt", Dim: 2, Length: 2},
+		"bottleneck is 4, want at most 3":                                   {Method: "svd", Dim: 3, Length: 9, Bottleneck: 4},
+		"has more than":                                                     {Method: "pt", Dim: 1 << 20, Length: 1 << 20},
 	} {
 		if _, err := NewGraph(bad); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)

@@ -9,13 +9,27 @@ import (
 // normEpsilon is PyTorch's default of LayerNorm, which the authors use.
 const normEpsilon = 1e-5
 
+// ResPT is the name of residual prompt tuning.
+const ResPT = "respt"
+
 // residual is residual prompt tuning (Razdaibiedina et al. 2023) with the shared
 // MLP of their code: each row x of "embeddings" [c e] becomes
 //
 //	x + LayerNorm(up·ReLU(down·x + down's bias) + up's bias)
 //
 // with "mlp.down" e→m, "mlp.up" m→e and m the bottleneck. Weights are [out in].
-var residual = method{
+var residual = Method{
+	Name:         ResPT,
+	Title:        "Residual PT",
+	Summary:      "residual prompt tuning: an MLP on P",
+	DefaultStart: StartVocabulary,
+	Starts:       allStarts,
+	Bottleneck: &Bottleneck{
+		Meaning:     "the width of respt's MLP",
+		DefaultText: "400",
+		Default:     fixed(400),
+		tensor:      "mlp.down.bias", axis: 0,
+	},
 	tensors: residualTensors,
 	build:   buildResidual,
 	start: func(c Config, s Start, params [][]float32) error {
@@ -33,8 +47,6 @@ var residual = method{
 		}
 		return nil
 	},
-	bottleneck: fixed(400),
-	inner:      "mlp.down.bias", innerAt: 0,
 }
 
 func residualTensors(c Config) []Tensor {

@@ -7,6 +7,19 @@ import (
 	"github.com/dptune/dpt/model/internal/gauss"
 )
 
+// Where the first numbers of a prompt come from: what Method.Starts lists.
+const (
+	StartGaussian   = "gaussian"   // numbers from a normal distribution
+	StartUniform    = "uniform"    // numbers from a uniform distribution
+	StartVocabulary = "vocabulary" // rows that are embeddings of tokens drawn from the vocabulary
+	StartLabels     = "labels"     // first rows that are embeddings of a task's labels
+	StartText       = "text"       // rows that are embeddings of a text's tokens
+	StartFile       = "file"       // a prompt file: see Config.Continue
+)
+
+// allStarts are those of a method that can start from any rows.
+var allStarts = []string{StartGaussian, StartUniform, StartVocabulary, StartLabels, StartText, StartFile}
+
 // Start says what the first parameters are: drawn from a normal distribution
 // (Std above 0), drawn from a uniform one (Uniform above 0), or made from the
 // rows of a prompt (Rows, c×e). With Rows one of the two draws what rows do not
@@ -39,11 +52,7 @@ func (c Config) Init(s Start) ([]float32, error) {
 		return nil, fmt.Errorf("prompt: %d numbers in the initial rows, want %d for %d virtual tokens of %d", len(s.Rows), c.Length*c.Dim, c.Length, c.Dim)
 	}
 	params := make([]float32, c.Size())
-	var parts [][]float32
-	for _, t := range c.Tensors() {
-		parts = append(parts, params[t.Offset:t.Offset+t.Size()])
-	}
-	if err := methods[c.Method].start(c, s, parts); err != nil {
+	if err := find(c.Method).start(c, s, c.split(params)); err != nil {
 		return nil, fmt.Errorf("prompt: %w", err)
 	}
 	return params, nil
