@@ -107,10 +107,10 @@ func (c Config) Size() int {
 	return n
 }
 
-// Detect finds the configuration whose trained tensors have exactly the given
+// detect finds the configuration whose trained tensors have exactly the given
 // names and shapes, for prompts of length vectors of dim numbers. It says false
 // where no method has them.
-func Detect(dim, length int, shapes map[string][]int) (Config, bool) {
+func detect(dim, length int, shapes map[string][]int) (Config, bool) {
 	for _, m := range registry {
 		c := Config{Method: m.Name, Dim: dim, Length: length}
 		if b := m.Bottleneck; b != nil {

@@ -40,7 +40,7 @@ func FromFile(p checkpoint.Prompt) (c Config, params []float32, ok bool) {
 	if len(shapes) == 0 {
 		shapes[rowsTensor] = []int{p.Length, p.Dim}
 	}
-	if c, ok = Detect(p.Dim, p.Length, shapes); !ok {
+	if c, ok = detect(p.Dim, p.Length, shapes); !ok {
 		return c, nil, false
 	}
 	for _, t := range c.Tensors() {

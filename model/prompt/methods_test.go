@@ -248,15 +248,15 @@ func TestDetect(t *testing.T) {
 		for _, part := range cfg.Tensors() {
 			shapes[part.Name] = part.Shape
 		}
-		if got, ok := Detect(cfg.Dim, cfg.Length, shapes); !ok || got != cfg {
+		if got, ok := detect(cfg.Dim, cfg.Length, shapes); !ok || got != cfg {
 			t.Errorf("detected %+v (%v), want %+v", got, ok, cfg)
 		}
 		shapes["more"] = []int{1}
-		if got, ok := Detect(cfg.Dim, cfg.Length, shapes); ok {
+		if got, ok := detect(cfg.Dim, cfg.Length, shapes); ok {
 			t.Errorf("%+v with one tensor more is detected as %+v", cfg, got)
 		}
 	}
-	if _, ok := Detect(3, 2, map[string][]int{"A": {3}, "B": {1, 2}}); ok {
+	if _, ok := detect(3, 2, map[string][]int{"A": {3}, "B": {1, 2}}); ok {
 		t.Error("A of one dimension is detected")
 	}
 }

@@ -61,8 +61,8 @@ type crossInput struct {
 // Check reports the first mistake in a call's arguments: an empty source or target, an id outside the vocabulary, a prompt that is no c×d_model.
 func (m *Model) Check(prompt []float32, pairs []Pair) error { return m.check(prompt, pairs, false) }
 
-// CheckEvaluate is Check for Evaluate, where a target may be empty.
-func (m *Model) CheckEvaluate(prompt []float32, pairs []Pair) error {
+// checkEvaluate is Check for Evaluate, where a target may be empty.
+func (m *Model) checkEvaluate(prompt []float32, pairs []Pair) error {
 	return m.check(prompt, pairs, true)
 }
 
@@ -84,8 +84,8 @@ func (m *Model) check(prompt []float32, pairs []Pair, noTarget bool) error {
 	return nil
 }
 
-// CheckSources is Check for Generate.
-func (m *Model) CheckSources(prompt []float32, sources [][]int32) error {
+// checkSources is Check for Generate.
+func (m *Model) checkSources(prompt []float32, sources [][]int32) error {
 	if err := m.checkPrompt(prompt); err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (m *Model) prompt(prompt []float32, train bool) *promptInput {
 	in.x = m.call.Tensor(engine.Wide, in.rows, d)
 	m.eng.Upload(in.x, prompt)
 	if train {
-		in.dx, in.dqkv = m.call.Tensor(engine.Wide, in.rows, d), m.call.Tensor(engine.Wide, in.rows, 3*m.cfg.Inner())
+		in.dx, in.dqkv = m.call.Tensor(engine.Wide, in.rows, d), m.call.Tensor(engine.Wide, in.rows, 3*m.cfg.inner())
 		m.eng.Zero(in.dx)
 		m.eng.Zero(in.dqkv)
 	}

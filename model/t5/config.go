@@ -196,11 +196,11 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Inner is the width of queries, keys and values: all heads side by side.
-func (c Config) Inner() int { return c.NumHeads * c.DKV }
+// inner is the width of queries, keys and values: all heads side by side.
+func (c Config) inner() int { return c.NumHeads * c.DKV }
 
-// IsEOS says whether id ends a generated text.
-func (c Config) IsEOS(id int32) bool {
+// isEOS says whether id ends a generated text.
+func (c Config) isEOS(id int32) bool {
 	for _, e := range c.EOSTokenIDs {
 		if id == e {
 			return true

@@ -21,7 +21,7 @@ func (m *Model) absorbs(source, target int) bool {
 	if m.opt.NoAbsorption {
 		return false
 	}
-	e, inner, heads := m.cfg.DModel, m.cfg.Inner(), m.cfg.NumHeads
+	e, inner, heads := m.cfg.DModel, m.cfg.inner(), m.cfg.NumHeads
 	// Two products in forward, five in backward with the recomputed scores.
 	absorbed := 7*target*heads*source*e + 4*target*inner*e
 	direct := 7*target*inner*source + 4*source*inner*e

@@ -12,7 +12,7 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 	if maxNew < 0 {
 		return nil, fmt.Errorf("%d new tokens, want 0 or more", maxNew)
 	}
-	if err := m.CheckSources(prompt, sources); err != nil {
+	if err := m.checkSources(prompt, sources); err != nil {
 		return nil, err
 	}
 	out := make([][]int32, len(sources))
@@ -43,7 +43,7 @@ func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []fl
 	if len(losses) != len(pairs) {
 		return nil, fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
 	}
-	if err := m.CheckEvaluate(prompt, pairs); err != nil {
+	if err := m.checkEvaluate(prompt, pairs); err != nil {
 		return nil, err
 	}
 	clear(losses)
@@ -52,7 +52,7 @@ func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []fl
 	out := make([][]int32, len(pairs))
 	size := func(i int) int {
 		p := m.host.pairs[i]
-		return max(m.PairElems(in.rows, p, false), m.sourceElems(in.rows, len(p.Source), maxNew))
+		return max(m.pairElems(in.rows, p, false), m.sourceElems(in.rows, len(p.Source), maxNew))
 	}
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
 		hi = m.passEnd(lo, len(pairs), size)
@@ -112,7 +112,7 @@ func (m *Model) decode(enc engine.Tensor, spans []engine.Span, maxNew int, place
 			if next[i] < 0 {
 				return &NaNError{Source: place(ex), Token: d.step}
 			}
-			if m.cfg.IsEOS(next[i]) {
+			if m.cfg.isEOS(next[i]) {
 				continue
 			}
 			out[place(ex)] = append(out[place(ex)], next[i])
@@ -154,7 +154,7 @@ func (m *Model) newDecoding(enc engine.Tensor, spans []engine.Span, maxNew int) 
 		d.last = append(d.last, m.cfg.DecoderStartToken)
 	}
 	for range m.decoder {
-		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(spans)*maxNew, 2*m.cfg.Inner()))
+		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(spans)*maxNew, 2*m.cfg.inner()))
 	}
 	return d
 }
@@ -231,7 +231,7 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 // selfAttentionCached is selfAttentionForward for one new row per segment, whose key and value first join the others in cache, at the given rows.
 func (m *Model) selfAttentionCached(ws engine.Workspace, w *selfAttention, s stream, cache engine.Tensor, rows engine.Index, seg engine.Segments) stream {
 	m.tmp.Reset()
-	inner := m.cfg.Inner()
+	inner := m.cfg.inner()
 	y, norm := m.norm(ws, s, w.norm)
 	qkv := m.linear(m.tmp, engine.Narrow, y, w.qkv)
 	m.eng.ScatterRows(cache, m.tmp.View(qkv, 0, qkv.Rows(), inner, 2*inner), rows)

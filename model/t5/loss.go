@@ -33,7 +33,7 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	in := m.prompt(prompt, train)
 	m.arrange(in.rows, pairs)
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
-		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], train) })
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], train) })
 		if err := m.lossPass(in, lo, hi, losses, train); err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	m.arrange(in.rows, pairs)
 	out := make([][]float32, len(pairs))
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
-		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], false) })
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], false) })
 		m.begin()
 		run := m.host.pairs[lo:hi]
 		_, _, _, logits := m.forward(in, run, false)
@@ -164,7 +164,7 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 
 // Encode returns the encoder's output for each source, [(c + source length) × d_model] row-major, prompt rows first, in one pass.
 func (m *Model) Encode(prompt []float32, sources [][]int32) ([][]float32, error) {
-	if err := m.CheckSources(prompt, sources); err != nil || len(sources) == 0 {
+	if err := m.checkSources(prompt, sources); err != nil || len(sources) == 0 {
 		return nil, err
 	}
 	m.begin()

@@ -44,9 +44,9 @@ func TestMemoryEstimates(t *testing.T) {
 						t.Logf("%s keeps %.2f of what is estimated", what, share)
 					}
 				}
-				check("LossGrad", 0.85, func(p Pair) int { return m.PairElems(c, p, true) }, func() error { return m.LossGrad(prompt, pairs, losses, grad) })
-				check("Score", 0.4, func(p Pair) int { return m.PairElems(c, p, false) }, func() error { return m.Score(prompt, pairs, losses) })
-				check("Evaluate", 0.4, func(p Pair) int { return max(m.PairElems(c, p, false), m.sourceElems(c, len(p.Source), maxNew)) }, func() error {
+				check("LossGrad", 0.85, func(p Pair) int { return m.pairElems(c, p, true) }, func() error { return m.LossGrad(prompt, pairs, losses, grad) })
+				check("Score", 0.4, func(p Pair) int { return m.pairElems(c, p, false) }, func() error { return m.Score(prompt, pairs, losses) })
+				check("Evaluate", 0.4, func(p Pair) int { return max(m.pairElems(c, p, false), m.sourceElems(c, len(p.Source), maxNew)) }, func() error {
 					_, err := m.Evaluate(prompt, pairs, maxNew, losses)
 					return err
 				})
@@ -93,7 +93,7 @@ func TestShapes(t *testing.T) {
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		attention, ff := 4*c.DModel*c.Inner(), 2*c.DModel*c.DFF
+		attention, ff := 4*c.DModel*c.inner(), 2*c.DModel*c.DFF
 		n := c.VocabSize*c.DModel + c.NumLayers*(attention+ff) + c.NumDecoderLayers*(2*attention+ff)
 		if c.GatedGELU {
 			n += c.VocabSize*c.DModel + (c.NumLayers+c.NumDecoderLayers)*c.DModel*c.DFF

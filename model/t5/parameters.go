@@ -28,7 +28,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 		offset += p.Size()
 		list = append(list, p)
 	}
-	d, inner := c.DModel, c.Inner()
+	d, inner := c.DModel, c.inner()
 	attention := func(prefix string, biased bool) {
 		add(prefix+".q.weight", inner, d)
 		add(prefix+".k.weight", inner, d)

@@ -46,7 +46,7 @@ func Shape(name string) (Config, error) {
 // standard algorithm makes them: frozen weights have no gradients, every layer projects every row, backward keeps the attention's
 // probabilities. There is no padding.
 func (c Config) StepFLOPs(rows int, pairs []Pair) float64 {
-	d, inner, f := float64(c.DModel), float64(c.Inner()), float64(c.DFF)
+	d, inner, f := float64(c.DModel), float64(c.inner()), float64(c.DFF)
 	ff := 2 * d * f
 	if c.GatedGELU {
 		ff = 3 * d * f

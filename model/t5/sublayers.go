@@ -46,7 +46,7 @@ type attentionSaved struct {
 
 // attend runs attention on s.q, s.k, s.v and returns its output's projection.
 func (m *Model) attend(ws engine.Workspace, s *attentionSaved, seg engine.Segments, bias engine.Bias, o engine.Linear) engine.Tensor {
-	s.out = ws.Tensor(engine.Narrow, s.q.Rows(), m.cfg.Inner())
+	s.out = ws.Tensor(engine.Narrow, s.q.Rows(), m.cfg.inner())
 	s.logNorm = ws.Tensor(engine.Wide, s.q.Rows(), m.cfg.NumHeads)
 	m.eng.AttentionForward(s.out, s.logNorm, s.q, s.k, s.v, seg, bias, m.cfg.NumHeads)
 	return m.pend(s.out, o)
@@ -60,7 +60,7 @@ func (m *Model) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
 
 // columns is the i-th of t's column groups, each Inner wide.
 func (m *Model) columns(ws engine.Workspace, t engine.Tensor, i int) engine.Tensor {
-	inner := m.cfg.Inner()
+	inner := m.cfg.inner()
 	return ws.View(t, 0, t.Rows(), i*inner, inner)
 }
 

@@ -79,7 +79,7 @@ func (t *Trainer) Model() *Model { return t.m }
 // layOut makes a slot for every weight.
 func (t *Trainer) layOut(v *vector) {
 	cfg, m := t.m.cfg, t.m
-	d, inner := cfg.DModel, cfg.Inner()
+	d, inner := cfg.DModel, cfg.inner()
 	linear := func(w engine.Linear, rows, cols int, name string) engine.Tensor {
 		return t.slot(v, name, rows, cols, func(values []float32) error { return t.eng.SetLinear(w, values) })
 	}

@@ -43,14 +43,14 @@ func (t *Trainer) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
 
 // group is the i-th of x's column groups, each Inner wide.
 func (t *Trainer) group(ws engine.Workspace, x engine.Tensor, i int) engine.Tensor {
-	inner := t.m.cfg.Inner()
+	inner := t.m.cfg.inner()
 	return ws.View(x, 0, x.Rows(), i*inner, inner)
 }
 
 // attend runs attention on s.q, s.k and s.v.
 func (t *Trainer) attend(s *attentionTrained, seg engine.Segments, bias engine.Bias) {
 	n, heads := s.q.Rows(), t.m.cfg.NumHeads
-	s.out, s.logNorm = t.pass.Tensor(engine.Narrow, n, t.m.cfg.Inner()), t.pass.Tensor(engine.Wide, n, heads)
+	s.out, s.logNorm = t.pass.Tensor(engine.Narrow, n, t.m.cfg.inner()), t.pass.Tensor(engine.Wide, n, heads)
 	t.eng.AttentionForward(s.out, s.logNorm, s.q, s.k, s.v, seg, bias, heads)
 }
 

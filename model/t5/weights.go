@@ -94,7 +94,7 @@ func (l *loader) linear(out, in int, sparse bool, names ...string) engine.Linear
 
 // heads reads a projection to heads·d columns head by head.
 func (l *loader) heads(name string) engine.Heads {
-	w := l.tensor(name, l.cfg.Inner(), l.cfg.DModel)
+	w := l.tensor(name, l.cfg.inner(), l.cfg.DModel)
 	if l.err != nil {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (l *loader) keep(name string, err error) {
 }
 
 func (l *loader) selfAttention(prefix string) selfAttention {
-	inner, d := l.cfg.Inner(), l.cfg.DModel
+	inner, d := l.cfg.inner(), l.cfg.DModel
 	a := prefix + "SelfAttention."
 	return selfAttention{
 		norm: l.gain(prefix + "layer_norm.weight"),
@@ -120,7 +120,7 @@ func (l *loader) selfAttention(prefix string) selfAttention {
 }
 
 func (l *loader) crossAttention(prefix string) crossAttention {
-	inner, d := l.cfg.Inner(), l.cfg.DModel
+	inner, d := l.cfg.inner(), l.cfg.DModel
 	a := prefix + "EncDecAttention."
 	w := crossAttention{
 		norm: l.gain(prefix + "layer_norm.weight"),

@@ -118,8 +118,8 @@ func call(f func() bool) error {
 	return nil
 }
 
-// Version is the version of the library that this process has loaded.
-func Version() string { return C.GoString(C.dpt_dnnl_version()) }
+// version is the version of the library that this process has loaded.
+func version() string { return C.GoString(C.dpt_dnnl_version()) }
 
 // Name is "onednn 2.6.3/bf16/avx2/2 threads" or the like, and "onednn own products/bf16/avx512bf16/2 threads" where the library multiplies nothing.
 func (e *Engine) Name() string {
@@ -131,7 +131,7 @@ func (e *Engine) multiplier() string {
 	if e.own {
 		return "own products"
 	}
-	return Version()
+	return version()
 }
 
 // Numerics is "onednn 2.6.3/bf16/avx2/0123456789abcdef" or the like. The last part covers how products are summed, as

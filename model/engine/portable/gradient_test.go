@@ -26,7 +26,7 @@ func normal(e *Engine[float64], ws engine.Workspace, r *rand.Rand, rows, cols in
 	x := ws.Tensor(engine.Wide, rows, cols)
 	for i := range rows {
 		for j := range cols {
-			e.Set(x, i, j, r.NormFloat64())
+			e.set(x, i, j, r.NormFloat64())
 		}
 	}
 	return x
@@ -109,7 +109,7 @@ func gradientCases() []gradientCase {
 				dx := ws.Tensor(engine.Wide, 4, 6)
 				e.CrossEntropyBackward(dx, x, lse, targets)
 				for i := range 4 {
-					e.Scale(ws.View(dx, i, 1, 0, 6), e.At(dy, i, 0))
+					e.Scale(ws.View(dx, i, 1, 0, 6), e.at(dy, i, 0))
 				}
 				return []engine.Tensor{dx}
 			}}
@@ -232,7 +232,7 @@ func TestGradients(t *testing.T) {
 				var sum float64
 				for i := range out.Rows() {
 					for j := range out.Cols() {
-						sum += e.At(out, i, j) * e.At(weights, i, j)
+						sum += e.at(out, i, j) * e.at(weights, i, j)
 					}
 				}
 				return sum
@@ -240,7 +240,7 @@ func TestGradients(t *testing.T) {
 			dout := ws.Tensor(engine.Wide, out.Rows(), out.Cols())
 			for i := range out.Rows() {
 				for j := range out.Cols() {
-					e.Set(dout, i, j, e.At(weights, i, j))
+					e.set(dout, i, j, e.at(weights, i, j))
 				}
 			}
 			grads := f.backward(dout)
@@ -249,13 +249,13 @@ func TestGradients(t *testing.T) {
 				for at := 0; at < x.Rows()*x.Cols(); at += stride {
 					i, j := at/x.Cols(), at%x.Cols()
 					const h = 1e-5
-					v := e.At(x, i, j)
-					e.Set(x, i, j, v+h)
+					v := e.at(x, i, j)
+					e.set(x, i, j, v+h)
 					up := loss()
-					e.Set(x, i, j, v-h)
+					e.set(x, i, j, v-h)
 					down := loss()
-					e.Set(x, i, j, v)
-					want, got := (up-down)/(2*h), e.At(grads[n], i, j)
+					e.set(x, i, j, v)
+					want, got := (up-down)/(2*h), e.at(grads[n], i, j)
 					if math.Abs(got-want) > 1e-7*max(1, math.Abs(want)) {
 						t.Fatalf("input %d, element (%d,%d): gradient %.9g, finite difference %.9g", n, i, j, got, want)
 					}

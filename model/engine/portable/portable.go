@@ -109,11 +109,11 @@ func (m *matrix[F]) Cols() int { return m.cols }
 
 func (m *matrix[F]) row(i int) []F { return m.data[i*m.ld : i*m.ld+m.cols] }
 
-// At gives element (i, j) of a tensor of this engine. Tests use it and Set to work at full precision.
-func (e *Engine[F]) At(t engine.Tensor, i, j int) F { return t.(*matrix[F]).row(i)[j] }
+// at gives element (i, j) of a tensor of this engine. Tests use it and Set to work at full precision.
+func (e *Engine[F]) at(t engine.Tensor, i, j int) F { return t.(*matrix[F]).row(i)[j] }
 
-// Set changes element (i, j) of a tensor of this engine.
-func (e *Engine[F]) Set(t engine.Tensor, i, j int, v F) { t.(*matrix[F]).row(i)[j] = v }
+// set changes element (i, j) of a tensor of this engine.
+func (e *Engine[F]) set(t engine.Tensor, i, j int, v F) { t.(*matrix[F]).row(i)[j] = v }
 
 func mat[F Float](t engine.Tensor) *matrix[F] { return t.(*matrix[F]) }
 

@@ -31,12 +31,12 @@ func New(seed uint64, name string) *Source {
 // Fill sets each number of out to a draw from N(0, std²).
 func (s *Source) Fill(out []float32, std float64) {
 	for i := range out {
-		out[i] = float32(float64(std * s.Next()))
+		out[i] = float32(float64(std * s.next()))
 	}
 }
 
-// Next returns a draw from N(0, 1).
-func (s *Source) Next() float64 {
+// next returns a draw from N(0, 1).
+func (s *Source) next() float64 {
 	if s.have {
 		s.have = false
 		return s.spare

@@ -381,7 +381,7 @@ func TestSettingsErrors(t *testing.T) {
 
 // TestLocality: near-sighted heads look at the keys beside a query, those that look to one side at that side, far-sighted ones at all alike.
 func TestLocality(t *testing.T) {
-	c := DefaultModel()
+	c := defaultModel()
 	for _, bidirectional := range []bool{true, false} {
 		table := make([]float32, c.RelativeBuckets*c.NumHeads)
 		locality(c, bidirectional, table)

@@ -33,14 +33,14 @@ func DefaultSettings() Settings {
 	o := optim.NewAdamW(7e-4, 0.01)
 	o.Beta2 = 0.98
 	return Settings{
-		Model: DefaultModel(), Seed: 1, Steps: 12000, BatchTokens: 14500, Micro: 4,
+		Model: defaultModel(), Seed: 1, Steps: 12000, BatchTokens: 14500, Micro: 4,
 		Spans: 0.05, Noise: 0.15, SpanBytes: 10, MaxBytes: 256,
 		Optimizer: o, Clip: 1, Warmup: 200, Decay: 1500,
 	}
 }
 
-// DefaultModel is a T5 v1.1 of a byte-level vocabulary.
-func DefaultModel() t5.Config {
+// defaultModel is a T5 v1.1 of a byte-level vocabulary.
+func defaultModel() t5.Config {
 	return t5.Config{
 		ModelType: "t5", VocabSize: 384, DModel: 192, DKV: 32, DFF: 448, NumLayers: 4, NumDecoderLayers: 2, NumHeads: 6,
 		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, GatedGELU: true, EOSTokenIDs: []int32{1},

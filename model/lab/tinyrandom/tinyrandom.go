@@ -30,8 +30,8 @@ const (
 	factor = 1.5 // Transformers' initializer_factor
 )
 
-// Config is its architecture. The output projection is tied to the embeddings.
-func Config() t5.Config {
+// config is its architecture. The output projection is tied to the embeddings.
+func config() t5.Config {
 	return t5.Config{
 		ModelType: "t5", VocabSize: VocabSize, DModel: DModel, DKV: 16, DFF: 192, NumLayers: 2, NumDecoderLayers: 2, NumHeads: 4,
 		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, ScaleOutput: true, EOSTokenIDs: []int32{1},
@@ -49,22 +49,22 @@ const byteLevel = `{
 `
 
 // made is drawn once in a process.
-var made = sync.OnceValue(func() []checkpoint.Tensor { return tensors(Config()) })
+var made = sync.OnceValue(func() []checkpoint.Tensor { return tensors(config()) })
 
-// Write writes the model's directory: config.json, model.safetensors and tokenizer_config.json.
-func Write(dir string) error {
-	config, err := Config().JSON(true, "float32")
+// write writes the model's directory: config.json, model.safetensors and tokenizer_config.json.
+func write(dir string) error {
+	encoded, err := config().JSON(true, "float32")
 	if err != nil {
 		return fmt.Errorf("encode config: %w", err)
 	}
-	return checkpoint.WriteModel(dir, config, made(), map[string][]byte{"tokenizer_config.json": []byte(byteLevel)})
+	return checkpoint.WriteModel(dir, encoded, made(), map[string][]byte{"tokenizer_config.json": []byte(byteLevel)})
 }
 
 // Dir writes the model into a directory of the test's and returns its path.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	if err := Write(dir); err != nil {
+	if err := write(dir); err != nil {
 		tb.Fatal(err)
 	}
 	return dir
@@ -74,7 +74,7 @@ func Dir(tb testing.TB) string {
 func Main(m *testing.M, dir *string) (code int) {
 	made, err := os.MkdirTemp("", "tiny-random-t5-")
 	if err == nil {
-		err = Write(made)
+		err = write(made)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "write the model for tests:", err)

@@ -45,6 +45,6 @@ func TestDir(t *testing.T) {
 
 func BenchmarkTensors(b *testing.B) {
 	for b.Loop() {
-		tensors(Config())
+		tensors(config())
 	}
 }
