@@ -9,7 +9,7 @@ import (
 	"github.com/dptune/dpt/model/lab/unfused"
 )
 
-// TestSavings: with a saving switched off, losses and gradients are the same but for rounding.
+// TestSavings: switching a saving off changes losses and gradients only by rounding.
 func TestSavings(t *testing.T) {
 	pairs := randomPairs(6, 100)
 	pairs[2].Target = append(slices.Clone(pairs[2].Target), 5, 6, 7, 8, 9)
@@ -51,15 +51,17 @@ func TestSavings(t *testing.T) {
 			norm += math.Pow(float64(wantGrad[i]), 2)
 		}
 		if !(math.Abs(got.Loss-want.Loss) <= 1e-5*want.Loss) || !(diff <= 1e-8*norm) {
-			t.Errorf("without %s: loss %v, want %v; gradient differs by %.2g of %.2g", name, got.Loss, want.Loss, math.Sqrt(diff), math.Sqrt(norm))
+			t.Errorf("without %s: loss %v, want %v; gradient differs by %.2g of %.2g",
+				name, got.Loss, want.Loss, math.Sqrt(diff), math.Sqrt(norm))
 		}
 	}
 }
 
-// holder is an engine that tells what memory it holds.
+// holder is an engine that reports the memory that it holds.
 type holder interface{ Memory() (blocks, bytes int) }
 
-// TestSteadyStateStep: once a batch has been computed, a step on the best engine of the build takes no memory, the engine's or Go's, but for its results.
+// TestSteadyStateStep: a step that ran before on the best engine of the build takes no memory, of
+// the engine or of Go, but for its results.
 func TestSteadyStateStep(t *testing.T) {
 	for _, dtype := range DTypes() {
 		o := Options{DType: dtype, Threads: 2, MaxMemory: 1 << 20}
@@ -97,7 +99,8 @@ func TestSteadyStateStep(t *testing.T) {
 			t.Errorf("%s: a step allocates %v times", dtype, n)
 		}
 		if after := held(); after != before {
-			t.Errorf("%s: the engine's blocks and bytes were %v before steps that had run before, and are %v", dtype, before, after)
+			t.Errorf("%s: the engine's blocks and bytes were %v before steps that had run before, and are %v",
+				dtype, before, after)
 		}
 	}
 }

@@ -10,12 +10,12 @@ import (
 // error rather than an allocation that fails.
 const maxSize = 1 << 30
 
-// Config says what a prompt is made of.
+// Config is a method with its sizes: it determines the trained tensors of a prompt.
 type Config struct {
 	Method     string // the name of a Method
 	Dim        int    // e, the backbone's d_model
 	Length     int    // c, the number of virtual tokens
-	Bottleneck int    // b, the method's inner dimension; 0 where it has none
+	Bottleneck int    // b, the method's inner dimension; 0 if it has none
 }
 
 // Tensor is one trained tensor, row-major at Offset in the flat parameters.
@@ -25,7 +25,7 @@ type Tensor struct {
 	Offset int
 }
 
-// Size returns the number of numbers in t.
+// Size returns the number of elements of t.
 func (t Tensor) Size() int {
 	n := 1
 	for _, d := range t.Shape {
@@ -40,6 +40,8 @@ func (c Config) Validate() error {
 	if err != nil {
 		return fmt.Errorf("prompt: %w", err)
 	}
+
+	// Each size by itself.
 	type size struct {
 		name  string
 		value int
@@ -60,6 +62,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("prompt: %w", err)
 		}
 	}
+
+	// All tensors and the prompt together.
 	total := 0
 	for _, t := range append(m.tensors(c), Tensor{Name: "P", Shape: []int{c.Dim, c.Length}}) {
 		n := 1
@@ -77,8 +81,8 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Tensors returns the trained tensors of a valid configuration in the order of the flat parameters. For
-// "dpt" they are A [e b] and B [b c]; see the package's documentation.
+// Tensors returns the trained tensors of a valid configuration in the order of the flat parameters.
+// For "dpt" they are A [e b] and B [b c]; see the package's documentation.
 func (c Config) Tensors() []Tensor {
 	out := find(c.Method).tensors(c)
 	offset := 0
@@ -108,8 +112,8 @@ func (c Config) Size() int {
 }
 
 // detect finds the configuration whose trained tensors have exactly the given
-// names and shapes, for prompts of length vectors of dim numbers. It says false
-// where no method has them.
+// names and shapes, for prompts of length vectors of dim numbers. It returns
+// false if no method has them.
 func detect(dim, length int, shapes map[string][]int) (Config, bool) {
 	for _, m := range registry {
 		c := Config{Method: m.Name, Dim: dim, Length: length}

@@ -19,7 +19,9 @@ var decomposed = Method{
 		tensor:      "A", axis: 1,
 	},
 	tensors: func(c Config) []Tensor {
-		return []Tensor{{Name: "A", Shape: []int{c.Dim, c.Bottleneck}}, {Name: "B", Shape: []int{c.Bottleneck, c.Length}}}
+		return []Tensor{
+			{Name: "A", Shape: []int{c.Dim, c.Bottleneck}}, {Name: "B", Shape: []int{c.Bottleneck, c.Length}},
+		}
 	},
 	build: func(_ Config, trained gorgonia.Nodes) (*gorgonia.Node, error) {
 		return gorgonia.Mul(trained[0], trained[1])
@@ -36,9 +38,9 @@ var decomposed = Method{
 
 // factor sets A (e×b) and B (b×c) to the factors of the product that is nearest
 // to the rows of a prompt (c×e), in the Frobenius norm: the b largest singular
-// triplets, each singular value shared equally between its two vectors. Where
-// the rows have a lower rank, A's further columns are zero and B's further rows
-// keep what was drawn for them: the product is the rows', and every number of A
+// triplets, each singular value shared equally between its two vectors. If the
+// rows have a lower rank, A's further columns are zero and B's further rows keep
+// the numbers drawn for them: the product equals the rows, and every number of A
 // has a gradient.
 func factor(rows []float32, c Config, a, b []float32) {
 	left, values, right := svdOf(rows, c.Length, c.Dim)

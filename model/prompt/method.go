@@ -8,8 +8,9 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Method is a parametrization of a prompt: how P is made and started, and what those who offer the method, run it and
-// report on it need to know. Each has a file of its own in this package and a line in registry.
+// Method is a parametrization of a prompt: its trained tensors, their start and the graph that
+// makes P of them, and the description by which the rest of the program offers, starts, probes and
+// reports it. Each method has a file of its own in this package and a place in registry.
 type Method struct {
 	Name    string // as flags, files and results name it
 	Title   string // as tables and figures print it
@@ -17,7 +18,7 @@ type Method struct {
 
 	// DefaultStart is the one of Starts that the method's authors chose.
 	DefaultStart string
-	// Starts are the sources of the first numbers that the method can use: some of the Start constants.
+	// Starts are the sources of the first numbers that the method can use, of the Start constants.
 	Starts []string
 
 	// Bottleneck describes the inner dimension; nil if the method has none.
@@ -25,25 +26,27 @@ type Method struct {
 
 	// tensors lists the trained tensors; Config.Tensors fills in their offsets.
 	tensors func(c Config) []Tensor
-	// build makes P (e×c). trained has a matrix for each tensor; a tensor of one dimension n is n×1.
+	// build makes P (e×c). trained has a matrix for each tensor; a tensor of one dimension n is
+	// n×1.
 	build func(c Config, trained gorgonia.Nodes) (*gorgonia.Node, error)
 	// start fills the parameters, a slice per tensor.
 	start func(c Config, s Start, params [][]float32) error
-	// check refuses sizes that the method cannot have; nil if there are none.
+	// check returns an error about sizes that the method cannot have; nil if it can have all.
 	check func(c Config) error
-	// probe looks at parameters, a slice per tensor, and the prompt that they make, c×e; nil if the method is not probed.
+	// probe looks at parameters, a slice per tensor, and the prompt that they make, c×e; nil if
+	// the method is not probed.
 	probe func(c Config, params [][]float32, rows []float32) Probe
 }
 
 // Bottleneck describes a method's inner dimension, Config.Bottleneck.
 type Bottleneck struct {
-	Meaning     string // of which part of the method it is, for a help text
-	DefaultText string // Default in a word
+	Meaning     string // the part of the method whose size it is, for a help text
+	DefaultText string // Default in words, for a help text
 
 	// Default is what the method's authors chose for prompts of length vectors of dim numbers.
 	Default func(dim, length int) int
 
-	// Detect finds the inner dimension as this axis of this tensor.
+	// FromFile finds the inner dimension as this axis of this tensor.
 	tensor string
 	axis   int
 }

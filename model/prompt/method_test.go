@@ -11,7 +11,8 @@ func TestRegistry(t *testing.T) {
 	names, titles := map[string]bool{}, map[string]bool{}
 	for _, m := range Methods() {
 		if m.Name == "" || names[m.Name] || m.Title == "" || titles[m.Title] || m.Summary == "" {
-			t.Errorf("method %q: title %q, summary %q, want all of them, and name and title no other method's", m.Name, m.Title, m.Summary)
+			t.Errorf("method %q: title %q, summary %q, want all of them, and name and title no other method's",
+				m.Name, m.Title, m.Summary)
 		}
 		names[m.Name], titles[m.Title] = true, true
 		if got, err := Lookup(m.Name); err != nil || got.Title != m.Title {

@@ -2,7 +2,7 @@ package prompt
 
 import "fmt"
 
-// Probe is what the rank probe finds in a state (figures 3 and 9 of the paper).
+// Probe is the result of the rank probe on a state (figures 3 and 9 of the paper).
 type Probe struct {
 	Positive int `json:"positive"` // diagonal entries of Σ above 0
 	Negative int `json:"negative"` // below 0

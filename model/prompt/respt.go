@@ -34,7 +34,7 @@ var residual = Method{
 	build:   buildResidual,
 	start: func(c Config, s Start, params [][]float32) error {
 		s.rows("embeddings", params[0])
-		// As PyTorch starts a linear layer and a layer norm.
+		// PyTorch's initialization of a linear layer and a layer norm.
 		for i, t := range residualTensors(c)[1:5] {
 			in := c.Dim
 			if i >= 2 {
@@ -61,8 +61,8 @@ func residualTensors(c Config) []Tensor {
 	}
 }
 
-// buildResidual works on columns, as P has them: a bias n×1 is added to all c
-// columns by way of its product with a row of ones.
+// buildResidual works on columns, like P: to add a bias n×1 to all c columns, it
+// adds the bias's product with a row of ones.
 func buildResidual(c Config, trained gorgonia.Nodes) (p *gorgonia.Node, err error) {
 	b := &builder{}
 	down, downBias, up, upBias, gain, shift := trained[1], trained[2], trained[3], trained[4], trained[5], trained[6]
@@ -82,7 +82,7 @@ func buildResidual(c Config, trained gorgonia.Nodes) (p *gorgonia.Node, err erro
 	return b.add(x, y), b.err
 }
 
-// builder keeps the first error of a chain of nodes; after it nothing is done.
+// builder keeps the first error of a chain of nodes; after it, it makes no more.
 type builder struct{ err error }
 
 func (b *builder) do(n *gorgonia.Node, err error) *gorgonia.Node {

@@ -11,10 +11,10 @@ import (
 const SVD = "svd"
 
 // rankProbe is the rank probe of Xiao et al. 2023, section 2.2: P = U·ReLU(Σ)·V, with
-// a diagonal Σ (e×c). Stored and trained is what takes part in P: with r
-// diagonal entries, by default all min(e,c), U's first r columns [e r], the
-// diagonal [r] and V's first r rows [r c]. The paper's U (e×e) has more columns,
-// which only ever meet zeros of Σ and have no gradient.
+// a diagonal Σ (e×c). Only the parts that contribute to P are stored and trained:
+// with r diagonal entries, by default all min(e,c), U's first r columns [e r], the
+// diagonal [r] and V's first r rows [r c]. The further columns of the paper's U
+// (e×e) are only multiplied with zeros of Σ and have no gradient.
 var rankProbe = Method{
 	Name:         SVD,
 	Title:        "SVD probe",
@@ -66,7 +66,8 @@ var rankProbe = Method{
 	},
 	check: func(c Config) error {
 		if most := min(c.Dim, c.Length); c.Bottleneck > most {
-			return fmt.Errorf("bottleneck is %d, want at most %d: a diagonal of %d by %d has no more entries", c.Bottleneck, most, c.Dim, c.Length)
+			return fmt.Errorf("bottleneck is %d, want at most %d: a diagonal of %d by %d has no more entries",
+				c.Bottleneck, most, c.Dim, c.Length)
 		}
 		return nil
 	},

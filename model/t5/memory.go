@@ -1,7 +1,7 @@
 package t5
 
-// pairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad (train) or
-// Score, so that passes can be bounded.
+// pairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad
+// (train) or Score, so that passes can be bounded.
 func (m *Model) pairElems(c int, p Pair, train bool) int {
 	cfg := m.cfg
 	source, target := c+len(p.Source), len(p.Target)
@@ -19,7 +19,7 @@ func (m *Model) pairElems(c int, p Pair, train bool) int {
 		target*(decoderLayers*decoder+perTarget+m.scratchElems()+cfg.VocabSize)
 }
 
-// sourceElems is PairElems for a source in Generate with maxNew new tokens.
+// sourceElems is pairElems for a source in Generate with maxNew new tokens.
 func (m *Model) sourceElems(c, source, maxNew int) int {
 	cfg := m.cfg
 	rows := c + source
@@ -31,8 +31,9 @@ func (m *Model) sourceElems(c, source, maxNew int) int {
 	return rows*(encoder+m.scratchElems()) + caches + cfg.VocabSize + m.scratchElems() + 4*cfg.NumHeads*cfg.DModel
 }
 
-// scratchElems is what a row needs beside what its layers save: the embeddings, the stack's output and its norm's input, a sublayer's pending
-// output, two gradients, and the current sublayer's operands.
+// scratchElems is the memory of a row beside the numbers that its layers save: the embeddings, the
+// stack's output and its norm's input, a sublayer's pending output, two gradients, and the current
+// sublayer's operands.
 func (m *Model) scratchElems() int {
 	act := m.cfg.DFF // of the feed-forward layer in backward
 	if m.cfg.GatedGELU {
@@ -41,7 +42,8 @@ func (m *Model) scratchElems() int {
 	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.inner())
 }
 
-// savedHidden is what a row of the feed-forward layer keeps of its activation: with ReLU a bit for each of its inputs.
+// savedHidden is the memory that a row of the feed-forward layer keeps of its activation: with ReLU
+// a bit for each input.
 func (c Config) savedHidden() int {
 	if c.GatedGELU {
 		return 2 * c.DFF

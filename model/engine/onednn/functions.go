@@ -4,9 +4,17 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_exp(const dpt_kernels *k, float *y, const float *x, long n) { k->exp(y, x, n); }
-// static void dpt_log(const dpt_kernels *k, float *y, const float *x, long n) { k->log(y, x, n); }
-// static void dpt_tanh(const dpt_kernels *k, float *y, const float *x, long n) { k->tanh(y, x, n); }
+// static void dpt_exp(const dpt_kernels *k, float *y, const float *x, long n) {
+//	k->exp(y, x, n);
+// }
+//
+// static void dpt_log(const dpt_kernels *k, float *y, const float *x, long n) {
+//	k->log(y, x, n);
+// }
+//
+// static void dpt_tanh(const dpt_kernels *k, float *y, const float *x, long n) {
+//	k->tanh(y, x, n);
+// }
 import "C"
 
 import "unsafe"

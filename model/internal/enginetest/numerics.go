@@ -10,10 +10,11 @@ import (
 	"github.com/dptune/dpt/model/engine/portable"
 )
 
-// numericsRows is how many rows the ops have that the checks of Numerics run.
+// numericsRows is the number of rows of the ops by which the checks of Numerics compare bits.
 const numericsRows = 33
 
-// numerics checks what Numerics says, that threads do not change it, and that ops do not.
+// numerics checks that Numerics names the engine and the dtype, and that neither threads nor ops
+// change it.
 func (s *suite) numerics(t *testing.T) {
 	one, many := s.engine(t, 1), s.engine(t, 3)
 	first, after := runRowOps(t, one)
@@ -40,8 +41,9 @@ func (s *suite) numerics(t *testing.T) {
 	}
 }
 
-// Wrapper checks the Numerics of what wrap makes of another engine: equal to the inner one's exactly if the results of ops
-// are equal, and in any case with the inner engine's name and dtype. It closes what wrap returns.
+// Wrapper checks the Numerics of the engine that wrap returns: it equals the inner engine's exactly
+// if the results of ops are equal, and has the inner engine's name and dtype in any case. Wrapper
+// closes the engines.
 func Wrapper(t *testing.T, wrap func(engine.Trainer) engine.Engine) {
 	inner, wrapped := portable.New[float32](1), wrap(portable.New[float32](1))
 	defer inner.Close()
@@ -58,7 +60,8 @@ func Wrapper(t *testing.T, wrap func(engine.Trainer) engine.Engine) {
 	}
 }
 
-// runRowOps runs every row op on fixed operands and returns the results and what Numerics is then.
+// runRowOps runs every row op on fixed operands and returns the results and the engine's Numerics
+// after that.
 func runRowOps(t *testing.T, e engine.Engine) (results [][]float64, numerics string) {
 	t.Helper()
 	const seed = 4

@@ -1,10 +1,10 @@
 // Package gauss draws normally distributed numbers that are the same to the
 // last bit on every platform and with every Go version.
 //
-// The random bits are ChaCha8's, whose stream math/rand/v2 guarantees. They
-// become normal by Marsaglia's polar method in float64, with a logarithm of its
-// own: the one in package math is assembly on some architectures, and on others
-// the compiler fuses its products and sums.
+// The random bits are ChaCha8's, whose stream math/rand/v2 guarantees. Marsaglia's
+// polar method in float64 makes normal numbers of them, with a logarithm of this
+// package: the one in package math is assembly on some architectures, and on
+// others the compiler fuses its products and sums.
 package gauss
 
 import (

@@ -16,7 +16,7 @@ func TestLn(t *testing.T) {
 	}
 }
 
-// TestBits pins the stream: a change of it would change every training.
+// TestBits pins the stream: changing it would change every training run.
 func TestBits(t *testing.T) {
 	s := New(7, "A")
 	want := []uint64{0xbfc6517c4d767a72, 0xbfe8ee82594fab4c, 0x3ff39f827ad516f4, 0xbff882ad678c4754}

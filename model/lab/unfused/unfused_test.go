@@ -10,12 +10,12 @@ import (
 	"github.com/dptune/dpt/model/lab/unfused"
 )
 
-// An engine whose ops are taken apart is the engine.
+// TestConformance: an engine whose fused ops are taken apart still fulfills the contract.
 func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(threads int) engine.Engine { return unfused.New(portable.New[float32](threads)) }, 2e-6)
 }
 
-// TestNumerics: additions that are not fused round once more, and Numerics says so.
+// TestNumerics: separate additions round once more than fused ones, so Numerics differs.
 func TestNumerics(t *testing.T) {
 	enginetest.Wrapper(t, func(e engine.Trainer) engine.Engine { return unfused.New(e) })
 	inner := portable.New[float32](1)
