@@ -69,8 +69,12 @@ static size_t attn_layout(attn_memory *x, void *base, const dpt_attn *a, long nq
 }
 
 static size_t attention_scratch(const dpt_attn *a, long queries, long keys) {
+	// A segment of one block may need more than one of several blocks: its panel is NR wide even if
+	// there are fewer keys or columns.
 	attn_memory x = {0};
-	return attn_layout(&x, NULL, a, queries, keys);
+	size_t several = attn_layout(&x, NULL, a, queries, keys);
+	size_t one = attn_layout(&x, NULL, a, least(queries, x.block), keys);
+	return several > one ? several : one;
 }
 
 // exp_score is eˣ as expv has it, within 2e-7, or 3e-6 where the result becomes bfloat16.

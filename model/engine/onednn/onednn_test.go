@@ -187,6 +187,28 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+// TestAttentionScratch: scratch memory for segments of at most a number of queries and keys
+// suffices for those of fewer.
+func TestAttentionScratch(t *testing.T) {
+	for i := range kernelSets() {
+		e := mustOpen(t, Options{Threads: 1, kernels: i})
+		defer e.Close()
+		for _, d := range []int{4, 16, 24, 64, 256} {
+			for _, backward := range []bool{false, true} {
+				for _, most := range []struct{ queries, keys int }{{100, 3}, {100, 16}, {100, 40}, {1000, 500}} {
+					want := e.attentionScratch(d, backward, most.queries, most.keys)
+					for queries := 1; queries <= most.queries; queries++ {
+						if got := e.attentionScratch(d, backward, queries, most.keys); got > want {
+							t.Fatalf("%s: %d keys of %d columns, backward %v: %d queries take %d bytes, %d queries %d",
+								e.kernelsName(), most.keys, d, backward, queries, got, most.queries, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestBlockSizes: rows have the same bits in small or large blocks as in those of the base size.
 func TestBlockSizes(t *testing.T) {
 	for _, b := range []bool{false, true} {
