@@ -209,7 +209,7 @@ func (c *controller) proposeEvaluation(e *evaluation) {
 		Examples: int64(len(e.outputs)),
 		Seconds:  time.Since(e.started).Seconds(),
 	}
-	if c.job.Spec.Method == "svd" {
+	if c.job.Spec.Prompt().Probed() {
 		if entry.Probe, err = c.probe(); err != nil {
 			c.fail("evaluate step %d on %s: %w", e.step, split, err)
 			return

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Device says what computes. The zero Device is Auto.
+// Device is the hardware to compute on. The zero Device is Auto.
 type Device struct {
 	kind deviceKind
 	gpu  int
@@ -44,7 +44,7 @@ func (d Device) String() string {
 // ErrNoCUDA is why a build without CUDA cannot open a GPU.
 var ErrNoCUDA = errors.New("this build has no CUDA engine")
 
-// Check says whether this build can compute on d at all, before anything is loaded.
+// Check returns an error if this build cannot compute on d, before anything is loaded.
 func (d Device) Check() error {
 	if d.kind == deviceGPU {
 		return ErrNoCUDA

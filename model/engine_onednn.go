@@ -7,7 +7,7 @@ import (
 	"github.com/dptune/dpt/model/engine/onednn"
 )
 
-// withoutONEDNN says in messages what a build lacks.
+// withoutONEDNN is the part of messages that tells what a build lacks.
 const withoutONEDNN = ""
 
 func onednnEngines() []builtin {

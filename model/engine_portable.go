@@ -2,7 +2,7 @@
 
 package model
 
-// withoutONEDNN says in messages what a build lacks.
+// withoutONEDNN is the part of messages that tells what a build lacks.
 const withoutONEDNN = "; built without onednn (-tags onednn)"
 
 func onednnEngines() []builtin { return nil }

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -22,18 +21,19 @@ const (
 type builtin struct {
 	name   string
 	dtypes []string
-	packs  bool // weights, unless Options.DisablePacking
+	packs  bool // it packs weights, unless Options.DisablePacking
 	open   func(o Options, dtype string) (engine.Engine, error)
 }
 
 // builtins are the engines of this build, best first.
 func builtins() []builtin {
-	return append(onednnEngines(), builtin{"portable", []string{f32}, false, func(o Options, _ string) (engine.Engine, error) {
-		return portable.New[float32](o.Threads), nil
-	}})
+	return append(onednnEngines(),
+		builtin{"portable", []string{f32}, false, func(o Options, _ string) (engine.Engine, error) {
+			return portable.New[float32](o.Threads), nil
+		}})
 }
 
-// Engines are the names of the compute engines in this build, best first.
+// Engines returns the names of the compute engines in this build, best first.
 func Engines() []string {
 	var names []string
 	for _, b := range builtins() {
@@ -42,17 +42,18 @@ func Engines() []string {
 	return names
 }
 
-// DTypes are what Options.DType may name beside auto; an engine may lack some.
+// DTypes returns the values of Options.DType beside auto; an engine may lack some.
 func DTypes() []string { return []string{f32, bf16} }
 
-// Check says whether this build has what the options ask for, before anything is loaded.
+// Check returns an error if this build lacks what the options ask for, before anything is loaded.
 func (o Options) Check() error {
 	_, _, err := o.candidates()
 	return err
 }
 
-// candidates are the engines that fit the options, best first, and the dtype to open them with. auto does not choose bfloat16: all workers of a job must compute
-// the same bits, so what is computed may not depend on what the first machine happens to be good at, and rounding to 8 bits is for the user to accept.
+// candidates returns the engines that fit the options, best first, and the dtype to open them with.
+// auto does not choose bfloat16: all workers of a job must compute the same bits, which may not
+// depend on the strengths of the first machine, and rounding to 8 bits is the user's decision.
 func (o Options) candidates() (_ []builtin, dtype string, _ error) {
 	dtype = o.DType
 	if dtype == "" || dtype == auto {
@@ -67,6 +68,8 @@ func (o Options) candidates() (_ []builtin, dtype string, _ error) {
 	if err := o.Device.Check(); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", o.Device, err)
 	}
+
+	// The engines of that name that have the dtype and pack as asked.
 	var found []builtin
 	named := o.Engine == "" || o.Engine == auto
 	for _, b := range builtins() {
@@ -78,11 +81,16 @@ func (o Options) candidates() (_ []builtin, dtype string, _ error) {
 			found = append(found, b)
 		}
 	}
+
+	// If there is none: what the build has.
 	if !named {
-		return nil, "", fmt.Errorf("engine %q: this build has %s%s", o.Engine, strings.Join(Engines(), ", "), withoutONEDNN)
+		return nil, "", fmt.Errorf("engine %q: this build has %s%s",
+			o.Engine, strings.Join(Engines(), ", "), withoutONEDNN)
 	}
 	if len(found) == 0 && o.DisablePacking {
-		return nil, "", fmt.Errorf("without packing: only engine onednn packs weights, and this build has %s%s; the engine asked for is %q", strings.Join(Engines(), ", "), withoutONEDNN, o.Engine)
+		return nil, "", fmt.Errorf(
+			"without packing: only engine onednn packs weights, and this build has %s%s; the engine asked for is %q",
+			strings.Join(Engines(), ", "), withoutONEDNN, o.Engine)
 	}
 	if len(found) == 0 {
 		var have []string
@@ -93,12 +101,14 @@ func (o Options) candidates() (_ []builtin, dtype string, _ error) {
 		if name == "" {
 			name = auto
 		}
-		return nil, "", fmt.Errorf("dtype %s with engine %s: this build has %s%s", dtype, name, strings.Join(have, ", "), withoutONEDNN)
+		return nil, "", fmt.Errorf("dtype %s with engine %s: this build has %s%s",
+			dtype, name, strings.Join(have, ", "), withoutONEDNN)
 	}
 	return found, dtype, nil
 }
 
-// newEngine opens the first candidate that works here. why says, in parentheses, what chose it, where the options do not.
+// newEngine opens the first candidate that works here. why is the reason for the choice, in
+// parentheses, or "" if the options name the engine.
 func newEngine(o Options) (_ engine.Engine, why string, _ error) {
 	found, dtype, err := o.candidates()
 	if err != nil {
@@ -119,12 +129,4 @@ func newEngine(o Options) (_ engine.Engine, why string, _ error) {
 		return e, why, nil
 	}
 	return nil, "", failed
-}
-
-// numerics is what an engine says decides the bits of its results.
-func numerics(e engine.Engine) string {
-	if n, ok := e.(interface{ Numerics() string }); ok {
-		return n.Numerics()
-	}
-	return "portable/f32/" + runtime.GOARCH
 }

@@ -15,18 +15,20 @@ func TestEngines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(b.EngineName(), name) || strings.Contains(b.EngineName(), "auto") || !strings.HasPrefix(b.Numerics(), name) {
+		if !strings.HasPrefix(b.EngineName(), name) || strings.Contains(b.EngineName(), "auto") ||
+			!strings.HasPrefix(b.Numerics(), name) {
 			t.Errorf("engine %s: name %q, numerics %q", name, b.EngineName(), b.Numerics())
 		}
 		b.Close()
 	}
 	b := open(t, goldenDir, 1)
-	if want := Engines()[0]; !strings.HasPrefix(b.EngineName(), want) || !strings.Contains(b.EngineName(), "(auto: the fastest of this build") {
+	if want := Engines()[0]; !strings.HasPrefix(b.EngineName(), want) ||
+		!strings.Contains(b.EngineName(), "(auto: the fastest of this build") {
 		t.Errorf("auto opened %q, want %s and why", b.EngineName(), want)
 	}
 }
 
-// TestNumerics: it tells dtypes apart, and neither thread counts nor measuring.
+// TestNumerics: Numerics depends on the dtype, not on the number of threads.
 func TestNumerics(t *testing.T) {
 	first := open(t, goldenDir, 1).Numerics()
 	if other := open(t, goldenDir, 2).Numerics(); other != first {

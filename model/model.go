@@ -1,6 +1,6 @@
-// Package model is one training step of a soft prompt against a frozen backbone: from token ids and a prompt to losses,
-// the prompt's gradient, or generated ids. It chooses the engine, bounds memory, and turns what is not a number into an
-// error that names the example.
+// Package model computes a training step of a soft prompt against a frozen backbone: from token ids
+// and a prompt to losses, the prompt's gradient, or generated ids. It chooses the engine, bounds
+// memory, and turns what is not a number into an error that names the example.
 package model
 
 import (
@@ -14,6 +14,7 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/engine"
 	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // Pair is one example: token ids of the source and of the target, both ending with </s>.
@@ -23,28 +24,32 @@ type Pair = t5.Pair
 type Options struct {
 	Device  Device
 	Engine  string // one of Engines; "" or "auto" is the best of the build that works here
-	DType   string // one of DTypes: what products are computed in; "" or "auto" is f32
+	DType   string // one of DTypes, the type of operands of products; "" or "auto" is f32
 	Threads int    // CPU threads; 0 means one per CPU. Results do not depend on it.
 
-	// MaxMemory bounds, in bytes and about, what a call keeps in memory beside the weights; 0 means DefaultMaxMemory. What needs more is computed in
-	// several passes, of one example at least. Results do not depend on it.
+	// MaxMemory is about the most bytes that a call keeps in memory beside the weights; 0 means
+	// DefaultMaxMemory. A call that needs more runs in several passes, each of at least one
+	// example. Results do not depend on it.
 	MaxMemory int64
 
-	// For measurements. Savings that are on unless switched off; results are the same but for rounding.
-	DisableAbsorption bool // cross-attention of short targets without projecting the encoder's output
-	DisableFirstLayer bool // what the first encoder layer need not compute
-	DisablePacking    bool // weights laid out as the engine likes best
-	PadTargets        bool // as many logits for every target of a pass as the longest has
-	// TrainWeights computes the gradient of all weights too, and throws it away, in LossGrad. It goes without absorption and the first layer's saving, and without MaxMemory.
+	// For measurements: these switch savings off. Results are the same but for rounding.
+	DisableAbsorption bool // of cross-attention of short targets without projecting the encoder's output
+	DisableFirstLayer bool // of parts of the first encoder layer: see t5.Options.NoFirstLayer
+	DisablePacking    bool // of weights in the layout that the engine's products prefer
+	PadTargets        bool // compute as many logits for every target of a pass as for the longest
+
+	// TrainWeights, for measurements, makes LossGrad compute the gradient of all weights too, and
+	// drop it. It excludes absorption, the first layer's savings and MaxMemory.
 	TrainWeights bool
-	// Wrap, where set, is given the engine and returns what the model computes on.
+	// Wrap, if set, takes the engine and returns the one that the model computes on.
 	Wrap func(engine.Engine) engine.Engine
 }
 
 // DefaultMaxMemory is 1 GiB.
 const DefaultMaxMemory = 1 << 30
 
-// t5 is what t5.New is to do. It counts numbers, of 4 bytes where an engine does not store some of them in fewer.
+// t5 returns the options of t5.New. These count numbers, of 4 bytes each unless an engine stores
+// some in fewer.
 func (o Options) t5() (t5.Options, error) {
 	if o.MaxMemory < 0 {
 		return t5.Options{}, fmt.Errorf("at most %d bytes of memory, want 0 (the default) or more", o.MaxMemory)
@@ -53,10 +58,16 @@ func (o Options) t5() (t5.Options, error) {
 	if bytes == 0 {
 		bytes = DefaultMaxMemory
 	}
-	return t5.Options{MaxElems: int(max(bytes/4, 1)), NoAbsorption: o.DisableAbsorption, NoFirstLayer: o.DisableFirstLayer, PadTargets: o.PadTargets}, nil
+	return t5.Options{
+		MaxElems:     int(max(bytes/4, 1)),
+		NoAbsorption: o.DisableAbsorption,
+		NoFirstLayer: o.DisableFirstLayer,
+		PadTargets:   o.PadTargets,
+	}, nil
 }
 
-// Result of a batch of pairs. Losses are sums over target tokens; a mean token loss as Transformers defines it is Loss / Tokens.
+// Result of a batch of pairs. Losses are sums over target tokens; a mean token loss as Transformers
+// defines it is Loss / Tokens.
 type Result struct {
 	Loss   float64   // sum over all pairs
 	Tokens int       // target tokens of all pairs
@@ -64,38 +75,39 @@ type Result struct {
 	Counts []int     // target tokens per pair
 }
 
-// Backbone is a frozen encoder-decoder on an engine. One goroutine at a time may use it: its memory is reused from call to call.
+// Backbone is a frozen encoder-decoder on an engine. One goroutine at a time may use it: its memory
+// is reused from call to call.
 //
-// Prompts are c×Dim row-major, a row a virtual token in front of the source; nil or empty means none. A call's results depend
-// on its arguments and on the engine's build alone.
+// Prompts are c×Dim row-major, one row per virtual token in front of the source; nil or empty
+// means none. A call's results depend only on its arguments and on the engine's build.
 type Backbone struct {
 	name    string
 	digest  [32]byte
 	loading Loading
-	own     engine.Engine // before Options.Wrap
-	why     string        // in parentheses, or ""
+	why     string // reason for the choice of the engine, in parentheses, or ""
 	eng     engine.Engine
 	t5      *t5.Model
-	all     *t5.Trainer // with Options.TrainWeights
+	trainer *t5.Trainer // with Options.TrainWeights
 	grad    []float64
 
 	opt  Options
 	tied bool          // the output projection is the embedding table
-	full *fullTraining // nil until asked for
+	full *fullTraining // nil before the first call that takes weights
 }
 
-// Loading is what the parts of Open took. Digest and packing run at the same time.
+// Loading is the time that the parts of Open took. Digest and packing run at the same time.
 type Loading struct {
 	Mapping time.Duration // opening the files and reading their headers
 	Digest  time.Duration // of all weights
-	Packing time.Duration // opening the engine and laying weights out as it wants them
+	Packing time.Duration // opening the engine and packing weights for it
 	Whole   time.Duration
 }
 
-// Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny model.
+// Open loads the model in dir, as Transformers' save_pretrained writes it; "" is the embedded tiny
+// model.
 func Open(dir string, opt Options) (*Backbone, error) {
 	began := time.Now()
-	ckpt, err := openCheckpoint(dir)
+	ckpt, err := tiny.OpenModel(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +123,8 @@ func Open(dir string, opt Options) (*Backbone, error) {
 	return b, nil
 }
 
-// load packs weights and computes their digest at the same time: each leaves cores idle now and then.
+// load packs weights and computes their digest at the same time, since each at times leaves cores
+// idle.
 func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	cfg, err := t5.ParseConfig(ckpt.Config())
 	if err != nil {
@@ -120,8 +133,8 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	var digest [32]byte
 	var failed error
 	var digesting time.Duration
-	var beside sync.WaitGroup
-	beside.Go(func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		began := time.Now()
 		digest, failed = ckpt.Digest()
 		digesting = time.Since(began)
@@ -129,7 +142,7 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	began := time.Now()
 	b, err := newBackbone(ckpt.Name(), cfg, ckpt, opt)
 	packing := time.Since(began)
-	beside.Wait()
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +156,9 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 // loadGCPercent is the garbage collector's pace while weights are loaded.
 const loadGCPercent = 10
 
-// newBackbone loads w into a new engine. The digest is the caller's to set.
+// newBackbone loads w into a new engine. The caller sets the digest.
 func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbone, error) {
-	how, err := opt.t5()
+	options, err := opt.t5()
 	if err != nil {
 		return nil, err
 	}
@@ -153,19 +166,19 @@ func newBackbone(name string, cfg t5.Config, w t5.Weights, opt Options) (*Backbo
 	if err != nil {
 		return nil, err
 	}
-	own := eng
 	if opt.Wrap != nil {
 		eng = opt.Wrap(eng)
 	}
-	// Tensors that are converted on their way to the engine are garbage at once. Collected at the usual pace they would leave a heap
-	// of the model's size behind, which the kernel's huge pages keep resident after it was given back.
+	// Tensors that are converted on their way to the engine become garbage at once. Collected at
+	// the usual pace, they would leave a heap of the model's size, which the kernel's huge pages
+	// keep resident after it is freed.
 	defer debug.FreeOSMemory()
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGCPercent))
-	b := &Backbone{name: name, own: own, why: why, eng: eng, opt: opt, tied: t5.Tied(w)}
+	b := &Backbone{name: name, why: why, eng: eng, opt: opt, tied: t5.Tied(w)}
 	if opt.TrainWeights {
 		err = b.openTrainer(cfg, w)
 	} else {
-		b.t5, err = t5.New(eng, cfg, w, how)
+		b.t5, err = t5.New(eng, cfg, w, options)
 	}
 	if err != nil {
 		eng.Close()
@@ -180,16 +193,16 @@ func (b *Backbone) openTrainer(cfg t5.Config, w t5.Weights) error {
 	if err != nil {
 		return err
 	}
-	if b.all, err = t5.NewTrainer(b.eng, cfg, b.tied, all); err != nil {
+	if b.trainer, err = t5.NewTrainer(b.eng, cfg, b.tied, all); err != nil {
 		return err
 	}
-	b.t5 = b.all.Model()
+	b.t5 = b.trainer.Model()
 	return nil
 }
 
 func (b *Backbone) lossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
-	if b.all != nil {
-		return b.all.PromptLossGrad(prompt, pairs, losses, grad)
+	if b.trainer != nil {
+		return b.trainer.PromptLossGrad(prompt, pairs, losses, grad)
 	}
 	return b.t5.LossGrad(prompt, pairs, losses, grad)
 }
@@ -200,30 +213,33 @@ func (b *Backbone) Dim() int { return b.t5.Config().DModel }
 // VocabSize bounds token ids: they are in [0, VocabSize).
 func (b *Backbone) VocabSize() int { return b.t5.Config().VocabSize }
 
-// Name is the directory that the model came from, or the embedded model's name.
+// Name is the directory that the model came from, or tiny.Name, the embedded model's.
 func (b *Backbone) Name() string { return b.name }
 
-// StepFLOPs counts what LossGrad of pairs behind a prompt of c rows multiplies and adds by the standard algorithm: see t5.Config.StepFLOPs.
+// StepFLOPs counts what LossGrad of pairs behind a prompt of c rows multiplies and adds by the
+// standard algorithm: see t5.Config.StepFLOPs.
 func (b *Backbone) StepFLOPs(c int, pairs []Pair) float64 { return b.t5.Config().StepFLOPs(c, pairs) }
 
-// EngineName says what computes, and why that.
+// EngineName is the name of the engine and, if the options do not name it, the reason for its
+// choice.
 func (b *Backbone) EngineName() string { return b.eng.Name() + b.why }
 
-// Numerics identifies what decides the bits of results: backbones of equal Digest and Numerics, in programs built alike, give the same bits for the
-// same calls.
-func (b *Backbone) Numerics() string { return numerics(b.own) }
+// Numerics identifies what decides the bits of results: backbones of equal Digest and Numerics, in
+// programs built alike, give the same bits for the same calls.
+func (b *Backbone) Numerics() string { return b.eng.Numerics() }
 
-// Digest identifies architecture and weights, however the files are cut.
+// Digest identifies architecture and weights, however they are spread over files.
 func (b *Backbone) Digest() [32]byte { return b.digest }
 
-// Loading is what the parts of Open took.
+// Loading returns the time that the parts of Open took.
 func (b *Backbone) Loading() Loading { return b.loading }
 
 // Close frees the engine. The Backbone is not used afterwards.
 func (b *Backbone) Close() error { return errors.Join(b.full.close(), b.eng.Close()) }
 
-// LossGrad returns the losses of pairs and the gradient of their sum with respect to prompt, of its shape.
-// An invalid pair, or one whose loss or gradient is not finite, is an error that names its index.
+// LossGrad returns the losses of pairs and the gradient of their sum with respect to prompt, of its
+// shape. An invalid pair, or one whose loss or gradient is not finite, is an error that names its
+// index.
 func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, error) {
 	res, err := b.begin(prompt, pairs)
 	if err != nil {
@@ -238,13 +254,13 @@ func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, 
 		return Result{}, nil, err
 	}
 	if !finite(res.Losses) || !finite(grad) {
-		return Result{}, nil, b.blame(prompt, pairs)
+		return Result{}, nil, b.nonFinitePair(prompt, pairs)
 	}
 	out := make([]float32, len(grad))
 	for i, g := range grad {
 		out[i] = float32(g)
 		if math.IsInf(float64(out[i]), 0) {
-			return Result{}, nil, b.blame(prompt, pairs)
+			return Result{}, nil, b.nonFinitePair(prompt, pairs)
 		}
 	}
 	res.sum()
@@ -266,7 +282,8 @@ func (b *Backbone) Score(prompt []float32, pairs []Pair) (Result, error) {
 	return res, nil
 }
 
-// Logits returns each pair's logits, [target length × VocabSize] row-major, given its target as the decoder's input.
+// Logits returns each pair's logits, [target length × VocabSize] row-major, given its target as
+// the decoder's input.
 func (b *Backbone) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	if _, err := b.begin(prompt, pairs); err != nil {
 		return nil, err
@@ -274,8 +291,8 @@ func (b *Backbone) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	return b.t5.Logits(prompt, pairs)
 }
 
-// Generate decodes greedily, for each source at most maxNew ids, the end-of-sequence id left out. A source's result
-// does not depend on its neighbours in the call.
+// Generate decodes greedily, for each source at most maxNew ids, the end-of-sequence id left out. A
+// source's result does not depend on its neighbours in the call.
 func (b *Backbone) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]int32, error) {
 	if err := checkFinite(prompt); err != nil {
 		return nil, err
@@ -283,8 +300,9 @@ func (b *Backbone) Generate(prompt []float32, sources [][]int32, maxNew int) ([]
 	return b.t5.Generate(prompt, sources, maxNew)
 }
 
-// Evaluate is Generate for the sources of pairs and Score for their targets with one pass through the encoder. A pair with an empty target
-// has no loss: its count is 0. The bits are those of Generate and Score.
+// Evaluate is Generate for the sources of pairs and Score for their targets with one pass through
+// the encoder. A pair with an empty target has no loss: its count is 0. The bits are those of
+// Generate and Score.
 func (b *Backbone) Evaluate(prompt []float32, pairs []Pair, maxNew int) ([][]int32, Result, error) {
 	if err := checkFinite(prompt); err != nil {
 		return nil, Result{}, err
@@ -300,7 +318,7 @@ func (b *Backbone) Evaluate(prompt []float32, pairs []Pair, maxNew int) ([][]int
 	return out, res, nil
 }
 
-// begin checks a call's arguments and makes its result.
+// begin checks a call's arguments and returns its empty result.
 func (b *Backbone) begin(prompt []float32, pairs []Pair) (Result, error) {
 	if err := checkFinite(prompt); err != nil {
 		return Result{}, err
@@ -337,8 +355,9 @@ func (r *Result) sum() {
 	}
 }
 
-// blame computes pair by pair to find the one whose loss or gradient is not finite.
-func (b *Backbone) blame(prompt []float32, pairs []Pair) error {
+// nonFinitePair computes pair by pair and returns an error that names the first one whose loss or
+// gradient is not finite.
+func (b *Backbone) nonFinitePair(prompt []float32, pairs []Pair) error {
 	loss := make([]float64, 1)
 	for i := range pairs {
 		clear(b.grad)

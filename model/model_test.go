@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dptune/dpt/model/tiny"
 )
 
 var goldenDir = filepath.Join("parity", "testdata", "v11")
@@ -62,7 +64,8 @@ func randomPrompt(rows, dim int) []float32 {
 	return p
 }
 
-// TestBitsDoNotDependOnNeighbours: a pair's loss and output are the same bits alone, in a batch, after other batches and with other threads.
+// TestBitsDoNotDependOnNeighbours: a pair's loss and output are the same bits alone, in a batch,
+// after other batches and with other threads.
 func TestBitsDoNotDependOnNeighbours(t *testing.T) {
 	for _, dir := range goldenDirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) { checkNeighbours(t, open(t, dir, 1), open(t, dir, 3)) })
@@ -100,7 +103,8 @@ func checkNeighbours(t *testing.T, one, three *Backbone) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if alone.Losses[0] != res1.Losses[i] || alone.Tokens != len(pairs[i].Target) || alone.Counts[0] != res1.Counts[i] {
+		if alone.Losses[0] != res1.Losses[i] || alone.Tokens != len(pairs[i].Target) ||
+			alone.Counts[0] != res1.Counts[i] {
 			t.Errorf("pair %d: alone %+v, in the batch loss %v of %d tokens", i, alone, res1.Losses[i], res1.Counts[i])
 		}
 		l, err := one.Logits(prompt, pairs[i:i+1])
@@ -118,7 +122,7 @@ func checkNeighbours(t *testing.T, one, three *Backbone) {
 			t.Errorf("source %d: generated %v alone, %v in the batch", i, g[0], gen[i])
 		}
 	}
-	// The other way round every pair stands elsewhere, behind others.
+	// In reverse order every pair has another place and other neighbours.
 	reversed := slices.Clone(pairs)
 	slices.Reverse(reversed)
 	back, err := three.Score(prompt, reversed)
@@ -145,7 +149,8 @@ func checkNeighbours(t *testing.T, one, three *Backbone) {
 	}
 }
 
-// TestBitsDoNotDependOnMemory: however little memory there is, losses, gradient and outputs are the same.
+// TestBitsDoNotDependOnMemory: however little memory there is, losses, gradient and outputs are the
+// same.
 func TestBitsDoNotDependOnMemory(t *testing.T) {
 	for _, dir := range goldenDirs {
 		whole := open(t, dir, 2)
@@ -192,7 +197,7 @@ func TestBitsDoNotDependOnMemory(t *testing.T) {
 	}
 }
 
-// TestEvaluate: losses as Score gives them, outputs as Generate does, whether or not pairs have targets.
+// TestEvaluate: losses are Score's and outputs are Generate's, whether or not pairs have targets.
 func TestEvaluate(t *testing.T) {
 	b := open(t, goldenDir, 2)
 	pairs, prompt := randomPairs(12, b.VocabSize()), randomPrompt(5, b.Dim())
@@ -217,19 +222,22 @@ func TestEvaluate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(got.Losses, want.Losses) || !slices.Equal(got.Counts, want.Counts) || got.Loss != want.Loss || got.Tokens != want.Tokens {
+	if !slices.Equal(got.Losses, want.Losses) || !slices.Equal(got.Counts, want.Counts) || got.Loss != want.Loss ||
+		got.Tokens != want.Tokens {
 		t.Errorf("Evaluate: %+v, want %+v", got, want)
 	}
 	if !slices.EqualFunc(out, generated, slices.Equal) {
 		t.Errorf("Evaluate: outputs %v, Generate's %v", out, generated)
 	}
-	if out, res, err := b.Evaluate(nil, pairs, 0); err != nil || len(out) != len(pairs) || len(out[3]) != 0 || res.Tokens != want.Tokens {
+	if out, res, err := b.Evaluate(nil, pairs, 0); err != nil || len(out) != len(pairs) || len(out[3]) != 0 ||
+		res.Tokens != want.Tokens {
 		t.Errorf("Evaluate with 0 new tokens: %v %+v %v", out, res, err)
 	}
 	if out, res, err := b.Evaluate(nil, nil, 3); err != nil || len(out) != 0 || res.Tokens != 0 {
 		t.Errorf("Evaluate of nothing: %v %+v %v", out, res, err)
 	}
-	if _, _, err := b.Evaluate(prompt, []Pair{{Source: []int32{1}}, {Target: []int32{1}}}, 3); err == nil || !strings.Contains(err.Error(), "pair 1: source is empty") {
+	if _, _, err := b.Evaluate(prompt, []Pair{{Source: []int32{1}}, {Target: []int32{1}}}, 3); err == nil ||
+		!strings.Contains(err.Error(), "pair 1: source is empty") {
 		t.Errorf("Evaluate of an empty source: %v", err)
 	}
 }
@@ -248,7 +256,8 @@ func TestBadInput(t *testing.T) {
 	}{
 		{"empty source", nil, []Pair{good, {Target: []int32{1}}}, "pair 1: source is empty"},
 		{"empty target", nil, []Pair{{Source: []int32{1}}}, "pair 0: target is empty"},
-		{"id too large", nil, []Pair{good, good, {Source: []int32{3, 384}, Target: []int32{1}}}, "pair 2: source token 1 is id 384, want one in [0, 384)"},
+		{"id too large", nil, []Pair{good, good, {Source: []int32{3, 384}, Target: []int32{1}}},
+			"pair 2: source token 1 is id 384, want one in [0, 384)"},
 		{"negative id", nil, []Pair{{Source: []int32{3}, Target: []int32{-1}}}, "pair 0: target token 0 is id -1"},
 		{"ragged prompt", make([]float32, 33), []Pair{good}, "prompt has 33 numbers, want a multiple of d_model 32"},
 		{"prompt not finite", bad, []Pair{good}, "prompt number 40 is NaN"},
@@ -266,7 +275,8 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
-	if _, err := b.Generate(nil, [][]int32{{1}, {}}, 3); err == nil || !strings.Contains(err.Error(), "source 1: source is empty") {
+	if _, err := b.Generate(nil, [][]int32{{1}, {}}, 3); err == nil ||
+		!strings.Contains(err.Error(), "source 1: source is empty") {
 		t.Errorf("Generate of an empty source: %v", err)
 	}
 	if _, err := b.Generate(nil, [][]int32{{1}}, -1); err == nil {
@@ -277,7 +287,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestNotFiniteNamesThePair: a model whose embedding of one token is infinite.
+// TestNotFiniteNamesThePair: errors name the pair with the one token whose embedding is infinite.
 func TestNotFiniteNamesThePair(t *testing.T) {
 	dir := t.TempDir()
 	for _, f := range []string{"config.json", "model.safetensors"} {
@@ -302,13 +312,15 @@ func TestNotFiniteNamesThePair(t *testing.T) {
 	if _, err := b.Score(prompt, pairs); err == nil || !strings.Contains(err.Error(), "pair 3: ") {
 		t.Errorf("Score: %v, want an error about pair 3", err)
 	}
-	if _, _, err := b.Evaluate(prompt, []Pair{pairs[3], pairs[0]}, 2); err == nil || !strings.Contains(err.Error(), "0: ") {
+	if _, _, err := b.Evaluate(prompt, []Pair{pairs[3], pairs[0]}, 2); err == nil ||
+		!strings.Contains(err.Error(), "0: ") {
 		t.Errorf("Evaluate: %v, want an error about the first pair", err)
 	}
 	if _, _, err := b.LossGrad(prompt, pairs[:3]); err != nil {
 		t.Errorf("LossGrad of good pairs: %v", err)
 	}
-	if _, err := b.Generate(prompt, [][]int32{{5, 1}, {5, 200, 1}}, 2); err == nil || !strings.Contains(err.Error(), "source 1: ") {
+	if _, err := b.Generate(prompt, [][]int32{{5, 1}, {5, 200, 1}}, 2); err == nil ||
+		!strings.Contains(err.Error(), "source 1: ") {
 		t.Errorf("Generate: %v, want an error about source 1", err)
 	}
 }
@@ -328,7 +340,8 @@ func poison(t *testing.T, file []byte, name string, element int) {
 }
 
 func TestOpenErrors(t *testing.T) {
-	if _, err := Open(goldenDir, Options{Device: GPU(2)}); !errors.Is(err, ErrNoCUDA) || !strings.Contains(err.Error(), "gpu 2: ") {
+	if _, err := Open(goldenDir, Options{Device: GPU(2)}); !errors.Is(err, ErrNoCUDA) ||
+		!strings.Contains(err.Error(), "gpu 2: ") {
 		t.Errorf("GPU in a build without CUDA: %v", err)
 	}
 	if _, err := Open(goldenDir, Options{Threads: -1}); err == nil || !strings.Contains(err.Error(), "-1 threads") {
@@ -339,7 +352,8 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// TestSteadyStateMemory: once a batch has been computed, computing it again allocates only the results.
+// TestSteadyStateMemory: once a batch has been computed, computing it again allocates only the
+// results.
 func TestSteadyStateMemory(t *testing.T) {
 	b := open(t, goldenDir, 2)
 	pairs := randomPairs(10, b.VocabSize())
@@ -359,7 +373,7 @@ func TestSteadyStateMemory(t *testing.T) {
 // TestEmbeddedModel: the default model opens, and a gradient step on its prompt lowers the loss.
 func TestEmbeddedModel(t *testing.T) {
 	b := open(t, "", 2)
-	if b.Name() != embeddedName || b.Digest() == [32]byte{} || b.EngineName() == "" {
+	if b.Name() != tiny.Name || b.Digest() == [32]byte{} || b.EngineName() == "" {
 		t.Errorf("embedded model: name %q, digest %x, engine %q", b.Name(), b.Digest(), b.EngineName())
 	}
 	pairs := randomPairs(4, b.VocabSize())

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestBF16AtT5Base: at T5-Base's shape a bfloat16 step's loss is within 1% of the float32 step's, and its gradient points the same way.
+// TestBF16AtT5Base: at T5-Base's shape a bfloat16 step's loss is within 1% of the float32 step's,
+// and its gradient points the same way.
 func TestBF16AtT5Base(t *testing.T) {
 	if testing.Short() {
 		t.Skip("T5-Base takes gigabytes and half a minute")
@@ -52,7 +53,8 @@ func TestBF16AtT5Base(t *testing.T) {
 		n1 += float64(grads[1][i]) * float64(grads[1][i])
 	}
 	cosine := dot / math.Sqrt(n0*n1)
-	t.Logf("loss %v in float32, %v in bfloat16; gradient of norm %.4g and %.4g, cosine %.5f", losses[0], losses[1], math.Sqrt(n0), math.Sqrt(n1), cosine)
+	t.Logf("loss %v in float32, %v in bfloat16; gradient of norm %.4g and %.4g, cosine %.5f",
+		losses[0], losses[1], math.Sqrt(n0), math.Sqrt(n1), cosine)
 	if d := math.Abs(losses[1]-losses[0]) / losses[0]; !(d <= 0.01) {
 		t.Errorf("loss %v in bfloat16, want %v within 1%%", losses[1], losses[0])
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// OpenRandom is Open for a published T5's shape (see t5.Shapes) with random weights, the same ones for a seed, of the size that T5 initializes with:
-// for measurements, which want no files.
+// OpenRandom is Open for a published T5's shape (see t5.Shapes) with random weights of the size
+// that T5 initializes with, which depend on the seed alone: for measurements without files.
 func OpenRandom(shape string, seed uint64, opt Options) (*Backbone, error) {
 	cfg, err := t5.Shape(shape)
 	if err != nil {
@@ -27,7 +27,7 @@ func OpenRandom(shape string, seed uint64, opt Options) (*Backbone, error) {
 	return b, nil
 }
 
-// randomWeights makes up tensors as they are asked for.
+// randomWeights draws tensors when they are asked for.
 type randomWeights struct {
 	cfg  t5.Config
 	seed uint64

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestOpenRandom: T5-Small's shape computes, and an untrained model's loss is that of a guess, roughly.
+// TestOpenRandom: T5-Small's shape computes, and an untrained model's loss is roughly that of a
+// guess.
 func TestOpenRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes up 60 million weights")

@@ -9,7 +9,7 @@ import (
 	"github.com/dptune/dpt/model/lab/unfused"
 )
 
-// TestSavings: with a saving switched off, losses and gradients are the same but for rounding.
+// TestSavings: switching a saving off changes losses and gradients only by rounding.
 func TestSavings(t *testing.T) {
 	pairs := randomPairs(6, 100)
 	pairs[2].Target = append(slices.Clone(pairs[2].Target), 5, 6, 7, 8, 9)
@@ -51,15 +51,17 @@ func TestSavings(t *testing.T) {
 			norm += math.Pow(float64(wantGrad[i]), 2)
 		}
 		if !(math.Abs(got.Loss-want.Loss) <= 1e-5*want.Loss) || !(diff <= 1e-8*norm) {
-			t.Errorf("without %s: loss %v, want %v; gradient differs by %.2g of %.2g", name, got.Loss, want.Loss, math.Sqrt(diff), math.Sqrt(norm))
+			t.Errorf("without %s: loss %v, want %v; gradient differs by %.2g of %.2g",
+				name, got.Loss, want.Loss, math.Sqrt(diff), math.Sqrt(norm))
 		}
 	}
 }
 
-// holder is an engine that tells what memory it holds.
+// holder is an engine that reports the memory that it holds.
 type holder interface{ Memory() (blocks, bytes int) }
 
-// TestSteadyStateStep: once a batch has been computed, a step on the best engine of the build takes no memory, the engine's or Go's, but for its results.
+// TestSteadyStateStep: a step that ran before on the best engine of the build takes no memory, of
+// the engine or of Go, but for its results.
 func TestSteadyStateStep(t *testing.T) {
 	for _, dtype := range DTypes() {
 		o := Options{DType: dtype, Threads: 2, MaxMemory: 1 << 20}
@@ -82,7 +84,7 @@ func TestSteadyStateStep(t *testing.T) {
 			step()
 		}
 		held := func() [2]int {
-			h, ok := b.own.(holder)
+			h, ok := b.eng.(holder)
 			if !ok {
 				return [2]int{}
 			}
@@ -90,14 +92,15 @@ func TestSteadyStateStep(t *testing.T) {
 			return [2]int{blocks, bytes}
 		}
 		before := held()
-		if _, ok := b.own.(holder); ok && before[1] == 0 {
+		if _, ok := b.eng.(holder); ok && before[1] == 0 {
 			t.Error("the engine says that it holds nothing")
 		}
 		if n := testing.AllocsPerRun(5, step); n > 0 {
 			t.Errorf("%s: a step allocates %v times", dtype, n)
 		}
 		if after := held(); after != before {
-			t.Errorf("%s: the engine's blocks and bytes were %v before steps that had run before, and are %v", dtype, before, after)
+			t.Errorf("%s: the engine's blocks and bytes were %v before steps that had run before, and are %v",
+				dtype, before, after)
 		}
 	}
 }

@@ -10,22 +10,25 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// fullTraining is what full fine-tuning keeps beside the frozen model: an engine whose weights change, and what they are now.
+// fullTraining is the state of full fine-tuning beside the frozen model: an engine whose weights
+// change, and their current values.
 type fullTraining struct {
 	eng     engine.Engine
 	trainer *t5.Trainer
 	weights []float32
 }
 
-// Weights is the number of the model's weights: what full fine-tuning trains, one vector laid out as t5.Config.Parameters says.
+// Weights is the number of the model's weights. Full fine-tuning trains them as one vector in the
+// order of t5.Config.Parameters.
 func (b *Backbone) Weights() int {
 	params := b.t5.Config().Parameters(b.tied)
 	last := params[len(params)-1]
 	return last.Offset + last.Size()
 }
 
-// WeightsLossGrad is LossGrad with weights in place of the model's own, without a prompt, and with the gradient with respect to them. All pairs are computed at once:
-// Options.MaxMemory does not bound it. The gradient overwrites into, if that has as many numbers; else it has memory of its own.
+// WeightsLossGrad is LossGrad with weights in place of the model's own, without a prompt, and with
+// the gradient with respect to them. All pairs are computed at once: Options.MaxMemory does not
+// bound it. The gradient is written to into, if that has one number per weight, else to new memory.
 func (b *Backbone) WeightsLossGrad(weights []float32, pairs []Pair, into []float32) (Result, []float32, error) {
 	f, err := b.train(weights)
 	if err != nil {
@@ -66,7 +69,7 @@ func (b *Backbone) WeightsEvaluate(weights []float32, pairs []Pair, maxNew int) 
 	return out, res, nil
 }
 
-// train has the engine hold weights.
+// train returns an engine that holds weights. The first call opens it.
 func (b *Backbone) train(weights []float32) (*fullTraining, error) {
 	if n := b.Weights(); len(weights) != n {
 		return nil, fmt.Errorf("%d weights, want the model's %d", len(weights), n)

@@ -5,16 +5,18 @@ import (
 	"testing"
 
 	"github.com/dptune/dpt/model/t5"
+	"github.com/dptune/dpt/model/tiny"
 )
 
-// TestWeights: with the model's own weights the losses are the frozen model's, with others they are others', and the frozen model stays what it is.
+// TestWeights: with the model's own weights the losses are the frozen model's, with other weights
+// they differ, and the frozen model stays the same.
 func TestWeights(t *testing.T) {
 	b, err := Open(tinyModel, Options{Engine: "portable", Threads: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	ckpt, err := openCheckpoint(tinyModel)
+	ckpt, err := tiny.OpenModel(tinyModel)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +25,9 @@ func TestWeights(t *testing.T) {
 	if err != nil || len(own) != b.Weights() {
 		t.Fatalf("%d weights (%v), want %d", len(own), err, b.Weights())
 	}
-	pairs := []Pair{{Source: []int32{70, 80, 90, 1}, Target: []int32{60, 1}}, {Source: []int32{99, 1}, Target: []int32{5, 6, 7, 1}}}
+	pairs := []Pair{
+		{Source: []int32{70, 80, 90, 1}, Target: []int32{60, 1}}, {Source: []int32{99, 1}, Target: []int32{5, 6, 7, 1}},
+	}
 	frozen, err := b.Score(nil, pairs)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +43,8 @@ func TestWeights(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := slices.Repeat([]float32{7}, len(own))
-	if _, same, err := b.WeightsLossGrad(own, pairs, used); err != nil || &same[0] != &used[0] || !slices.Equal(same, grad) {
+	if _, same, err := b.WeightsLossGrad(own, pairs, used); err != nil || &same[0] != &used[0] ||
+		!slices.Equal(same, grad) {
 		t.Errorf("a gradient in used memory (the same: %v) differs from that in new (%v)", &same[0] == &used[0], err)
 	}
 	near("own weights", res.Loss, frozen.Loss)

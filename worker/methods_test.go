@@ -20,7 +20,7 @@ var smallTasks = filepath.Join("..", "dataset", "testdata", "tasks")
 // Every method trains on a cluster: one and two workers write the same bytes, every parameter
 // changes, and the file holds what was trained, so that another job can start from it.
 func TestMethodsTrain(t *testing.T) {
-	for _, method := range prompt.Methods() {
+	for _, method := range prompt.Names() {
 		t.Run(method, func(t *testing.T) {
 			s := settings()
 			s.Method, s.EvalEvery, s.Data = method, 0, smallTasks

@@ -94,7 +94,7 @@ func (f *backboneFlags) openTokenizer() (tokenizer.Tokenizer, error) {
 	case f.model != "":
 		return tokenizer.Open(f.model)
 	}
-	return tokenizer.OpenFS(tiny.FS(), "the embedded tiny T5")
+	return tokenizer.OpenFS(tiny.FS(), tiny.Name)
 }
 
 // openTokenizer opens the tokenizer that --tokenizer names.

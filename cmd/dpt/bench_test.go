@@ -94,7 +94,7 @@ func TestBenchLoad(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("%q: %v", out, err)
 	}
-	if r.Model != "embedded:tiny" || r.Engine == "" || r.Loads != 2 {
+	if r.Model != "embedded" || r.Engine == "" || r.Loads != 2 {
 		t.Errorf("2 loads of the embedded model are reported as %+v", r)
 	}
 	if r.MappingSeconds <= 0 || r.DigestSeconds <= 0 || r.PackingSeconds <= 0 || r.FastestSeconds > r.WholeSeconds ||

@@ -92,7 +92,7 @@ func runPretrain(ctx context.Context, args []string, std cli.IO) error {
 		o.Workers = min(s.Micro, 2*runtime.GOMAXPROCS(0))
 	}
 	options.Threads = 1
-	o.Engine, o.Numerics = func() (engine.Engine, error) { return model.OpenEngine(options) }, model.Numerics
+	o.Engine = func() (engine.Engine, error) { return model.OpenEngine(options) }
 	if err := os.MkdirAll(out, 0o777); err != nil {
 		return fmt.Errorf("make %s: %w", out, err)
 	}

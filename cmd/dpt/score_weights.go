@@ -17,13 +17,8 @@ type weightGradient struct {
 }
 
 // openWeights reads the weights in dir; "" is the embedded model.
-func openWeights(dir string) (_ *weightGradient, err error) {
-	var m *checkpoint.Model
-	if dir == "" {
-		m, err = checkpoint.OpenModelFS(tiny.FS(), "embedded model")
-	} else {
-		m, err = checkpoint.OpenModel(dir)
-	}
+func openWeights(dir string) (*weightGradient, error) {
+	m, err := tiny.OpenModel(dir)
 	if err != nil {
 		return nil, err
 	}

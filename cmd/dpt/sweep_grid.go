@@ -40,8 +40,8 @@ func parseRate(text string) (r sweep.Rate, err error) {
 	if r.LR, err = strconv.ParseFloat(x, 64); err != nil || !(r.LR > 0) || r.LR > 1e6 {
 		return r, errors.New("want positive numbers, or METHOD=X")
 	}
-	if own && !slices.Contains(job.Methods(), method) {
-		return r, fmt.Errorf("want METHOD one of %s", strings.Join(job.Methods(), ", "))
+	if own && !slices.Contains(job.MethodNames(), method) {
+		return r, fmt.Errorf("want METHOD one of %s", strings.Join(job.MethodNames(), ", "))
 	}
 	return r, nil
 }

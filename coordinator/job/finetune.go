@@ -2,23 +2,14 @@ package job
 
 import (
 	"fmt"
-	"slices"
 
-	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/model/checkpoint"
-	"github.com/dptune/dpt/model/prompt"
 	"github.com/dptune/dpt/model/t5"
 )
 
-// FineTuning is the method that trains all weights instead of a prompt.
-const FineTuning = coordpb.FineTuning
-
-// FineTuningLR is its learning rate where the user gives none; a prompt's would destroy the weights
-// in a step.
+// FineTuningLR is full fine-tuning's learning rate if the user gives none; a prompt's would destroy
+// the weights in a step.
 const FineTuningLR = 1e-4
-
-// Methods are what Settings.Method may be.
-func Methods() []string { return slices.Sorted(slices.Values(append(prompt.Methods(), FineTuning))) }
 
 // FineTunes reports whether the job trains all weights.
 func (s Spec) FineTunes() bool { return s.Method == FineTuning }

@@ -15,16 +15,13 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// What Settings.InitFrom may be.
-const (
-	fromGaussian   = "gaussian"   // numbers from a normal distribution of standard deviation InitStd
-	fromUniform    = "uniform"    // numbers from ±0.5, as the DPT authors' code draws A and B
-	fromVocabulary = "vocabulary" // rows are embeddings of tokens drawn among the 5,000 most frequent (Lester et al. 2021)
-	fromLabels     = "labels"     // the first rows are the embeddings of the task's labels, the others as with vocabulary (the same)
-)
-
 // InitFroms are the values of Settings.InitFrom.
-var InitFroms = []string{fromGaussian, fromUniform, fromVocabulary, fromLabels}
+var InitFroms = []string{
+	prompt.StartGaussian,   // numbers from a normal distribution of standard deviation InitStd
+	prompt.StartUniform,    // numbers from ±0.5, as the DPT authors' code draws A and B
+	prompt.StartVocabulary, // embeddings of tokens drawn among the 5,000 most frequent (Lester et al. 2021)
+	prompt.StartLabels,     // embeddings of the task's labels (the same), and further rows as with vocabulary
+}
 
 const (
 	uniformRange = 0.5
@@ -35,14 +32,19 @@ const (
 
 // validateStart checks the method and where the prompt starts from.
 func (s Settings) validateStart() error {
-	if s.Method == FineTuning {
+	method, err := LookupMethod(s.Method)
+	if err != nil {
+		return &SettingError{Flag: "method", Found: s.Method, Want: "one of " + strings.Join(MethodNames(), ", ")}
+	}
+	if method.Prompt == nil {
 		return s.validateFineTuning()
 	}
-	if err := prompt.Known(s.Method); err != nil {
-		return &SettingError{Flag: "method", Found: s.Method, Want: "one of " + strings.Join(Methods(), ", ")}
-	}
-	if s.Bottleneck > 0 && prompt.DefaultBottleneck(s.Method, 1, 1) == 0 {
-		return &SettingError{Flag: "bottleneck", Found: fmt.Sprint(s.Bottleneck), Want: "none with --method " + s.Method}
+	if s.Bottleneck > 0 && method.Prompt.Bottleneck == nil {
+		return &SettingError{
+			Flag:  "bottleneck",
+			Found: fmt.Sprint(s.Bottleneck),
+			Want:  "none with --method " + s.Method,
+		}
 	}
 	if s.InitFrom != "" && s.Init == "" && s.InitText == "" {
 		if !slices.Contains(InitFroms, s.InitFrom) {
@@ -54,31 +56,47 @@ func (s Settings) validateStart() error {
 	if s.Init != "" && s.InitText != "" {
 		return &SettingError{Flag: "init-text", Found: s.InitText, Want: "nothing beside --init"}
 	}
-	if from := s.initFrom(); s.Method == "svd" && from != fromGaussian && from != fromUniform && from != "file" {
+	if from := s.initFrom(); !slices.Contains(method.Prompt.Starts, from) {
 		flag := "init-from"
-		if from == "text" {
+		switch from {
+		case prompt.StartFile:
+			flag, from = "init", s.Init
+		case prompt.StartText:
 			flag, from = "init-text", s.InitText
 		}
-		return &SettingError{Flag: flag, Found: from, Want: "gaussian or uniform: --method svd starts from random matrices"}
+		return &SettingError{
+			Flag:  flag,
+			Found: from,
+			Want:  strings.Join(method.initFroms(), " or ") + " with --method " + s.Method,
+		}
 	}
 	return nil
 }
 
-// initFrom is where the prompt starts from: one of InitFroms, "text" or "file".
+// initFroms are the values that Settings.InitFrom may have with a prompt's method.
+func (m Method) initFroms() []string {
+	return slices.DeleteFunc(slices.Clone(InitFroms), func(from string) bool {
+		return !slices.Contains(m.Prompt.Starts, from)
+	})
+}
+
+// initFrom is where the parameters of a valid method start from: "model" for full fine-tuning, else
+// a start of package prompt.
 func (s Settings) initFrom() string {
+	method, err := LookupMethod(s.Method)
 	switch {
-	case s.Method == FineTuning:
+	case err != nil:
+		return ""
+	case method.Prompt == nil:
 		return "model"
 	case s.Init != "":
-		return "file"
+		return prompt.StartFile
 	case s.InitText != "":
-		return "text"
+		return prompt.StartText
 	case s.InitFrom != "":
 		return s.InitFrom
-	case s.Method == "pt" || s.Method == "respt":
-		return fromVocabulary
 	}
-	return fromGaussian
+	return method.Prompt.DefaultStart
 }
 
 // initialize makes the state before the first step and names the job.
@@ -115,10 +133,10 @@ func (j *Job) parameters(s Settings, m *checkpoint.Model) ([]float32, error) {
 func (j *Job) firstParams(s Settings, conf prompt.Config, m *checkpoint.Model) (params []float32, err error) {
 	start := prompt.Start{Seed: s.Seed, Std: s.InitStd}
 	switch from := s.initFrom(); from {
-	case fromGaussian:
-	case fromUniform:
+	case prompt.StartGaussian:
+	case prompt.StartUniform:
 		start.Std, start.Uniform = 0, uniformRange
-	case "file":
+	case prompt.StartFile:
 		p, err := checkpoint.ReadPrompt(s.Init)
 		if err != nil {
 			return nil, err
@@ -144,7 +162,7 @@ func (j *Job) firstParams(s Settings, conf prompt.Config, m *checkpoint.Model) (
 func (j *Job) startTokens(s Settings, from string) ([][]int32, error) {
 	rows := make([][]int32, 0, s.PromptLength)
 	switch from {
-	case "text":
+	case prompt.StartText:
 		tokens := j.Tokenizer.Encode(s.InitText)
 		if len(tokens) == 0 {
 			return nil, fmt.Errorf("--init-text %q: has no tokens, want at least one", s.InitText)
@@ -153,7 +171,7 @@ func (j *Job) startTokens(s Settings, from string) ([][]int32, error) {
 			rows = append(rows, tokens[i%len(tokens):][:1])
 		}
 		return rows, nil
-	case fromLabels:
+	case prompt.StartLabels:
 		labels, err := j.labels()
 		if err != nil {
 			return nil, err

@@ -200,7 +200,7 @@ func TestStartRefuses(t *testing.T) {
 	}{
 		{
 			func(s *job.Settings) { s.Method = "lora" },
-			"--method: lora, want one of dpt, ft, pt, respt, svd",
+			"--method: lora, want one of " + strings.Join(job.MethodNames(), ", "),
 		},
 		{
 			func(s *job.Settings) { s.Method, s.Bottleneck = "pt", 4 },

@@ -45,7 +45,8 @@ func TestWriteFileAtomic(t *testing.T) {
 func TestWriteFileAtomicRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "none", "f")
-	if err := WriteFileAtomic(path, nil); !errors.Is(err, os.ErrNotExist) || err.Error() != "write "+path+": no such file or directory" {
+	if err := WriteFileAtomic(path, nil); !errors.Is(err, os.ErrNotExist) ||
+		err.Error() != "write "+path+": no such file or directory" {
 		t.Errorf("missing directory: error %v", err)
 	}
 	sub := filepath.Join(dir, "sub")

@@ -20,7 +20,8 @@ func TestDiskFull(t *testing.T) {
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println("error:", Write(filepath.Join(dir, "w"), []Tensor{F32("a", []int{1 << 20}, make([]float32, 1<<20))}, nil))
+		fmt.Println("error:",
+			Write(filepath.Join(dir, "w"), []Tensor{F32("a", []int{1 << 20}, make([]float32, 1<<20))}, nil))
 		return
 	}
 	dir := t.TempDir()

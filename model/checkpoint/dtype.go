@@ -33,7 +33,7 @@ var dtypes = map[DType]struct {
 	"C64": {64, 18}, Float64: {64, 19}, "I64": {64, 20}, "U64": {64, 21},
 }
 
-// littleEndian says whether this machine stores numbers as safetensors does.
+// littleEndian reports whether this machine stores numbers as safetensors does.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // Tensor is a named, dense, row-major array of little-endian elements.
@@ -72,7 +72,8 @@ func (t Tensor) Float32() ([]float32, error) {
 		return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
 	}
 	if uint64(len(t.Data)) != size {
-		return nil, fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), size, t.DType, t.Shape)
+		return nil, fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v",
+			t.Name, len(t.Data), size, t.DType, t.Shape)
 	}
 	d := t.Data
 	switch t.DType {

@@ -36,7 +36,7 @@ type Model struct {
 	digest  func() ([32]byte, error)
 }
 
-// source is where a model's files come from.
+// source gives access to a model's files, by their names in the model directory.
 type source struct {
 	read func(file string) ([]byte, error) // a small file
 	open func(file string) (*File, error)  // a safetensors file
@@ -49,10 +49,12 @@ type source struct {
 func OpenModel(dir string) (*Model, error) {
 	st, err := os.Stat(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open model %s: %w; want a directory with %s and %s", dir, bareError(err), configFile, weightsFile)
+		return nil, fmt.Errorf("open model %s: %w; want a directory with %s and %s",
+			dir, bareError(err), configFile, weightsFile)
 	}
 	if !st.IsDir() {
-		return nil, fmt.Errorf("open model %s: is a file, want a directory with %s and %s", dir, configFile, weightsFile)
+		return nil, fmt.Errorf("open model %s: is a file, want a directory with %s and %s",
+			dir, configFile, weightsFile)
 	}
 	fsys := os.DirFS(dir)
 	return openModel(dir, source{
@@ -78,8 +80,8 @@ func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
 	})
 }
 
-// Reopen returns the model open once more, with another name. The two share the weights in memory and the digest; m must stay open for as long as
-// the other one is used, and is not closed with it.
+// Reopen returns the model open once more, with another name. The two share the weights in memory
+// and the digest; m must stay open for as long as the other one is used, and is not closed with it.
 func (m *Model) Reopen(name string) *Model {
 	return &Model{name: name, config: m.config, tensors: maps.Clone(m.tensors), digest: m.digest}
 }
@@ -105,6 +107,8 @@ func (m *Model) load(src source) error {
 	if err := json.Unmarshal(m.config, &object); err != nil {
 		return fmt.Errorf("%s: %w", configFile, err)
 	}
+
+	// Weights in one file or in shards.
 	switch {
 	case src.has(weightsFile): // as in Transformers, this one wins over an index
 		f, err := src.open(weightsFile)
@@ -130,9 +134,14 @@ func (m *Model) load(src source) error {
 		}
 		return m.loadShards(src, weightMap)
 	}
-	for _, other := range []string{"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"} {
+
+	// Neither: tell about weights of other frameworks and formats.
+	for _, other := range []string{
+		"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack",
+	} {
 		if src.has(other) {
-			return fmt.Errorf("found %s, want %s or %s: save the model again with safe_serialization=True", other, weightsFile, indexFile)
+			return fmt.Errorf("found %s, want %s or %s: save the model again with safe_serialization=True",
+				other, weightsFile, indexFile)
 		}
 	}
 	return fmt.Errorf("found neither %s nor %s", weightsFile, indexFile)
@@ -181,7 +190,8 @@ func parseIndex(data []byte) (map[string]string, error) {
 				return fmt.Errorf("weight_map: shard of tensor %s is not a string", name)
 			}
 			if !fs.ValidPath(shard) || shard == "." || strings.ContainsAny(shard, `\:`) {
-				return fmt.Errorf("weight_map: shard %q of tensor %s is not the name of a file in the model directory", shard, name)
+				return fmt.Errorf("weight_map: shard %q of tensor %s is not the name of a file in the model directory",
+					shard, name)
 			}
 			weightMap[name] = shard
 			return nil
@@ -236,8 +246,8 @@ func (m *Model) Float32(name string, shape ...int) ([]float32, error) {
 // Close releases the weights. Slices from Float32 must not be used after.
 func (m *Model) Close() error {
 	var errs []error
-	for _, f := range m.shards {
-		errs = append(errs, f.Close())
+	for _, name := range slices.Sorted(maps.Keys(m.shards)) {
+		errs = append(errs, m.shards[name].Close())
 	}
 	m.shards, m.tensors = nil, nil
 	return errors.Join(errs...)

@@ -34,7 +34,11 @@ var (
 	all = map[string][]float32{"a": {1, 2}, "shared.weight": {3, 4, 5, 6}, "b": {7, 8}}
 )
 
-const index = `{"metadata": {"total_size": 32}, "weight_map": {"a": "model-00001-of-00002.safetensors", "shared.weight": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}`
+const index = `{"metadata": {"total_size": 32}, "weight_map": {
+	"a": "model-00001-of-00002.safetensors",
+	"shared.weight": "model-00001-of-00002.safetensors",
+	"b": "model-00002-of-00002.safetensors"
+}}`
 
 // write puts files into a new directory.
 func write(t *testing.T, files map[string][]byte) string {
@@ -111,10 +115,12 @@ func TestModel(t *testing.T) {
 			if !m.Has("a") || m.Has("c") {
 				t.Errorf("%s: Has is wrong", name)
 			}
-			if _, err := m.Float32("c", 1, 2); err == nil || err.Error() != "read model "+m.Name()+": tensor c is missing, want shape [1 2]" {
+			if _, err := m.Float32("c", 1, 2); err == nil ||
+				err.Error() != "read model "+m.Name()+": tensor c is missing, want shape [1 2]" {
 				t.Errorf("%s: error %v", name, err)
 			}
-			if _, err := m.Float32("b", 2, 1); err == nil || !strings.HasSuffix(err.Error(), ".safetensors: tensor b: shape [1 2], want [2 1]") {
+			if _, err := m.Float32("b", 2, 1); err == nil ||
+				!strings.HasSuffix(err.Error(), ".safetensors: tensor b: shape [1 2], want [2 1]") {
 				t.Errorf("%s: error %v", name, err)
 			}
 			if err := m.Close(); err != nil {
@@ -140,8 +146,11 @@ func TestDigest(t *testing.T) {
 	}
 	for _, same := range []string{
 		`{"vocab_size": 3.0, "num_layers":1,"d_model":2,"model_type":"t5"}`,
-		`{"model_type": "t5", "d_model": 2, "num_layers": 1, "vocab_size": 3, "dropout_rate": 0.1, "transformers_version": "5.0", "task_specific_params": {}}`,
-		`{"model_type": "t5", "d_model": 2, "num_layers": 1, "num_decoder_layers": 1, "vocab_size": 3, "layer_norm_epsilon": 0.000001, "d_kv": 64, "tie_word_embeddings": true, "scale_decoder_outputs": true, "pad_token_id": null}`,
+		`{"model_type": "t5", "d_model": 2, "num_layers": 1, "vocab_size": 3,
+			"dropout_rate": 0.1, "transformers_version": "5.0", "task_specific_params": {}}`,
+		`{"model_type": "t5", "d_model": 2, "num_layers": 1, "num_decoder_layers": 1, "vocab_size": 3,
+			"layer_norm_epsilon": 0.000001, "d_kv": 64, "tie_word_embeddings": true, "scale_decoder_outputs": true,
+			"pad_token_id": null}`,
 	} {
 		if open(config(same)) != want {
 			t.Errorf("the digest differs for %s", same)
@@ -190,29 +199,44 @@ func TestOpenModelRefuses(t *testing.T) {
 		want  string
 	}{
 		{"empty", nil, "config.json is missing"},
-		{"no weights", map[string][]byte{"config.json": []byte(tinyConfig)}, "found neither model.safetensors nor model.safetensors.index.json"},
-		{"pickle", map[string][]byte{"config.json": []byte(tinyConfig), "pytorch_model.bin": {1}}, "found pytorch_model.bin, want model.safetensors or model.safetensors.index.json"},
+		{"no weights", map[string][]byte{"config.json": []byte(tinyConfig)},
+			"found neither model.safetensors nor model.safetensors.index.json"},
+		{"pickle", map[string][]byte{"config.json": []byte(tinyConfig), "pytorch_model.bin": {1}},
+			"found pytorch_model.bin, want model.safetensors or model.safetensors.index.json"},
 		{"config not JSON", with(whole(t), "config.json", "{"), "config.json: unexpected end of JSON input"},
 		{"config an array", with(whole(t), "config.json", "[]"), "config.json: json: cannot unmarshal array"},
 		{"truncated weights", with(whole(t), "model.safetensors", string(file(t, all)[:100])), "the file is truncated"},
 		{"no tensors", with(whole(t), "model.safetensors", string(file(t, nil))), "model.safetensors holds no tensor"},
-		{"missing shard", without(sharded(t), "model-00002-of-00002.safetensors"), "shard model-00002-of-00002.safetensors is missing: model.safetensors.index.json says it holds tensor b"},
-		{"missing tensor", with(sharded(t), "model-00002-of-00002.safetensors", string(file(t, one))), "shard model-00002-of-00002.safetensors lacks tensor b, which model.safetensors.index.json says it holds"},
-		{"truncated shard", with(sharded(t), "model-00002-of-00002.safetensors", "123"), "model-00002-of-00002.safetensors: file is 3 bytes"},
-		{"index not JSON", with(sharded(t), "model.safetensors.index.json", "{"), "model.safetensors.index.json: JSON ends in the middle of a value"},
+		{"missing shard", without(sharded(t), "model-00002-of-00002.safetensors"),
+			"shard model-00002-of-00002.safetensors is missing: model.safetensors.index.json says it holds tensor b"},
+		{"missing tensor", with(sharded(t), "model-00002-of-00002.safetensors", string(file(t, one))),
+			"shard model-00002-of-00002.safetensors lacks tensor b, which model.safetensors.index.json says it holds"},
+		{"truncated shard", with(sharded(t), "model-00002-of-00002.safetensors", "123"),
+			"model-00002-of-00002.safetensors: file is 3 bytes"},
+		{"index not JSON", with(sharded(t), "model.safetensors.index.json", "{"),
+			"model.safetensors.index.json: JSON ends in the middle of a value"},
 		{"no weight map", with(sharded(t), "model.safetensors.index.json", "{}"), "weight_map is missing or empty"},
-		{"shard not a string", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":1}}`), "shard of tensor a is not a string"},
-		{"tensor twice", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"x","a":"y"}}`), `"a" appears twice`},
-		{"parent", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"../x.safetensors"}}`), `shard "../x.safetensors" of tensor a is not the name of a file in the model directory`},
-		{"absolute", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"/etc/passwd"}}`), `shard "/etc/passwd" of tensor a is not`},
-		{"inner parent", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"x/../../y"}}`), `of tensor a is not the name`},
-		{"backslash", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"..\\x"}}`), `of tensor a is not the name`},
-		{"drive", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"C:x"}}`), `of tensor a is not the name`},
-		{"empty name", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":""}}`), `of tensor a is not the name`},
+		{"shard not a string", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":1}}`),
+			"shard of tensor a is not a string"},
+		{"tensor twice", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"x","a":"y"}}`),
+			`"a" appears twice`},
+		{"parent", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"../x.safetensors"}}`),
+			`shard "../x.safetensors" of tensor a is not the name of a file in the model directory`},
+		{"absolute", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"/etc/passwd"}}`),
+			`shard "/etc/passwd" of tensor a is not`},
+		{"inner parent", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"x/../../y"}}`),
+			`of tensor a is not the name`},
+		{"backslash", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"..\\x"}}`),
+			`of tensor a is not the name`},
+		{"drive", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":"C:x"}}`),
+			`of tensor a is not the name`},
+		{"empty name", with(sharded(t), "model.safetensors.index.json", `{"weight_map":{"a":""}}`),
+			`of tensor a is not the name`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := write(t, c.files)
-			if _, err := OpenModel(dir); err == nil || !strings.HasPrefix(err.Error(), "open model "+dir+": ") || !strings.Contains(err.Error(), c.want) {
+			if _, err := OpenModel(dir); err == nil || !strings.HasPrefix(err.Error(), "open model "+dir+": ") ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 			if _, err := OpenModelFS(toFS(c.files), "memory"); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -221,11 +245,14 @@ func TestOpenModelRefuses(t *testing.T) {
 		})
 	}
 	missing := filepath.Join(t.TempDir(), "none")
-	if _, err := OpenModel(missing); err == nil || err.Error() != "open model "+missing+": no such file or directory; want a directory with config.json and model.safetensors" {
+	if _, err := OpenModel(missing); err == nil ||
+		err.Error() != "open model "+missing+
+			": no such file or directory; want a directory with config.json and model.safetensors" {
 		t.Errorf("missing directory: error %v", err)
 	}
 	dir := write(t, whole(t))
-	if _, err := OpenModel(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(), "is a file, want a directory") {
+	if _, err := OpenModel(filepath.Join(dir, "config.json")); err == nil ||
+		!strings.Contains(err.Error(), "is a file, want a directory") {
 		t.Errorf("a file: error %v", err)
 	}
 }
@@ -250,7 +277,8 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
-// TestReopen: the other model has the first one's weights and digest, and closing it leaves the first open.
+// TestReopen: a reopened model has the first one's weights and digest, and closing it leaves the
+// first one open.
 func TestReopen(t *testing.T) {
 	m, err := OpenModelFS(toFS(whole(t)), "first")
 	if err != nil {
@@ -258,7 +286,8 @@ func TestReopen(t *testing.T) {
 	}
 	other := m.Reopen("other")
 	want, err := m.Digest()
-	if got, err2 := other.Digest(); err != nil || err2 != nil || got != want || other.Name() != "other" || !other.Has("a") || string(other.Config()) != tinyConfig {
+	if got, err2 := other.Digest(); err != nil || err2 != nil || got != want || other.Name() != "other" ||
+		!other.Has("a") || string(other.Config()) != tinyConfig {
 		t.Errorf("%s has digest %x, want %x (%v, %v)", other.Name(), got, want, err, err2)
 	}
 	if err := other.Close(); err != nil {

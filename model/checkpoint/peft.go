@@ -55,7 +55,8 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 		return fmt.Errorf("export adapter %s: model configuration: %w", dir, err)
 	}
 	if model.DModel != p.Dim {
-		return fmt.Errorf("export adapter %s: prompt has dimension %d, want the model's d_model %d", dir, p.Dim, model.DModel)
+		return fmt.Errorf("export adapter %s: prompt has dimension %d, want the model's d_model %d",
+			dir, p.Dim, model.DModel)
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -79,16 +80,17 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 		return fmt.Errorf("export adapter %s: %w", dir, bareError(err))
 	}
 	weights := F32(tensorPEFT, []int{p.Length, p.Dim}, p.Embeddings)
-	if err := Write(filepath.Join(dir, adapterWeights), []Tensor{weights}, p.withMetadata(map[string]string{"format": "pt"})); err != nil {
+	if err := Write(filepath.Join(dir, adapterWeights), []Tensor{weights},
+		p.withMetadata(map[string]string{"format": "pt"})); err != nil {
 		return err
 	}
 	return WriteFileAtomic(filepath.Join(dir, adapterConfig), buf.Bytes())
 }
 
 // encoderRows cuts a prompt read from PEFT's prompt_embeddings to the rows that
-// PEFT puts before the encoder's input. By default PEFT stores as many again
-// for the decoder, and then does not use them; only adapter_config.json, in
-// dir, tells. Without that file all rows are taken.
+// PEFT puts before the encoder's input. By default PEFT also stores as many rows
+// for the decoder, which it never uses; only adapter_config.json, in dir, has
+// their number. Without that file all rows are taken.
 func (p *Prompt) encoderRows(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, adapterConfig))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -105,7 +107,8 @@ func (p *Prompt) encoderRows(dir string) error {
 		return fmt.Errorf("%s: peft_type %q, want %q", adapterConfig, a.PEFTType, "PROMPT_TUNING")
 	}
 	if n := a.NumVirtualTokens; n < 1 || p.Length%n != 0 {
-		return fmt.Errorf("%s: num_virtual_tokens %d, want a divisor of the %d rows of %s", adapterConfig, n, p.Length, tensorPEFT)
+		return fmt.Errorf("%s: num_virtual_tokens %d, want a divisor of the %d rows of %s",
+			adapterConfig, n, p.Length, tensorPEFT)
 	}
 	p.Length = a.NumVirtualTokens
 	p.Embeddings = p.Embeddings[:p.Length*p.Dim]

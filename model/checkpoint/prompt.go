@@ -20,13 +20,13 @@ const (
 	tensorPEFT   = "prompt_embeddings"
 )
 
-// Prompt is a soft prompt of Length (c) vectors of Dim (e) numbers and, where
-// something else was trained than those numbers, what they were made of.
+// Prompt is a soft prompt of Length (c) vectors of Dim (e) numbers and, unless
+// those numbers themselves were trained, the trained tensors that they are made of.
 type Prompt struct {
 	Length     int
 	Dim        int
 	Embeddings []float32         // c×e, row-major: row i is virtual token i
-	Factors    []Factor          // sorted by name; nil where the embeddings themselves were trained
+	Factors    []Factor          // sorted by name; nil if the embeddings themselves were trained
 	Metadata   map[string]string // free-form, as in a safetensors file
 }
 
@@ -69,7 +69,8 @@ func (p Prompt) Validate() error {
 	}
 	for i, t := range p.Factors {
 		if t.Name == tensorPrompt || t.Name == tensorPEFT || i > 0 && t.Name <= p.Factors[i-1].Name {
-			return fmt.Errorf("tensor %s: want factors sorted by name, each once, and none of the embeddings' name", t.Name)
+			return fmt.Errorf("tensor %s: want factors sorted by name, each once, and none of the embeddings' name",
+				t.Name)
 		}
 	}
 	return nil
@@ -119,9 +120,12 @@ func readPrompt(f *File) (Prompt, error) {
 	if f.Has(tensorPEFT) {
 		rows = tensorPEFT
 	}
+
+	// Which forms the file has: rows, A and B, or both.
 	factors := f.Has(tensorA) && f.Has(tensorB)
 	if !f.Has(rows) && !factors {
-		return p, fmt.Errorf("found the tensors %q, want %q, %q or both %q and %q", f.names, tensorPrompt, tensorPEFT, tensorA, tensorB)
+		return p, fmt.Errorf("found the tensors %q, want %q, %q or both %q and %q",
+			f.names, tensorPrompt, tensorPEFT, tensorA, tensorB)
 	}
 	if f.Has(tensorA) != f.Has(tensorB) {
 		return p, fmt.Errorf("found the tensors %q, want both %q and %q or neither", f.names, tensorA, tensorB)
@@ -139,6 +143,8 @@ func readPrompt(f *File) (Prompt, error) {
 	if rows == tensorPEFT {
 		return p, nil
 	}
+
+	// Every tensor beside the rows is a factor, whatever the method.
 	for _, name := range f.names {
 		if name == tensorPrompt {
 			continue
@@ -153,6 +159,9 @@ func readPrompt(f *File) (Prompt, error) {
 	if !factors {
 		return p, nil
 	}
+
+	// A and B have a product, which is the prompt if the file holds none and has its shape if it
+	// does.
 	a, _ := p.Factor(tensorA)
 	b, _ := p.Factor(tensorB)
 	if err := errors.Join(a.wantMatrix(), b.wantMatrix()); err != nil {
@@ -166,7 +175,8 @@ func readPrompt(f *File) (Prompt, error) {
 		p.Embeddings = product(a.Data, b.Data, a.Shape[0], a.Shape[1], b.Shape[1])
 	}
 	if a.Shape[0] != p.Dim || b.Shape[1] != p.Length {
-		return p, fmt.Errorf("tensors A %v and B %v do not make a prompt of shape [%d %d]", a.Shape, b.Shape, p.Length, p.Dim)
+		return p, fmt.Errorf("tensors A %v and B %v do not make a prompt of shape [%d %d]",
+			a.Shape, b.Shape, p.Length, p.Dim)
 	}
 	return p, nil
 }

@@ -52,14 +52,18 @@ func TestReadPromptForms(t *testing.T) {
 		{"factors alone", []Tensor{a, b}, 2, ""},
 		{"PEFT", []Tensor{F32("prompt_embeddings", []int{3, 2}, rows)}, 0, ""},
 		{"bfloat16", []Tensor{{Name: "prompt", DType: BFloat16, Shape: []int{3, 2}, Data: bf16(rows)}}, 0, ""},
-		{"nothing", []Tensor{F32("lora_A", []int{1, 1}, rows[:1])}, 0, `found the tensors ["lora_A"], want "prompt", "prompt_embeddings" or both "A" and "B"`},
+		{"nothing", []Tensor{F32("lora_A", []int{1, 1}, rows[:1])}, 0,
+			`found the tensors ["lora_A"], want "prompt", "prompt_embeddings" or both "A" and "B"`},
 		{"half", []Tensor{a, F32("prompt", []int{3, 2}, rows)}, 0, `want both "A" and "B" or neither`},
 		{"no product", []Tensor{a, F32("B", []int{2, 1}, rows[:2])}, 0, "tensors A [2 1] and B [2 1] have no product"},
-		{"other prompt", []Tensor{a, b, F32("prompt", []int{2, 3}, rows)}, 0, "tensors A [2 1] and B [1 3] do not make a prompt of shape [2 3]"},
+		{"other prompt", []Tensor{a, b, F32("prompt", []int{2, 3}, rows)}, 0,
+			"tensors A [2 1] and B [1 3] do not make a prompt of shape [2 3]"},
 		{"vector", []Tensor{F32("prompt", []int{6}, rows)}, 0, "tensor prompt: shape [6], want a matrix"},
 		{"empty", []Tensor{F32("prompt", []int{0, 2}, nil)}, 0, "tensor prompt: shape [0 2], want a matrix"},
-		{"integers", []Tensor{{Name: "prompt", DType: "I64", Shape: []int{1, 1}, Data: make([]byte, 8)}}, 0, "tensor prompt: dtype I64, want F32"},
-		{"not finite", []Tensor{F32("prompt", []int{1, 2}, []float32{1, float32(math.Inf(1))})}, 0, "tensor prompt: number 1 is +Inf, want a finite one"},
+		{"integers", []Tensor{{Name: "prompt", DType: "I64", Shape: []int{1, 1}, Data: make([]byte, 8)}}, 0,
+			"tensor prompt: dtype I64, want F32"},
+		{"not finite", []Tensor{F32("prompt", []int{1, 2}, []float32{1, float32(math.Inf(1))})}, 0,
+			"tensor prompt: number 1 is +Inf, want a finite one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := Write(path, c.tensors, nil); err != nil {
@@ -67,12 +71,14 @@ func TestReadPromptForms(t *testing.T) {
 			}
 			p, err := ReadPrompt(path)
 			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) || !strings.HasPrefix(err.Error(), "read "+path+": ") {
+				if err == nil || !strings.Contains(err.Error(), c.err) ||
+					!strings.HasPrefix(err.Error(), "read "+path+": ") {
 					t.Errorf("error %v, want one with %q", err, c.err)
 				}
 				return
 			}
-			if err != nil || p.Length != 3 || p.Dim != 2 || len(p.Factors) != c.factors || !slices.Equal(p.Embeddings, rows) {
+			if err != nil || p.Length != 3 || p.Dim != 2 || len(p.Factors) != c.factors ||
+				!slices.Equal(p.Embeddings, rows) {
 				t.Errorf("read %+v (%v)", p, err)
 			}
 		})
@@ -113,7 +119,8 @@ func TestWritePromptRefuses(t *testing.T) {
 func TestExportPEFT(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "runs", "adapter")
 	p := dpt()
-	if err := ExportPEFT(dir, p, "google-t5/t5-small", []byte(`{"d_model": 2, "num_layers": 6, "num_heads": 8}`)); err != nil {
+	if err := ExportPEFT(dir, p, "google-t5/t5-small",
+		[]byte(`{"d_model": 2, "num_layers": 6, "num_heads": 8}`)); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "adapter_config.json"))
@@ -126,21 +133,30 @@ func TestExportPEFT(t *testing.T) {
 	}
 	maps.DeleteFunc(got, func(_ string, v any) bool { return v == nil })
 	want := map[string]any{
-		"base_model_name_or_path": "google-t5/t5-small", "inference_mode": true, "num_attention_heads": 8.0, "num_layers": 6.0,
-		"num_transformer_submodules": 1.0, "num_virtual_tokens": 3.0, "peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM",
-		"task_type": "SEQ_2_SEQ_LM", "token_dim": 2.0,
+		"base_model_name_or_path":    "google-t5/t5-small",
+		"inference_mode":             true,
+		"num_attention_heads":        8.0,
+		"num_layers":                 6.0,
+		"num_transformer_submodules": 1.0,
+		"num_virtual_tokens":         3.0,
+		"peft_type":                  "PROMPT_TUNING",
+		"prompt_tuning_init":         "RANDOM",
+		"task_type":                  "SEQ_2_SEQ_LM",
+		"token_dim":                  2.0,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("configuration %v, want %v", got, want)
 	}
 	back, err := ReadPrompt(filepath.Join(dir, "adapter_model.safetensors"))
-	if err != nil || !slices.Equal(back.Embeddings, p.Embeddings) || back.Length != 3 || back.Metadata["format"] != "pt" {
+	if err != nil || !slices.Equal(back.Embeddings, p.Embeddings) || back.Length != 3 ||
+		back.Metadata["format"] != "pt" {
 		t.Errorf("read back %+v (%v)", back, err)
 	}
 	if p.Metadata["format"] != "" {
 		t.Error("the caller's metadata changed")
 	}
-	if err := ExportPEFT(dir, p, "", []byte(`{"d_model": 512}`)); err == nil || !strings.Contains(err.Error(), "prompt has dimension 2, want the model's d_model 512") {
+	if err := ExportPEFT(dir, p, "", []byte(`{"d_model": 512}`)); err == nil ||
+		!strings.Contains(err.Error(), "prompt has dimension 2, want the model's d_model 512") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -149,9 +165,12 @@ func TestExportPEFT(t *testing.T) {
 // prompt twice: for the encoder, and unused for the decoder.
 func TestImportPEFT(t *testing.T) {
 	for _, c := range []struct{ name, config, err string }{
-		{"default", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 2, "token_dim": 2, "modules_to_save": null}`, ""},
-		{"other method", `{"peft_type": "LORA", "r": 8}`, `adapter_config.json: peft_type "LORA", want "PROMPT_TUNING"`},
-		{"other length", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5}`, "num_virtual_tokens 5, want a divisor of the 6 rows of prompt_embeddings"},
+		{"default", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "num_transformer_submodules": 2,
+			"token_dim": 2, "modules_to_save": null}`, ""},
+		{"other method", `{"peft_type": "LORA", "r": 8}`,
+			`adapter_config.json: peft_type "LORA", want "PROMPT_TUNING"`},
+		{"other length", `{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5}`,
+			"num_virtual_tokens 5, want a divisor of the 6 rows of prompt_embeddings"},
 		{"no length", `{"peft_type": "PROMPT_TUNING"}`, "num_virtual_tokens 0, want"},
 		{"not JSON", `{`, "adapter_config.json: unexpected end of JSON input"},
 	} {
@@ -161,7 +180,10 @@ func TestImportPEFT(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := write(t, map[string][]byte{"adapter_model.safetensors": data, "adapter_config.json": []byte(c.config)})
+			dir := write(t, map[string][]byte{
+				"adapter_model.safetensors": data,
+				"adapter_config.json":       []byte(c.config),
+			})
 			for _, path := range []string{dir, filepath.Join(dir, "adapter_model.safetensors")} {
 				p, err := ReadPrompt(path)
 				if c.err != "" {

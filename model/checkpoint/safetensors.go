@@ -93,8 +93,8 @@ func (f *File) Close() error {
 //
 //	uint64 n, little endian | n bytes of JSON | tensor area
 //
-// and holds it to the reference implementation's rules: tensors fill the area
-// without gap or overlap, and each is as long as its dtype and shape say.
+// and enforces the reference implementation's rules: tensors fill the area
+// without gap or overlap, and each is as long as its dtype and shape require.
 func (f *File) parse(data []byte) error {
 	if len(data) < 8 {
 		return fmt.Errorf("file is %d bytes, want at least the 8 of a safetensors header length", len(data))
@@ -228,13 +228,17 @@ func (f *File) checkLayout() error {
 		case e.end < e.begin:
 			return fmt.Errorf("tensor %s: data_offsets [%d %d] run backwards", name, e.begin, e.end)
 		case e.begin < at:
-			return fmt.Errorf("tensor %s: data_offsets [%d %d] overlap the tensor before, which ends at %d", name, e.begin, e.end, at)
+			return fmt.Errorf("tensor %s: data_offsets [%d %d] overlap the tensor before, which ends at %d",
+				name, e.begin, e.end, at)
 		case e.begin > at:
 			return fmt.Errorf("tensor %s: data_offsets [%d %d] leave a gap after %d", name, e.begin, e.end, at)
 		case e.end-e.begin != size:
-			return fmt.Errorf("tensor %s: data_offsets [%d %d] hold %d bytes, want %d for %s %v", name, e.begin, e.end, e.end-e.begin, size, e.dtype, e.shape)
+			return fmt.Errorf("tensor %s: data_offsets [%d %d] hold %d bytes, want %d for %s %v",
+				name, e.begin, e.end, e.end-e.begin, size, e.dtype, e.shape)
 		case e.end > area:
-			return fmt.Errorf("tensor %s: data_offsets [%d %d] end beyond the file's %d bytes of tensors: the file is truncated", name, e.begin, e.end, area)
+			return fmt.Errorf(
+				"tensor %s: data_offsets [%d %d] end beyond the file's %d bytes of tensors: the file is truncated",
+				name, e.begin, e.end, area)
 		}
 		at = e.end
 	}
@@ -254,9 +258,9 @@ func cmpUint(a, b uint64) int {
 	return 0
 }
 
-// eachField reads a JSON object and calls field for each key, once; field
-// reads the value. A key that comes twice is an error, unlike in
-// encoding/json: of two tensors of one name neither may be picked silently.
+// eachField reads a JSON object and calls field for each key; field reads the
+// value. A key that appears twice is an error, unlike in encoding/json, which
+// would silently pick one of two tensors of the same name.
 func eachField(dec *json.Decoder, field func(key string) error) error {
 	tok, err := dec.Token()
 	if err != nil {

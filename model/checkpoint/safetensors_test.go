@@ -52,30 +52,47 @@ func TestParseRefuses(t *testing.T) {
 		{"half an object", raw(`{"a":{"dtype":"F32"`, 0), "JSON ends in the middle"},
 		{"text after", raw(one+"x", 8), "after the closing brace"},
 		{"object after", raw(one+"{}", 8), "after the closing brace"},
-		{"truncated data", raw(one, 7), "tensor a: data_offsets [0 8] end beyond the file's 7 bytes of tensors: the file is truncated"},
+		{"truncated data", raw(one, 7),
+			"tensor a: data_offsets [0 8] end beyond the file's 7 bytes of tensors: the file is truncated"},
 		{"data after", raw(one, 9), "1 bytes belong to no tensor"},
-		{"duplicate tensor", raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), `"a" appears twice`},
-		{"duplicate field", raw(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), `tensor a: "dtype" appears twice`},
-		{"overlap", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}`, 3), "tensor b: data_offsets [1 3] overlap the tensor before, which ends at 2"},
-		{"same bytes", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 2), "tensor b: data_offsets [0 2] overlap"},
-		{"gap", raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), "tensor a: data_offsets [1 2] leave a gap after 0"},
+		{"duplicate tensor", raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},`+
+			`"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), `"a" appears twice`},
+		{"duplicate field", raw(`{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1),
+			`tensor a: "dtype" appears twice`},
+		{"overlap", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},`+
+			`"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}`, 3),
+			"tensor b: data_offsets [1 3] overlap the tensor before, which ends at 2"},
+		{"same bytes", raw(`{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},`+
+			`"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`, 2), "tensor b: data_offsets [0 2] overlap"},
+		{"gap", raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2),
+			"tensor a: data_offsets [1 2] leave a gap after 0"},
 		{"backwards", raw(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}`, 1), "run backwards"},
-		{"mis-shaped", raw(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8), "tensor a: data_offsets [0 8] hold 8 bytes, want 12 for F32 [3]"},
+		{"mis-shaped", raw(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8),
+			"tensor a: data_offsets [0 8] hold 8 bytes, want 12 for F32 [3]"},
 		{"overflow", raw(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0), "overflows"},
-		{"overflow in bits", raw(`{"a":{"dtype":"U64","shape":[1152921504606846976],"data_offsets":[0,0]}}`, 0), "overflows"},
-		{"negative dimension", raw(`{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,0]}}`, 0), "found -1, want a whole number"},
-		{"fractional dimension", raw(`{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,0]}}`, 0), "found 1.5, want a whole number"},
-		{"huge offset", raw(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}}`, 4), "found 18446744073709551615, want a whole number"},
+		{"overflow in bits", raw(`{"a":{"dtype":"U64","shape":[1152921504606846976],"data_offsets":[0,0]}}`, 0),
+			"overflows"},
+		{"negative dimension", raw(`{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,0]}}`, 0),
+			"found -1, want a whole number"},
+		{"fractional dimension", raw(`{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,0]}}`, 0),
+			"found 1.5, want a whole number"},
+		{"huge offset", raw(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}}`, 4),
+			"found 18446744073709551615, want a whole number"},
 		{"half a byte", raw(`{"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}}`, 1), "not a whole number of bytes"},
-		{"three offsets", raw(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,4]}}`, 4), "data_offsets has 3 numbers, want 2"},
-		{"unknown dtype", raw(`{"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}`, 4), `tensor a: unknown dtype "F31"`},
-		{"missing shape", raw(`{"a":{"dtype":"F32","data_offsets":[0,4]}}`, 4), "want the fields dtype, shape and data_offsets"},
-		{"other case of a field", raw(`{"a":{"dtype":"F32","SHAPE":[1],"data_offsets":[0,4]}}`, 4), "want the fields dtype, shape and data_offsets"},
+		{"three offsets", raw(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,4]}}`, 4),
+			"data_offsets has 3 numbers, want 2"},
+		{"unknown dtype", raw(`{"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}}`, 4),
+			`tensor a: unknown dtype "F31"`},
+		{"missing shape", raw(`{"a":{"dtype":"F32","data_offsets":[0,4]}}`, 4),
+			"want the fields dtype, shape and data_offsets"},
+		{"other case of a field", raw(`{"a":{"dtype":"F32","SHAPE":[1],"data_offsets":[0,4]}}`, 4),
+			"want the fields dtype, shape and data_offsets"},
 		{"metadata not strings", raw(`{"__metadata__":{"n":1}}`, 0), `metadata "n" is not a string`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse("x.safetensors", c.data)
-			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "read x.safetensors: ") {
+			if err == nil || !strings.Contains(err.Error(), c.want) ||
+				!strings.HasPrefix(err.Error(), "read x.safetensors: ") {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
@@ -83,7 +100,9 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func TestParseAccepts(t *testing.T) {
-	f, err := Parse("x", raw(`{"b":{"data_offsets":[0,0],"shape":[0,5],"dtype":"F32"},"a":{"dtype":"BF16","shape":[],"data_offsets":[0,2],"more":[{}]},"__metadata__":{"k":"v"}}   `, 2))
+	f, err := Parse("x", raw(`{"b":{"data_offsets":[0,0],"shape":[0,5],"dtype":"F32"},`+
+		`"a":{"dtype":"BF16","shape":[],"data_offsets":[0,2],"more":[{}]},`+
+		`"__metadata__":{"k":"v"}}   `, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +160,10 @@ func TestWriteReadsBack(t *testing.T) {
 	if (8+n)%8 != 0 {
 		t.Errorf("tensor area starts at %d, want a multiple of 8", 8+n)
 	}
-	const header = `{"__metadata__":{"a":"<1>","b":"2","format":"pt"},"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"quo\"te <&> é":{"dtype":"F32","shape":[],"data_offsets":[8,12]},"z":{"dtype":"F32","shape":[3,20000],`
+	const header = `{"__metadata__":{"a":"<1>","b":"2","format":"pt"},` +
+		`"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},` +
+		`"quo\"te <&> é":{"dtype":"F32","shape":[],"data_offsets":[8,12]},` +
+		`"z":{"dtype":"F32","shape":[3,20000],`
 	if !strings.HasPrefix(string(got[8:]), header) {
 		t.Errorf("header %s", got[8:8+n])
 	}
@@ -223,7 +245,8 @@ func TestFloat32Conversions(t *testing.T) {
 	if err != nil || !slices.Equal(v, []float32{1, 2}) {
 		t.Errorf("unaligned: %v, %v", v, err)
 	}
-	if _, err := (Tensor{Name: "i", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)}).Float32(); err == nil || err.Error() != "tensor i: dtype I64, want F32, F16, BF16 or F64" {
+	if _, err := (Tensor{Name: "i", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)}).Float32(); err == nil ||
+		err.Error() != "tensor i: dtype I64, want F32, F16, BF16 or F64" {
 		t.Errorf("I64: error %v", err)
 	}
 }
@@ -231,7 +254,8 @@ func TestFloat32Conversions(t *testing.T) {
 func TestOpenNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "none.safetensors")
-	if _, err := Open(missing); err == nil || err.Error() != fmt.Sprintf("read %s: no such file or directory", missing) {
+	if _, err := Open(missing); err == nil ||
+		err.Error() != fmt.Sprintf("read %s: no such file or directory", missing) {
 		t.Errorf("missing file: error %v", err)
 	}
 	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "want a regular file") {
@@ -240,7 +264,8 @@ func TestOpenNamesTheFile(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(raw(`{"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F16","shape":[2,1],"data_offsets":[8,12]}}`, 12))
+	f.Add(raw(`{"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},`+
+		`"b":{"dtype":"F16","shape":[2,1],"data_offsets":[8,12]}}`, 12))
 	f.Add(raw(`{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}`, 1))
 	f.Add(raw(`{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}`, 0))
 	f.Add([]byte{})

@@ -10,7 +10,8 @@ import (
 	"slices"
 )
 
-// BF16 returns a tensor of data rounded to bfloat16: to nearest, ties to even. What is too large for it becomes infinite.
+// BF16 returns a tensor of data rounded to bfloat16: to nearest, ties to even. A number beyond
+// bfloat16's range becomes infinite.
 func BF16(name string, shape []int, data []float32) Tensor {
 	t := Tensor{Name: name, DType: BFloat16, Shape: shape, Data: make([]byte, 2*len(data))}
 	for i, v := range data {
@@ -26,8 +27,9 @@ func BF16(name string, shape []int, data []float32) Tensor {
 	return t
 }
 
-// WriteModel writes a model directory as Transformers' save_pretrained does: model.safetensors, config.json, and the extra files (a tokenizer's) by name.
-// Each file is written aside and renamed, config.json last: a directory that was new has one only when all is there.
+// WriteModel writes a model directory as Transformers' save_pretrained does: model.safetensors,
+// config.json, and the extra files (a tokenizer's) by name. Each file is written atomically,
+// config.json last, so that a new directory has one only once it is complete.
 func WriteModel(dir string, config []byte, tensors []Tensor, extra map[string][]byte) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("write model %s: %w", dir, err)

@@ -11,7 +11,8 @@ import (
 func TestBF16(t *testing.T) {
 	inf := float32(math.Inf(1))
 	for _, c := range []struct{ in, want float32 }{
-		{0, 0}, {1, 1}, {-2.5, -2.5}, {1 + 1.0/256, 1}, {1 + 3.0/256, 1 + 4.0/256}, {1 + 1.0/256 + 1.0/65536, 1 + 2.0/256},
+		{0, 0}, {1, 1}, {-2.5, -2.5}, {1 + 1.0/256, 1}, {1 + 3.0/256, 1 + 4.0/256},
+		{1 + 1.0/256 + 1.0/65536, 1 + 2.0/256},
 		{inf, inf}, {-inf, -inf}, {math.MaxFloat32, inf}, {math.SmallestNonzeroFloat32, 0},
 	} {
 		got, err := BF16("x", []int{1}, []float32{c.in}).Float32()
@@ -31,8 +32,10 @@ func TestBF16(t *testing.T) {
 func TestWriteModel(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "model")
 	data := []float32{1, 2, 3, 4, 5, 6}
-	for range 2 { // over what is there, too
-		if err := WriteModel(dir, []byte(`{"model_type":"t5"}`), []Tensor{F32("w", []int{2, 3}, data), BF16("v", []int{6}, data)}, map[string][]byte{"tokenizer_config.json": []byte("{}")}); err != nil {
+	tensors := []Tensor{F32("w", []int{2, 3}, data), BF16("v", []int{6}, data)}
+	tokenizer := map[string][]byte{"tokenizer_config.json": []byte("{}")}
+	for range 2 { // the second time over the files of the first
+		if err := WriteModel(dir, []byte(`{"model_type":"t5"}`), tensors, tokenizer); err != nil {
 			t.Fatal(err)
 		}
 	}

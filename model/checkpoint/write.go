@@ -45,6 +45,8 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tenso
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
+
+	// The header's length is filled in at the end; metadata comes first.
 	var buf bytes.Buffer
 	buf.Write(make([]byte, 8))
 	buf.WriteByte('{')
@@ -64,6 +66,8 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tenso
 		}
 		buf.WriteByte('}')
 	}
+
+	// One entry per tensor, with its place in the tensor area.
 	seen := make(map[string]bool, len(sorted))
 	at := 0
 	for i, t := range sorted {
@@ -76,7 +80,8 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tenso
 			return nil, nil, fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
 		if size != uint64(len(t.Data)) {
-			return nil, nil, fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v", t.Name, len(t.Data), size, t.DType, t.Shape)
+			return nil, nil, fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v",
+				t.Name, len(t.Data), size, t.DType, t.Shape)
 		}
 		if i > 0 || len(metadata) > 0 {
 			buf.WriteByte(',')
@@ -88,13 +93,15 @@ func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tenso
 		fmt.Fprintf(&buf, `:{"dtype":"%s","shape":[%s],"data_offsets":[%d,%d]}`, t.DType, shape, at, at+len(t.Data))
 		at += len(t.Data)
 	}
+
+	// Spaces align the tensor area.
 	buf.WriteByte('}')
 	for buf.Len()%8 != 0 {
 		buf.WriteByte(' ')
 	}
 	n := buf.Len() - 8
 	if n > maxHeader {
-		return nil, nil, fmt.Errorf("header is %d bytes, the limit is %d", n, maxHeader)
+		return nil, nil, fmt.Errorf("header is %d bytes, want at most %d", n, maxHeader)
 	}
 	header := buf.Bytes()
 	binary.LittleEndian.PutUint64(header, uint64(n))

@@ -47,7 +47,7 @@ func (a AdamW) Validate() error {
 // s.Params, at the learning rate LR·factor. It fails, without touching s, on
 // settings out of range, on lengths that differ, and on a gradient that is not
 // finite or is so large that its square is not. If the parameters themselves
-// leave float32's range it fails too, and s is of no further use.
+// leave float32's range it fails too, and s must not be used any more.
 func (a AdamW) Update(s *State, grad []float32, factor float64) error {
 	if err := a.Validate(); err != nil {
 		return err
@@ -56,14 +56,15 @@ func (a AdamW) Update(s *State, grad []float32, factor float64) error {
 		return fmt.Errorf("AdamW: %w", err)
 	}
 	if len(grad) != len(s.Params) {
-		return fmt.Errorf("AdamW: gradient of %d numbers, want %d as there are parameters", len(grad), len(s.Params))
+		return fmt.Errorf("AdamW: gradient of %d numbers, want %d, one for each parameter", len(grad), len(s.Params))
 	}
 	if !(factor >= 0 && factor < math.Inf(1)) {
 		return fmt.Errorf("AdamW: learning rate factor is %v, want a number in [0, +Inf)", factor)
 	}
 	for i, g := range grad {
 		if !(g >= -maxGrad && g <= maxGrad) {
-			return fmt.Errorf("AdamW: gradient of parameter %d is %v, want a finite number of magnitude at most %g", i, g, float64(maxGrad))
+			return fmt.Errorf("AdamW: gradient of parameter %d is %v, want a finite number of magnitude at most %g",
+				i, g, float64(maxGrad))
 		}
 	}
 
@@ -86,7 +87,9 @@ func (a AdamW) Update(s *State, grad []float32, factor float64) error {
 		denom := float32(float32(math.Sqrt(float64(v[i])))/root2) + eps
 		p := float32(decay*params[i]) + float32(float32(stepSize*m[i])/denom)
 		if p-p != 0 { // infinite or not a number
-			return fmt.Errorf("AdamW: parameter %d became %v at step %d (learning rate %g, epsilon %g): training diverged", i, p, s.Step, lr, a.Eps)
+			return fmt.Errorf(
+				"AdamW: parameter %d became %v at step %d (learning rate %g, epsilon %g): training diverged",
+				i, p, s.Step, lr, a.Eps)
 		}
 		params[i] = p
 	}

@@ -14,8 +14,8 @@ func GlobalNorm(g []float32) float64 {
 
 // ClipGlobalNorm scales g so that its norm does not exceed max, as torch's
 // clip_grad_norm_ does: by min(1, max/(norm+1e-6)). It returns the norm before
-// clipping. A max of 0 disables clipping. A g that is not finite is left as it
-// is, for AdamW.Update to refuse.
+// clipping. A max of 0 disables clipping. It leaves a g that is not finite
+// unchanged; AdamW.Update refuses it.
 func ClipGlobalNorm(g []float32, max float64) (norm float64) {
 	norm = GlobalNorm(g)
 	if math.IsNaN(norm) || math.IsInf(norm, 0) || max <= 0 {

@@ -3,8 +3,8 @@
 // them.
 //
 // The result is the same to the last bit on every architecture. Go may fuse a
-// product and a sum into one rounding where the hardware can (arm64, amd64 v3);
-// an explicit conversion forbids it, so every product that is added to
-// something stands in one. Powers are repeated products and only the square
-// root, which IEEE 754 rounds correctly, comes from package math.
+// product and a sum into one rounding if the hardware can (arm64, amd64 v3). An
+// explicit conversion forbids it, so every product that is added to something
+// has one. Powers are repeated products, and only the square root, which IEEE
+// 754 rounds correctly, comes from package math.
 package optim

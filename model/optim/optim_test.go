@@ -45,7 +45,7 @@ func readGoldens(t *testing.T) goldens {
 	return g
 }
 
-// TestAdamWGoldens follows PyTorch over whole trainings: parameters, both
+// TestAdamWGoldens follows PyTorch over whole training runs: parameters, both
 // moments and the norm, within 1e-6.
 func TestAdamWGoldens(t *testing.T) {
 	for _, c := range readGoldens(t).Cases {
@@ -117,7 +117,10 @@ func TestWarmupSteps(t *testing.T) {
 		w     float64
 		total int64
 		want  int64
-	}{{0.1, 1000, 100}, {0.1, 19, 1}, {0, 50, 0}, {1, 50, 50}, {2, 50, 2}, {500.9, 50, 500}, {0.3, 10, 3}, {0.7, 10, 7}} {
+	}{
+		{0.1, 1000, 100}, {0.1, 19, 1}, {0, 50, 0}, {1, 50, 50}, {2, 50, 2}, {500.9, 50, 500}, {0.3, 10, 3},
+		{0.7, 10, 7},
+	} {
 		if got := WarmupSteps(c.w, c.total); got != c.want {
 			t.Errorf("WarmupSteps(%v, %d) = %d, want %d", c.w, c.total, got, c.want)
 		}
@@ -169,7 +172,8 @@ func TestUpdateRefuses(t *testing.T) {
 		{"moments missing", good, &State{Params: []float32{1}}, []float32{1}, 1, "with 0 first and 0 second moments"},
 		{"negative step", good, &State{Step: -1}, nil, 1, "state at step -1"},
 		{"factor", good, NewState([]float32{1}), []float32{1}, math.NaN(), "factor is NaN"},
-		{"beta", AdamW{LR: 1, Beta1: 1, Beta2: 0.9}, NewState([]float32{1}), []float32{1}, 1, "beta1 is 1, want a number in [0, 1)"},
+		{"beta", AdamW{LR: 1, Beta1: 1, Beta2: 0.9}, NewState([]float32{1}), []float32{1}, 1,
+			"beta1 is 1, want a number in [0, 1)"},
 		{"rate", AdamW{LR: -1}, NewState([]float32{1}), []float32{1}, 1, "learning rate is -1"},
 		{"diverged", AdamW{LR: 1e39}, NewState([]float32{1}), []float32{1}, 1, "training diverged"},
 	} {
@@ -186,8 +190,8 @@ func TestUpdateRefuses(t *testing.T) {
 	}
 }
 
-// TestUpdateBits pins the bits of a training, which must not depend on the
-// architecture nor on the Go version.
+// TestUpdateBits pins the bits of a training run, which must depend neither on
+// the architecture nor on the Go version.
 func TestUpdateBits(t *testing.T) {
 	s := NewState([]float32{0.1, -0.2, 0.3, 0, 5})
 	a := NewAdamW(0.3, 1e-5)
@@ -236,15 +240,17 @@ func TestStateEncoding(t *testing.T) {
 		return d
 	}
 	for want, bad := range map[string][]byte{
-		"0 bytes, want at least the header's 28":                      nil,
-		`starts with "XPTSTATE", want "DPTSTATE"`:                     change(0, 'X'),
-		"version 2, want 1":                                           change(8, 2),
-		"state at step -1":                                            change(12, 255, 255, 255, 255, 255, 255, 255, 255),
+		"0 bytes, want at least the header's 28":  nil,
+		`starts with "XPTSTATE", want "DPTSTATE"`: change(0, 'X'),
+		"version 2, want 1":                       change(8, 2),
+		"state at step -1": change(12, 255, 255, 255, 255, 255, 255, 255,
+			255),
 		"23 bytes after the header, want 12 for each of 2 parameters": data[:len(data)-1],
 		"25 bytes after the header, want 12 for each of 2 parameters": append(slices.Clone(data), 0),
-		"want 12 for each of 1537228672809129303 parameters":          change(20, 0x57, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x15),
-		"parameter 0 is +Inf, want a finite number":                   change(28, 0, 0, 0x80, 0x7f),
-		"second moment 1 is -3, want 0 or more":                       change(51, 0xc0),
+		"want 12 for each of 1537228672809129303 parameters": change(20, 0x57, 0x55, 0x55, 0x55, 0x55, 0x55,
+			0x55, 0x15),
+		"parameter 0 is +Inf, want a finite number": change(28, 0, 0, 0x80, 0x7f),
+		"second moment 1 is -3, want 0 or more":     change(51, 0xc0),
 	} {
 		back := s.Clone()
 		if err := back.UnmarshalBinary(bad); err == nil || !strings.Contains(err.Error(), want) {
@@ -260,7 +266,9 @@ func TestStateEncoding(t *testing.T) {
 }
 
 func FuzzState(f *testing.F) {
-	for _, s := range []*State{NewState(nil), NewState([]float32{1, 2}), {Step: 3, Params: []float32{1}, M: []float32{2}, V: []float32{3}}} {
+	for _, s := range []*State{
+		NewState(nil), NewState([]float32{1, 2}), {Step: 3, Params: []float32{1}, M: []float32{2}, V: []float32{3}},
+	} {
 		data, err := s.MarshalBinary()
 		if err != nil {
 			f.Fatal(err)

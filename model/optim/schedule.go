@@ -8,8 +8,8 @@ type Linear struct {
 	Total  int64
 }
 
-// Factor returns what to multiply the learning rate by at the given step,
-// counted from 0. The first step's factor is 0 if there is any warm-up.
+// Factor returns the factor of the learning rate at the given step, counted
+// from 0. The first step's factor is 0 if there is any warm-up.
 func (l Linear) Factor(step int64) float64 {
 	if step < l.Warmup {
 		return float64(step) / float64(max(1, l.Warmup))

@@ -8,8 +8,8 @@ import (
 	"math"
 )
 
-// State is all that training changes: the parameters, AdamW's first and second
-// moments of each, and how many steps were taken.
+// State is everything that training changes: the parameters, AdamW's first and
+// second moments of each, and the number of steps taken.
 type State struct {
 	Step   int64
 	Params []float32
@@ -33,7 +33,8 @@ func (s *State) check() error {
 		return fmt.Errorf("state at step %d, want 0 or more", s.Step)
 	}
 	if len(s.M) != len(s.Params) || len(s.V) != len(s.Params) {
-		return fmt.Errorf("state of %d parameters with %d first and %d second moments, want as many of each", len(s.Params), len(s.M), len(s.V))
+		return fmt.Errorf("state of %d parameters with %d first and %d second moments, want as many of each",
+			len(s.Params), len(s.M), len(s.V))
 	}
 	return nil
 }
@@ -48,7 +49,7 @@ const (
 	stateHeader  = len(stateMagic) + 4 + 8 + 8
 )
 
-// StateSize is how many bytes the encoding of a State of n parameters has.
+// StateSize is the size in bytes of the encoding of a State of n parameters.
 func StateSize(n int) int { return stateHeader + 12*n }
 
 // MarshalBinary encodes s. Equal states have equal encodings.
@@ -126,7 +127,7 @@ func decodeNumbers(into []float32, data []byte, k, first int) error {
 
 // Digest returns the SHA-256 of s's encoding. Workers whose digests agree hold
 // the same state to the last bit. It panics if the parts of s differ in length,
-// which only a programmer can bring about.
+// which is a mistake of the caller.
 func (s *State) Digest() [32]byte {
 	h := sha256.New()
 	if err := s.Write(h); err != nil {

@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// pieceSize is how many bytes of an encoding are at hand at a time.
+// pieceSize is the number of bytes of an encoding that are in memory at a time.
 const pieceSize = 256 << 10
 
 // Write writes s's encoding to w piece by piece, without a copy of the whole.
@@ -42,8 +42,9 @@ func (s *State) Write(w io.Writer) error {
 	return nil
 }
 
-// Read reads the encoding of a state of as many parameters as s has, piece by piece into s's own numbers, and nothing beyond it. It checks
-// what UnmarshalBinary checks. On an error s's numbers are part the old and part the new ones.
+// Read reads the encoding of a state with as many parameters as s has, piece by piece into s's own
+// numbers, and nothing beyond it. It checks what UnmarshalBinary checks. After an error s holds
+// partly old and partly new numbers.
 func (s *State) Read(r io.Reader) error {
 	if err := s.read(r, s.parts()); err != nil {
 		return fmt.Errorf("decode state: %w", err)
@@ -51,7 +52,8 @@ func (s *State) Read(r io.Reader) error {
 	return nil
 }
 
-// ReadParams reads the parameters of the encoding of a state of so many, to its end: the moments are checked and left behind.
+// ReadParams reads the encoding of a state of params parameters to its end and returns the
+// parameters; it checks the moments and drops them.
 func ReadParams(r io.Reader, params int) ([]float32, error) {
 	s := State{Params: make([]float32, params)}
 	if err := s.read(r, [...][]float32{s.Params, nil, nil}); err != nil {
@@ -60,7 +62,7 @@ func ReadParams(r io.Reader, params int) ([]float32, error) {
 	return s.Params, nil
 }
 
-// read fills parts, of which a nil one is read and dropped.
+// read fills parts. It reads and drops a part that is nil.
 func (s *State) read(r io.Reader, parts [3][]float32) error {
 	want := len(s.Params)
 	piece := make([]byte, min(pieceSize, max(stateHeader, 4*want)))
@@ -98,7 +100,7 @@ func (s *State) read(r io.Reader, parts [3][]float32) error {
 	return nil
 }
 
-// full fills b.
+// full reads len(b) bytes into b.
 func full(r io.Reader, b []byte) error {
 	n, err := io.ReadFull(r, b)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -10,7 +10,7 @@ import (
 	"testing/iotest"
 )
 
-// largest notes the largest piece that is written.
+// largest is a buffer that notes the largest piece written to it.
 type largest struct {
 	bytes.Buffer
 	piece int
@@ -31,7 +31,8 @@ func numbered(n int) *State {
 	return s
 }
 
-// What goes piece by piece is what goes at once, whatever the pieces' ends fall into.
+// TestStateInPieces: a state written and read piece by piece is the same as at once, wherever the
+// pieces end.
 func TestStateInPieces(t *testing.T) {
 	const piece = pieceSize / 4
 	for _, n := range []int{0, 1, 2, piece/3 - 3, piece / 3, piece - 7, piece - 1, piece, piece + 1, 3*piece + 5} {
@@ -42,13 +43,15 @@ func TestStateInPieces(t *testing.T) {
 		}
 		var out largest
 		if err := s.Write(&out); err != nil || !bytes.Equal(out.Bytes(), whole) || out.piece > pieceSize {
-			t.Fatalf("%d parameters: %d bytes in pieces of up to %d (%v), want the %d of the whole in at most %d", n, out.Len(), out.piece, err, len(whole), pieceSize)
+			t.Fatalf("%d parameters: %d bytes in pieces of up to %d (%v), want the %d of the whole in at most %d",
+				n, out.Len(), out.piece, err, len(whole), pieceSize)
 		}
 		back := numbered(n)
 		back.Step = 1
 		clear(back.V)
 		rest := bytes.NewReader(append(slices.Clone(whole), "rest"...))
-		if err := back.Read(iotest.HalfReader(rest)); err != nil || back.Step != s.Step || !slices.Equal(back.Params, s.Params) || !slices.Equal(back.M, s.M) || !slices.Equal(back.V, s.V) {
+		if err := back.Read(iotest.HalfReader(rest)); err != nil || back.Step != s.Step ||
+			!slices.Equal(back.Params, s.Params) || !slices.Equal(back.M, s.M) || !slices.Equal(back.V, s.V) {
 			t.Errorf("%d parameters do not come back (%v)", n, err)
 		}
 		if rest.Len() != len("rest") {
@@ -103,7 +106,7 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-// FuzzRead: whatever comes, piece by piece it is taken as the whole is, or refused as the whole is.
+// FuzzRead: any input is accepted or refused piece by piece exactly as it is as a whole.
 func FuzzRead(f *testing.F) {
 	for _, n := range []int{0, 1, 3} {
 		data, err := numbered(n).MarshalBinary()

@@ -34,7 +34,8 @@ func readJSON(t *testing.T, path string, v any) {
 	}
 }
 
-// tensors opens a safetensors file of testdata; get returns one of its tensors in float32 and fails the test unless it has the shape.
+// tensors opens a safetensors file of testdata; get returns one of its tensors in float32 and fails
+// the test unless it has the shape.
 func tensors(t *testing.T, path string) (get func(name string, shape ...int) []float32) {
 	t.Helper()
 	f, err := checkpoint.Open(filepath.Join("testdata", path))
@@ -81,7 +82,8 @@ func backbone(t *testing.T, name string) *model.Backbone {
 	return b
 }
 
-// farthest is the largest absolute difference. Slices of different lengths, or a NaN, are infinitely far apart.
+// farthest is the largest absolute difference. Slices of different lengths, or a NaN, are
+// infinitely far apart.
 func farthest(got, want []float32) float64 {
 	if len(got) != len(want) {
 		return math.Inf(1)
@@ -121,7 +123,8 @@ func orInf(x float64) float64 {
 	return x
 }
 
-// within fails the test where a measured difference exceeds its bound, and logs it otherwise.
+// within fails the test if a measured difference exceeds its bound, and logs the difference
+// otherwise.
 func within(t *testing.T, what string, measured, bound float64) {
 	t.Helper()
 	if measured > bound {

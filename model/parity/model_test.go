@@ -36,7 +36,8 @@ type outcome struct {
 	Greedy [][]int32
 }
 
-// TestForward holds logits, losses and greedy decoding to Transformers, with the prompt and without.
+// TestForward compares logits, losses and greedy decoding with those of Transformers, with the
+// prompt and without.
 func TestForward(t *testing.T) {
 	for _, name := range tiny {
 		for _, mode := range []string{"prompt", "plain"} {
@@ -101,7 +102,8 @@ func checkResult(t *testing.T, got model.Result, want outcome) {
 	within(t, "loss of a pair", worst, lossBound)
 }
 
-// TestGradient holds the loss and its gradients with respect to the prompt, to A and to B to PyTorch.
+// TestGradient compares the loss and its gradients with respect to the prompt, A and B with
+// PyTorch's.
 func TestGradient(t *testing.T) {
 	for _, name := range tiny {
 		t.Run(name, func(t *testing.T) {
@@ -145,7 +147,7 @@ func TestGradient(t *testing.T) {
 	}
 }
 
-// parameters lays tensors out as cfg has them.
+// parameters returns the flat parameters of cfg made of the tensors' values.
 func parameters(t *testing.T, cfg prompt.Config, values map[string][]float32) []float32 {
 	t.Helper()
 	params := make([]float32, cfg.Size())
@@ -159,7 +161,8 @@ func parameters(t *testing.T, cfg prompt.Config, values map[string][]float32) []
 	return params
 }
 
-// meanLoss is the batch's mean token loss, as Transformers defines it, and its gradient; last keeps the gradient where it is not nil.
+// meanLoss is the batch's mean token loss, as Transformers defines it, and its gradient, which it
+// also stores in last unless that is nil.
 func meanLoss(b *model.Backbone, pairs []model.Pair, last *[]float32) prompt.Loss {
 	return func(soft []float32) (float64, []float32, error) {
 		result, grad, err := b.LossGrad(soft, pairs)
@@ -177,8 +180,9 @@ func meanLoss(b *model.Backbone, pairs []model.Pair, last *[]float32) prompt.Los
 	}
 }
 
-// TestGoldensBite makes sure that a small mistake would be seen: with one token changed nothing may agree.
-func TestGoldensBite(t *testing.T) {
+// TestGoldensDetectChanges: the goldens reveal a small mistake: with one token changed, no result
+// agrees with them.
+func TestGoldensDetectChanges(t *testing.T) {
 	for _, name := range tiny {
 		t.Run(name, func(t *testing.T) {
 			b := backbone(t, name)
@@ -188,7 +192,7 @@ func TestGoldensBite(t *testing.T) {
 			readJSON(t, name+"/expected.json", &expected)
 			soft := slices.Clone(tensors(t, name+"/prompt.safetensors")("prompt", length, b.Dim()))
 			longest := len(in.Pairs) - 1
-			in.Pairs[longest].Source[0] ^= 1 // the farthest from the rest: seen only through the outermost bucket
+			in.Pairs[longest].Source[0] ^= 1 // the farthest token, which only the outermost bucket reaches
 
 			result, err := b.Score(soft, in.pairs())
 			if err != nil {
@@ -206,11 +210,12 @@ func TestGoldensBite(t *testing.T) {
 	}
 }
 
-// TestNames opens the models of testdata and looks at what they say of themselves.
+// TestNames: the models of testdata have their names and sizes.
 func TestNames(t *testing.T) {
 	for _, name := range tiny {
 		if b := backbone(t, name); !strings.Contains(b.Name(), name) || b.VocabSize() != 384 || b.Dim() != 32 {
-			t.Errorf("%s opened as %q with %d ids and %d dimensions, want 384 and 32", name, b.Name(), b.VocabSize(), b.Dim())
+			t.Errorf("%s opened as %q with %d ids and %d dimensions, want 384 and 32",
+				name, b.Name(), b.VocabSize(), b.Dim())
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/dptune/dpt/model/prompt"
 )
 
-// fewglue is where real SuperGLUE examples may lie, seen from this directory: beside the repository.
+// fewglue is the directory of real SuperGLUE examples, beside the repository, which may be missing.
 var fewglue = filepath.Join("..", "..", "..", "shared", "data", "fewglue")
 
 // trajectory is testdata/trajectory/NAME.json.
@@ -38,9 +38,15 @@ type trajectory struct {
 	}
 }
 
-// TestTrajectoryInvented follows PyTorch for 20 steps of each method on text that the golden carries.
+// TestTrajectoryInvented follows PyTorch for 20 steps of each method on text that the golden
+// carries.
 func TestTrajectoryInvented(t *testing.T) {
-	for name, method := range map[string]string{"invented": "dpt", "invented-pt": "pt", "invented-respt": "respt", "invented-svd": "svd"} {
+	for name, method := range map[string]string{
+		"invented":       "dpt",
+		"invented-pt":    "pt",
+		"invented-respt": "respt",
+		"invented-svd":   "svd",
+	} {
 		t.Run(method, func(t *testing.T) {
 			var want trajectory
 			readJSON(t, "trajectory/"+name+".json", &want)
@@ -56,7 +62,8 @@ func TestTrajectoryInvented(t *testing.T) {
 	}
 }
 
-// TestTrajectoryRTE follows PyTorch for 20 steps on real examples, read and written out by the package dataset.
+// TestTrajectoryRTE follows PyTorch for 20 steps on real examples, read and written out by the
+// package dataset.
 func TestTrajectoryRTE(t *testing.T) {
 	var want trajectory
 	readJSON(t, "trajectory/rte.json", &want)
@@ -86,7 +93,8 @@ func (w trajectory) pair(source, target string) model.Pair {
 	}
 }
 
-// follow trains from the golden's start and compares the first gradient, every step's loss, rate and gradient norm, and the end.
+// follow trains from the golden's start and compares the first gradient, every step's loss,
+// learning rate and gradient norm, and the final state.
 func follow(t *testing.T, name string, want trajectory, pairs []model.Pair) {
 	t.Helper()
 	b := backbone(t, want.Model)
@@ -116,9 +124,11 @@ func follow(t *testing.T, name string, want trajectory, pairs []model.Pair) {
 		if err != nil {
 			t.Fatalf("step %d: %v", i+1, err)
 		}
-		if i == 0 && want.Method != "dpt" { // whose gradients TestGradient checks
+		if i == 0 && want.Method != "dpt" { // TestGradient checks those of dpt
 			for _, part := range cfg.Tensors() {
-				within(t, "first gradient of "+part.Name, relativeNorm(grad[part.Offset:part.Offset+part.Size()], given(part.Name+".gradient", part.Shape...)), gradientBound)
+				within(t, "first gradient of "+part.Name,
+					relativeNorm(grad[part.Offset:part.Offset+part.Size()],
+						given(part.Name+".gradient", part.Shape...)), gradientBound)
 			}
 		}
 		norm := optim.ClipGlobalNorm(grad, want.MaxNorm)

@@ -58,7 +58,7 @@ func trainer(t *testing.T, name string) (*t5.Trainer, []float32, []t5.Parameter,
 	return tr, weights, cfg.Parameters(t5.Tied(m)), pairs
 }
 
-// step leaves in grad the gradient of the mean token loss, which it returns.
+// step returns the mean token loss and sets grad to its gradient.
 func step(t *testing.T, tr *t5.Trainer, pairs []t5.Pair, grad []float32) float64 {
 	t.Helper()
 	losses := make([]float64, len(pairs))
@@ -85,13 +85,14 @@ func TestWeightGradients(t *testing.T) {
 			step(t, tr, pairs, grad)
 			want := tensors(t, filepath.Join(name, "weights.safetensors"))
 			for _, p := range params {
-				within(t, p.Name, relativeNorm(grad[p.Offset:p.Offset+p.Size()], want(p.Name, p.Shape...)), gradientBound)
+				within(t, p.Name, relativeNorm(grad[p.Offset:p.Offset+p.Size()], want(p.Name, p.Shape...)),
+					gradientBound)
 			}
 		})
 	}
 }
 
-// TestFineTuning: five steps of clipped AdamW on all weights go PyTorch's way.
+// TestFineTuning: five steps of clipped AdamW on all weights give PyTorch's results.
 func TestFineTuning(t *testing.T) {
 	for _, name := range tiny {
 		t.Run(name, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 
 func init() { gorgonia.Use(exactBLAS{}) }
 
-// exactBLAS is what gorgonia multiplies matrices with: gonum's BLAS, but for
+// exactBLAS multiplies matrices for gorgonia: it is gonum's BLAS with another
 // Sgemm. Gonum sums the float32 products of a row in an order that depends on
 // the address of the row, so the same input can give other bits in another run.
 type exactBLAS struct{ gonum.Implementation }
@@ -16,7 +16,19 @@ type exactBLAS struct{ gonum.Implementation }
 // Sgemm computes C = alpha·op(A)·op(B) + beta·C for row-major matrices, as BLAS
 // defines it. Sums run in float64 over rising k; a product of two float32s is
 // exact there, so it does not matter whether the compiler fuses it with the sum.
-func (exactBLAS) Sgemm(tA, tB blas.Transpose, m, n, k int, alpha float32, a []float32, lda int, b []float32, ldb int, beta float32, c []float32, ldc int) {
+func (exactBLAS) Sgemm(
+	tA, tB blas.Transpose,
+	m, n, k int,
+	alpha float32,
+	a []float32,
+	lda int,
+	b []float32,
+	ldb int,
+	beta float32,
+	c []float32,
+	ldc int,
+) {
+	// Rows of op(B) must be contiguous, elements of op(A) may have any stride.
 	if tB != blas.NoTrans {
 		b, ldb = transposed(b, n, k, ldb), n
 	}
@@ -24,11 +36,13 @@ func (exactBLAS) Sgemm(tA, tB blas.Transpose, m, n, k int, alpha float32, a []fl
 	if tA != blas.NoTrans {
 		rowStride, colStride = 1, lda
 	}
+
+	// Each row of C is a sum of multiples of rows of op(B).
 	sums := make([]float64, n)
 	for i := range m {
 		clear(sums)
 		l := 0
-		for ; l+4 <= k; l += 4 { // four terms at a time spare loads of the sums
+		for ; l+4 <= k; l += 4 { // four terms at a time, to load the sums less often
 			at := i*rowStride + l*colStride
 			x0, x1 := float64(a[at]), float64(a[at+colStride])
 			x2, x3 := float64(a[at+2*colStride]), float64(a[at+3*colStride])

@@ -4,19 +4,18 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // maxSize bounds the number of trained numbers, so that a mistyped flag is an
 // error rather than an allocation that fails.
 const maxSize = 1 << 30
 
-// Config says what a prompt is made of.
+// Config is a method with its sizes: it determines the trained tensors of a prompt.
 type Config struct {
-	Method     string // one of Methods
+	Method     string // the name of a Method
 	Dim        int    // e, the backbone's d_model
 	Length     int    // c, the number of virtual tokens
-	Bottleneck int    // b, the method's inner dimension; 0 where it has none
+	Bottleneck int    // b, the method's inner dimension; 0 if it has none
 }
 
 // Tensor is one trained tensor, row-major at Offset in the flat parameters.
@@ -26,7 +25,7 @@ type Tensor struct {
 	Offset int
 }
 
-// Size returns the number of numbers in t.
+// Size returns the number of elements of t.
 func (t Tensor) Size() int {
 	n := 1
 	for _, d := range t.Shape {
@@ -35,38 +34,20 @@ func (t Tensor) Size() int {
 	return n
 }
 
-// Methods returns the names of the parametrizations, sorted.
-func Methods() []string { return slices.Sorted(maps.Keys(methods)) }
-
-// Known checks that there is a parametrization of a name.
-func Known(method string) error {
-	if _, ok := methods[method]; !ok {
-		return fmt.Errorf("unknown method %q, want one of %s", method, strings.Join(Methods(), ", "))
-	}
-	return nil
-}
-
-// DefaultBottleneck is the inner dimension that a method's authors chose for
-// prompts of length vectors of dim numbers, 0 where the method has none.
-func DefaultBottleneck(method string, dim, length int) int {
-	if m := methods[method]; m.bottleneck != nil {
-		return m.bottleneck(dim, length)
-	}
-	return 0
-}
-
 // Validate checks that the method exists and that its sizes are possible.
 func (c Config) Validate() error {
-	if err := Known(c.Method); err != nil {
+	m, err := Lookup(c.Method)
+	if err != nil {
 		return fmt.Errorf("prompt: %w", err)
 	}
-	m := methods[c.Method]
+
+	// Each size by itself.
 	type size struct {
 		name  string
 		value int
 	}
 	sizes := []size{{"dimension", c.Dim}, {"length", c.Length}}
-	if m.bottleneck != nil {
+	if m.Bottleneck != nil {
 		sizes = append(sizes, size{"bottleneck", c.Bottleneck})
 	} else if c.Bottleneck != 0 {
 		return fmt.Errorf("prompt: bottleneck is %d, want 0: method %s has none", c.Bottleneck, c.Method)
@@ -81,6 +62,8 @@ func (c Config) Validate() error {
 			return fmt.Errorf("prompt: %w", err)
 		}
 	}
+
+	// All tensors and the prompt together.
 	total := 0
 	for _, t := range append(m.tensors(c), Tensor{Name: "P", Shape: []int{c.Dim, c.Length}}) {
 		n := 1
@@ -98,16 +81,25 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Tensors returns the trained tensors in the order of the flat parameters. For
-// "dpt" they are A [e b] and B [b c]; see the package's documentation.
+// Tensors returns the trained tensors of a valid configuration in the order of the flat parameters.
+// For "dpt" they are A [e b] and B [b c]; see the package's documentation.
 func (c Config) Tensors() []Tensor {
-	out := methods[c.Method].tensors(c)
+	out := find(c.Method).tensors(c)
 	offset := 0
 	for i := range out {
 		out[i].Offset = offset
 		offset += out[i].Size()
 	}
 	return out
+}
+
+// split cuts flat parameters into those of each tensor.
+func (c Config) split(params []float32) [][]float32 {
+	var parts [][]float32
+	for _, t := range c.Tensors() {
+		parts = append(parts, params[t.Offset:t.Offset+t.Size()])
+	}
+	return parts
 }
 
 // Size returns the number of trained numbers.
@@ -119,19 +111,18 @@ func (c Config) Size() int {
 	return n
 }
 
-// Detect finds the configuration whose trained tensors have exactly the given
-// names and shapes, for prompts of length vectors of dim numbers. It says false
-// where no method has them.
-func Detect(dim, length int, shapes map[string][]int) (Config, bool) {
-	for _, name := range Methods() {
-		c := Config{Method: name, Dim: dim, Length: length}
-		if m := methods[name]; m.bottleneck != nil {
-			shape := shapes[m.inner]
-			if len(shape) <= m.innerAt {
+// detect finds the configuration whose trained tensors have exactly the given
+// names and shapes, for prompts of length vectors of dim numbers. It returns
+// false if no method has them.
+func detect(dim, length int, shapes map[string][]int) (Config, bool) {
+	for _, m := range registry {
+		c := Config{Method: m.Name, Dim: dim, Length: length}
+		if b := m.Bottleneck; b != nil {
+			shape := shapes[b.tensor]
+			if len(shape) <= b.axis {
 				continue
 			}
-			// The inner dimension is the one that the tensor does not share with the prompt.
-			c.Bottleneck = shape[m.innerAt]
+			c.Bottleneck = shape[b.axis]
 		}
 		if c.Validate() != nil {
 			continue

@@ -2,10 +2,26 @@ package prompt
 
 import "gorgonia.org/gorgonia"
 
+// DPT is the name of Decomposed Prompt Tuning.
+const DPT = "dpt"
+
 // decomposed is Decomposed Prompt Tuning (Xiao et al. 2023, section 3.1): P = A·B.
-var decomposed = method{
+var decomposed = Method{
+	Name:         DPT,
+	Title:        "DPT",
+	Summary:      "P = A·B",
+	DefaultStart: StartGaussian,
+	Starts:       allStarts,
+	Bottleneck: &Bottleneck{
+		Meaning:     "b of A·B",
+		DefaultText: "10",
+		Default:     fixed(10),
+		tensor:      "A", axis: 1,
+	},
 	tensors: func(c Config) []Tensor {
-		return []Tensor{{Name: "A", Shape: []int{c.Dim, c.Bottleneck}}, {Name: "B", Shape: []int{c.Bottleneck, c.Length}}}
+		return []Tensor{
+			{Name: "A", Shape: []int{c.Dim, c.Bottleneck}}, {Name: "B", Shape: []int{c.Bottleneck, c.Length}},
+		}
 	},
 	build: func(_ Config, trained gorgonia.Nodes) (*gorgonia.Node, error) {
 		return gorgonia.Mul(trained[0], trained[1])
@@ -18,15 +34,13 @@ var decomposed = method{
 		}
 		return nil
 	},
-	bottleneck: fixed(10),
-	inner:      "A", innerAt: 1,
 }
 
 // factor sets A (e×b) and B (b×c) to the factors of the product that is nearest
 // to the rows of a prompt (c×e), in the Frobenius norm: the b largest singular
-// triplets, each singular value shared equally between its two vectors. Where
-// the rows have a lower rank, A's further columns are zero and B's further rows
-// keep what was drawn for them: the product is the rows', and every number of A
+// triplets, each singular value shared equally between its two vectors. If the
+// rows have a lower rank, A's further columns are zero and B's further rows keep
+// the numbers drawn for them: the product equals the rows, and every number of A
 // has a gradient.
 func factor(rows []float32, c Config, a, b []float32) {
 	left, values, right := svdOf(rows, c.Length, c.Dim)

@@ -21,10 +21,10 @@ type Loss func(prompt []float32) (loss float64, grad []float32, err error)
 type frozen struct {
 	dim, length int
 
-	loss   Loss // set for the time of one run
+	loss   Loss // set during a run
 	value  float64
 	grad   []float32 // c×e, from loss
-	err    error     // gorgonia drops the chain of wrapped errors, so it is kept here
+	err    error     // of loss: gorgonia would drop the chain of wrapped errors
 	prompt []float32 // c×e, for loss to read
 }
 
@@ -44,7 +44,7 @@ func (f *frozen) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 }
 
 // Do calls the loss function on P transposed. Gorgonia runs it on a goroutine of
-// its own, where a panic could not be caught by anyone else.
+// its own, whose panics it must recover itself.
 func (f *frozen) Do(in ...gorgonia.Value) (out gorgonia.Value, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -62,7 +62,9 @@ func (f *frozen) Do(in ...gorgonia.Value) (out gorgonia.Value, err error) {
 		return nil, err
 	}
 	if len(grad) != f.dim*f.length {
-		return nil, fmt.Errorf("prompt: gradient of %d numbers from the loss function, want %d for %d virtual tokens of %d", len(grad), f.dim*f.length, f.length, f.dim)
+		return nil, fmt.Errorf(
+			"prompt: gradient of %d numbers from the loss function, want %d for %d virtual tokens of %d",
+			len(grad), f.dim*f.length, f.length, f.dim)
 	}
 	f.value, f.grad = value, grad
 	return gorgonia.NewF32(float32(value)), nil

@@ -7,8 +7,8 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// Graph computes prompts and gradients for one Config, any number of times. It
-// is for one goroutine at a time.
+// Graph computes prompts and gradients for one Config, any number of times. One
+// goroutine at a time may use it.
 type Graph struct {
 	cfg    Config
 	embed  *program
@@ -86,17 +86,18 @@ func build(cfg Config) (*program, gorgonia.Nodes, *gorgonia.Node, error) {
 			shape = []int{shape[0], 1}
 		}
 		value := tensor.New(tensor.WithShape(shape...), tensor.WithBacking(backing))
-		trained = append(trained, gorgonia.NewMatrix(eg, tensor.Float32, gorgonia.WithName(t.Name), gorgonia.WithShape(shape...), gorgonia.WithValue(value)))
+		trained = append(trained, gorgonia.NewMatrix(eg, tensor.Float32,
+			gorgonia.WithName(t.Name), gorgonia.WithShape(shape...), gorgonia.WithValue(value)))
 		prog.inputs = append(prog.inputs, backing)
 	}
-	p, err := methods[cfg.Method].build(cfg, trained)
+	p, err := find(cfg.Method).build(cfg, trained)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("prompt: build %s: %w", cfg.Method, err)
 	}
 	return prog, trained, p, nil
 }
 
-// compile prepares the graph that n is in for running.
+// compile makes the machine that runs the graph of n.
 func (p *program) compile(n *gorgonia.Node) { p.vm = gorgonia.NewTapeMachine(n.Graph()) }
 
 // run computes the graph on the given flat parameters.

@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// maxSweeps bounds the passes over all pairs of rows; ten do for any matrix of
-// this size.
+// maxSweeps bounds the passes over all pairs of rows; ten suffice for any matrix
+// of a prompt's size.
 const maxSweeps = 60
 
 // svdOf is the singular value decomposition of an m×n matrix, row-major:
 // matrix = Σ_k values[k]·left[k]·right[k]^T with left[k] of m and right[k] of n
-// numbers, for k < m, the values descending. Vectors of a value of 0 are 0 on
-// the right.
+// numbers, for k < m, the values descending. The right vector of a value of 0 is
+// 0.
 //
 // It is the one-sided Jacobi method (Hestenes): rotations make the rows
 // orthogonal. Sums have one order and no product is fused with a sum, so that
@@ -49,7 +49,7 @@ func svdOf(matrix []float32, m, n int) (left [][]float64, values []float64, righ
 	return left, values, right
 }
 
-// sweep rotates every pair of rows that is not orthogonal, and says whether
+// sweep rotates every pair of rows that is not orthogonal, and reports whether
 // there was one.
 func sweep(rows, turn [][]float64) bool {
 	const tolerance = 1e-15

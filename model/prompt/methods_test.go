@@ -10,13 +10,16 @@ import (
 	"github.com/dptune/dpt/model/internal/gauss"
 )
 
-// others are configurations of the methods beside dpt, at shapes at which
+// others are configurations of the methods other than dpt, at shapes at which
 // layouts and gorgonia's special cases differ.
 var others = []Config{
-	{Method: "pt", Dim: 1, Length: 1}, {Method: "pt", Dim: 5, Length: 1}, {Method: "pt", Dim: 1, Length: 4}, {Method: "pt", Dim: 7, Length: 3},
-	{Method: "respt", Dim: 2, Length: 1, Bottleneck: 1}, {Method: "respt", Dim: 5, Length: 3, Bottleneck: 2}, {Method: "respt", Dim: 3, Length: 6, Bottleneck: 9},
+	{Method: "pt", Dim: 1, Length: 1}, {Method: "pt", Dim: 5, Length: 1}, {Method: "pt", Dim: 1, Length: 4},
+	{Method: "pt", Dim: 7, Length: 3},
+	{Method: "respt", Dim: 2, Length: 1, Bottleneck: 1}, {Method: "respt", Dim: 5, Length: 3, Bottleneck: 2},
+	{Method: "respt", Dim: 3, Length: 6, Bottleneck: 9},
 	{Method: "respt", Dim: 6, Length: 1, Bottleneck: 4}, {Method: "respt", Dim: 64, Length: 10, Bottleneck: 30},
-	{Method: "svd", Dim: 1, Length: 1, Bottleneck: 1}, {Method: "svd", Dim: 5, Length: 3, Bottleneck: 3}, {Method: "svd", Dim: 3, Length: 6, Bottleneck: 3},
+	{Method: "svd", Dim: 1, Length: 1, Bottleneck: 1}, {Method: "svd", Dim: 5, Length: 3, Bottleneck: 3},
+	{Method: "svd", Dim: 3, Length: 6, Bottleneck: 3},
 	{Method: "svd", Dim: 6, Length: 4, Bottleneck: 2}, {Method: "svd", Dim: 4, Length: 4, Bottleneck: 1},
 }
 
@@ -153,7 +156,7 @@ func TestMethodsGradientByDifferences(t *testing.T) {
 	}
 }
 
-// TestProbeHasNoGradientBelowZero: a negative entry of Σ takes no part.
+// TestProbeHasNoGradientBelowZero: a negative entry of Σ does not contribute.
 func TestProbeHasNoGradientBelowZero(t *testing.T) {
 	cfg := Config{Method: "svd", Dim: 6, Length: 4, Bottleneck: 4}
 	params := scrambled(cfg)
@@ -176,7 +179,10 @@ func TestProbeHasNoGradientBelowZero(t *testing.T) {
 }
 
 func TestMethodsSameBits(t *testing.T) {
-	for _, cfg := range []Config{{Method: "pt", Dim: 64, Length: 20}, {Method: "respt", Dim: 64, Length: 20, Bottleneck: 40}, {Method: "svd", Dim: 64, Length: 20, Bottleneck: 20}} {
+	for _, cfg := range []Config{
+		{Method: "pt", Dim: 64, Length: 20}, {Method: "respt", Dim: 64, Length: 20, Bottleneck: 40},
+		{Method: "svd", Dim: 64, Length: 20, Bottleneck: 20},
+	} {
 		params := initial(cfg, 5, 0.3)
 		first := newGraph(t, cfg)
 		_, want, err := first.Gradient(params, bumpy)
@@ -194,8 +200,8 @@ func TestMethodsSameBits(t *testing.T) {
 	}
 }
 
-// TestTrainableParameters holds the sizes to the papers' tables for prompts of
-// 100 and of 10 tokens; they cut thousands off rather than round.
+// TestTrainableParameters compares the sizes with the papers' tables for prompts
+// of 100 and of 10 tokens; the tables truncate to thousands.
 func TestTrainableParameters(t *testing.T) {
 	for _, c := range []struct {
 		method      string
@@ -208,7 +214,12 @@ func TestTrainableParameters(t *testing.T) {
 		{"respt", 512, 10, 416_656}, {"respt", 768, 10, 624_784}, {"respt", 1024, 10, 832_912},
 		{"svd", 768, 100, 768*100 + 100 + 100*100},
 	} {
-		cfg := Config{Method: c.method, Dim: c.dim, Length: c.length, Bottleneck: DefaultBottleneck(c.method, c.dim, c.length)}
+		cfg := Config{
+			Method:     c.method,
+			Dim:        c.dim,
+			Length:     c.length,
+			Bottleneck: DefaultBottleneck(c.method, c.dim, c.length),
+		}
 		if err := cfg.Validate(); err != nil || cfg.Size() != c.want {
 			t.Errorf("%+v has %d numbers (%v), want %d", cfg, cfg.Size(), err, c.want)
 		}
@@ -217,27 +228,36 @@ func TestTrainableParameters(t *testing.T) {
 
 func TestMethodsRefuse(t *testing.T) {
 	for want, bad := range map[string]Config{
-		`unknown method "lora", want one of dpt, pt, respt, svd`: {Method: "lora", Dim: 1, Length: 1, Bottleneck: 1},
-		"bottleneck is 3, want 0: method pt has none":            {Method: "pt", Dim: 2, Length: 2, Bottleneck: 3},
-		"bottleneck is 0, want a number from 1":                  {Method: "respt", Dim: 2, Length: 2},
-		"bottleneck is 4, want at most 3":                        {Method: "svd", Dim: 3, Length: 9, Bottleneck: 4},
-		"has more than":                                          {Method: "pt", Dim: 1 << 20, Length: 1 << 20},
+		`unknown method "lora", want one of ` + strings.Join(Names(), ", "): {
+			Method:     "lora",
+			Dim:        1,
+			Length:     1,
+			Bottleneck: 1,
+		},
+		"bottleneck is 3, want 0: method pt has none": {Method: "pt", Dim: 2, Length: 2, Bottleneck: 3},
+		"bottleneck is 0, want a number from 1":       {Method: "respt", Dim: 2, Length: 2},
+		"bottleneck is 4, want at most 3":             {Method: "svd", Dim: 3, Length: 9, Bottleneck: 4},
+		"has more than":                               {Method: "pt", Dim: 1 << 20, Length: 1 << 20},
 	} {
 		if _, err := NewGraph(bad); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
 	for want, s := range map[string]Start{
-		"want one of the two positive":  {Seed: 1},
+		"want one positive":             {Seed: 1},
 		"uniform in ±0.5, want one":     {Std: 1, Uniform: 0.5},
 		"standard deviation NaN":        {Std: math.NaN()},
 		"3 numbers in the initial rows": {Std: 1, Rows: make([]float32, 3)},
 	} {
-		if _, err := (Config{Method: "pt", Dim: 2, Length: 2}).Init(s); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (Config{Method: "pt", Dim: 2, Length: 2}).Init(s); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
 		}
 	}
-	if _, err := (Config{Method: "svd", Dim: 2, Length: 2, Bottleneck: 2}).Init(Start{Std: 1, Rows: make([]float32, 4)}); err == nil {
+	if _, err := (Config{Method: "svd", Dim: 2, Length: 2, Bottleneck: 2}).Init(Start{
+		Std:  1,
+		Rows: make([]float32, 4),
+	}); err == nil {
 		t.Error("the rank probe starts from rows")
 	}
 }
@@ -248,15 +268,15 @@ func TestDetect(t *testing.T) {
 		for _, part := range cfg.Tensors() {
 			shapes[part.Name] = part.Shape
 		}
-		if got, ok := Detect(cfg.Dim, cfg.Length, shapes); !ok || got != cfg {
+		if got, ok := detect(cfg.Dim, cfg.Length, shapes); !ok || got != cfg {
 			t.Errorf("detected %+v (%v), want %+v", got, ok, cfg)
 		}
 		shapes["more"] = []int{1}
-		if got, ok := Detect(cfg.Dim, cfg.Length, shapes); ok {
+		if got, ok := detect(cfg.Dim, cfg.Length, shapes); ok {
 			t.Errorf("%+v with one tensor more is detected as %+v", cfg, got)
 		}
 	}
-	if _, ok := Detect(3, 2, map[string][]int{"A": {3}, "B": {1, 2}}); ok {
+	if _, ok := detect(3, 2, map[string][]int{"A": {3}, "B": {1, 2}}); ok {
 		t.Error("A of one dimension is detected")
 	}
 }
@@ -291,8 +311,14 @@ func TestInitResidual(t *testing.T) {
 	if !slices.Equal(params[:32], rows) {
 		t.Error("the rows are not those given")
 	}
-	for name, bound := range map[string]float64{"mlp.down.weight": 0.25, "mlp.down.bias": 0.25, "mlp.up.weight": 0.2, "mlp.up.bias": 0.2} {
-		if least, most := slices.Min(p[name]), slices.Max(p[name]); least < -bound || most > bound || most-least < bound {
+	for name, bound := range map[string]float64{
+		"mlp.down.weight": 0.25,
+		"mlp.down.bias":   0.25,
+		"mlp.up.weight":   0.2,
+		"mlp.up.bias":     0.2,
+	} {
+		if least, most := slices.Min(p[name]), slices.Max(p[name]); least < -bound || most > bound ||
+			most-least < bound {
 			t.Errorf("%s is from %v to %v, want ±%v", name, least, most, bound)
 		}
 	}
@@ -326,11 +352,12 @@ func TestInitFactors(t *testing.T) {
 		name string
 		cfg  Config
 		rows []float32
-		want float64 // the distance that the best product has
+		want float64 // distance of the nearest product
 	}{
 		{"of lower rank", dpt(e, 5, c), exact, 0},
 		{"of the rank", low, exact, 0},
-		{"of full rank", dpt(e, 4, c), full, math.Sqrt(values[4]*values[4] + values[5]*values[5] + values[6]*values[6])},
+		{"of full rank", dpt(e, 4, c), full,
+			math.Sqrt(values[4]*values[4] + values[5]*values[5] + values[6]*values[6])},
 		{"more inner dimensions than rows", dpt(e, 9, c), full, 0},
 	} {
 		params, err := tc.cfg.Init(Start{Seed: 1, Std: 1, Rows: tc.rows})
@@ -349,7 +376,7 @@ func TestInitFactors(t *testing.T) {
 		if math.Abs(math.Sqrt(sum)-tc.want) > 1e-5 {
 			t.Errorf("%s: the product is %v away, want %v", tc.name, math.Sqrt(sum), tc.want)
 		}
-		// Nothing of A is stuck: each inner dimension of B has numbers.
+		// Every number of A has a gradient: each inner dimension of B has numbers.
 		for k := range tc.cfg.Bottleneck {
 			if row := params[e*tc.cfg.Bottleneck+k*c:][:c]; slices.Max(row) == 0 && slices.Min(row) == 0 {
 				t.Errorf("%s: row %d of B is zero", tc.name, k)
@@ -365,7 +392,8 @@ func TestSVD(t *testing.T) {
 		matrix := make([]float32, m*n)
 		gauss.New(6, "matrix").Fill(matrix, 2)
 		left, values, right := svdOf(matrix, m, n)
-		if !slices.IsSortedFunc(values, func(a, b float64) int { return int(math.Copysign(1, b-a)) }) || rankOf(values, m, n) != min(m, n) {
+		if !slices.IsSortedFunc(values, func(a, b float64) int { return int(math.Copysign(1, b-a)) }) ||
+			rankOf(values, m, n) != min(m, n) {
 			t.Errorf("%d×%d: values %v", m, n, values)
 		}
 		for i := range m {

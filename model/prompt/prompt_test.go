@@ -19,11 +19,12 @@ func dpt(e, b, c int) Config { return Config{Method: "dpt", Dim: e, Bottleneck: 
 
 // sizes are shapes at which layouts and gorgonia's special cases differ.
 var sizes = []Config{
-	dpt(1, 1, 1), dpt(5, 1, 1), dpt(1, 1, 4), dpt(1, 3, 1), dpt(4, 1, 3), dpt(3, 2, 5), dpt(7, 9, 2), dpt(3, 3, 3), dpt(64, 10, 20), dpt(130, 10, 100),
+	dpt(1, 1, 1), dpt(5, 1, 1), dpt(1, 1, 4), dpt(1, 3, 1), dpt(4, 1, 3), dpt(3, 2, 5), dpt(7, 9, 2), dpt(3, 3, 3),
+	dpt(64, 10, 20), dpt(130, 10, 100),
 }
 
-// bumpy is a loss with a curved surface: sum of w·sin(x) + x²/2 over the c×e
-// prompt, with a weight of its own for each number.
+// bumpy is a loss with a curved surface: the sum of w·sin(x) + x²/2 over the c×e
+// prompt, with another weight w for each number.
 func bumpy(x []float32) (float64, []float32, error) {
 	loss, grad := 0.0, make([]float32, len(x))
 	for i, v := range x {
@@ -52,7 +53,7 @@ func newGraph(t testing.TB, cfg Config) *Graph {
 	return g
 }
 
-// TestEmbeddings checks the layout and the values: (A·B)^T, a row a token.
+// TestEmbeddings checks the layout and the values: (A·B)^T, one row per token.
 func TestEmbeddings(t *testing.T) {
 	for _, cfg := range sizes {
 		params := initial(cfg, 1, 1)
@@ -200,9 +201,13 @@ func TestGradientErrors(t *testing.T) {
 		loss Loss
 		want string
 	}{
-		{"error", func([]float32) (float64, []float32, error) { return 0, nil, fmt.Errorf("wrapped: %w", errBoom) }, "prompt: compute the gradient: wrapped: boom"},
+		{"error", func([]float32) (float64, []float32, error) {
+			return 0, nil, fmt.Errorf("wrapped: %w", errBoom)
+		}, "prompt: compute the gradient: wrapped: boom"},
 		{"panic", func([]float32) (float64, []float32, error) { panic("ouch") }, "the loss function panicked: ouch"},
-		{"short", func([]float32) (float64, []float32, error) { return 0, make([]float32, 11), nil }, "gradient of 11 numbers from the loss function, want 12 for 4 virtual tokens of 3"},
+		{"short", func([]float32) (float64, []float32, error) {
+			return 0, make([]float32, 11), nil
+		}, "gradient of 11 numbers from the loss function, want 12 for 4 virtual tokens of 3"},
 	} {
 		_, grad, err := g.Gradient(params, c.loss)
 		if err == nil || !strings.Contains(err.Error(), c.want) || grad != nil {
@@ -211,12 +216,13 @@ func TestGradientErrors(t *testing.T) {
 		if c.name == "error" && !errors.Is(err, errBoom) {
 			t.Errorf("%s: %v does not wrap the loss's error", c.name, err)
 		}
-		// The graph works on.
+		// The graph still works.
 		if _, _, err := g.Gradient(params, bumpy); err != nil {
 			t.Errorf("after %s: %v", c.name, err)
 		}
 	}
-	if _, _, err := g.Gradient(params[1:], bumpy); err == nil || !strings.Contains(err.Error(), "13 parameters, want 14") {
+	if _, _, err := g.Gradient(params[1:], bumpy); err == nil ||
+		!strings.Contains(err.Error(), "13 parameters, want 14") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := g.Embeddings(nil); err == nil || !strings.Contains(err.Error(), "0 parameters, want 14") {
@@ -233,7 +239,9 @@ func TestNoGrowth(t *testing.T) {
 	grad := make([]float32, cfg.Dim*cfg.Length)
 	run := func(n int) (heap uint64, objects uint64) {
 		for range n {
-			if _, _, err := g.Gradient(params, func([]float32) (float64, []float32, error) { return 1, grad, nil }); err != nil {
+			if _, _, err := g.Gradient(params, func([]float32) (float64, []float32, error) {
+				return 1, grad, nil
+			}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := g.Embeddings(params); err != nil {
@@ -279,11 +287,14 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestInit pins what a seed gives; every trained prompt depends on it.
+// TestInit pins the start of a seed; every trained prompt depends on it.
 func TestInit(t *testing.T) {
 	cfg := dpt(3, 2, 4)
 	got := initial(cfg, 42, 0.02)
-	want := []float32{0.01428827, 0.013426814, -0.023700915, -0.018555649, 0.0012596999, 0.0058108247, 0.018135061, 0.013495016, 0.009749654, 0.042621356, -0.024549566, -0.0012280685, 0.0155553445, -0.01498858}
+	want := []float32{
+		0.01428827, 0.013426814, -0.023700915, -0.018555649, 0.0012596999, 0.0058108247, 0.018135061, 0.013495016,
+		0.009749654, 0.042621356, -0.024549566, -0.0012280685, 0.0155553445, -0.01498858,
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("Init(42, 0.02) = %#v, want %#v", got, want)
 	}
@@ -296,7 +307,7 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// TestSgemm checks every form that gorgonia may ask for against the definition.
+// TestSgemm compares every form of the product that gorgonia may call with the definition.
 func TestSgemm(t *testing.T) {
 	const m, n, k = 3, 4, 5
 	a, b := make([]float32, 64), make([]float32, 64)
@@ -356,7 +367,9 @@ func BenchmarkGradient(b *testing.B) {
 			grad := make([]float32, cfg.Dim*cfg.Length)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := g.Gradient(params, func([]float32) (float64, []float32, error) { return 1, grad, nil }); err != nil {
+				if _, _, err := g.Gradient(params, func([]float32) (float64, []float32, error) {
+					return 1, grad, nil
+				}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -2,9 +2,17 @@ package prompt
 
 import "gorgonia.org/gorgonia"
 
-// plain is prompt tuning (Lester et al. 2021): the rows of the prompt themselves,
+// PT is the name of prompt tuning.
+const PT = "pt"
+
+// promptTuning is prompt tuning (Lester et al. 2021): the rows of the prompt themselves,
 // "prompt" [c e].
-var plain = method{
+var promptTuning = Method{
+	Name:         PT,
+	Title:        "Prompt Tuning",
+	Summary:      "prompt tuning: P itself",
+	DefaultStart: StartVocabulary,
+	Starts:       allStarts,
 	tensors: func(c Config) []Tensor {
 		return []Tensor{{Name: "prompt", Shape: []int{c.Length, c.Dim}}}
 	},

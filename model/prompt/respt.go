@@ -9,18 +9,32 @@ import (
 // normEpsilon is PyTorch's default of LayerNorm, which the authors use.
 const normEpsilon = 1e-5
 
+// ResPT is the name of residual prompt tuning.
+const ResPT = "respt"
+
 // residual is residual prompt tuning (Razdaibiedina et al. 2023) with the shared
 // MLP of their code: each row x of "embeddings" [c e] becomes
 //
 //	x + LayerNorm(up·ReLU(down·x + down's bias) + up's bias)
 //
 // with "mlp.down" e→m, "mlp.up" m→e and m the bottleneck. Weights are [out in].
-var residual = method{
+var residual = Method{
+	Name:         ResPT,
+	Title:        "Residual PT",
+	Summary:      "residual prompt tuning: an MLP on P",
+	DefaultStart: StartVocabulary,
+	Starts:       allStarts,
+	Bottleneck: &Bottleneck{
+		Meaning:     "the width of respt's MLP",
+		DefaultText: "400",
+		Default:     fixed(400),
+		tensor:      "mlp.down.bias", axis: 0,
+	},
 	tensors: residualTensors,
 	build:   buildResidual,
 	start: func(c Config, s Start, params [][]float32) error {
 		s.rows("embeddings", params[0])
-		// As PyTorch starts a linear layer and a layer norm.
+		// PyTorch's initialization of a linear layer and a layer norm.
 		for i, t := range residualTensors(c)[1:5] {
 			in := c.Dim
 			if i >= 2 {
@@ -33,8 +47,6 @@ var residual = method{
 		}
 		return nil
 	},
-	bottleneck: fixed(400),
-	inner:      "mlp.down.bias", innerAt: 0,
 }
 
 func residualTensors(c Config) []Tensor {
@@ -49,8 +61,8 @@ func residualTensors(c Config) []Tensor {
 	}
 }
 
-// buildResidual works on columns, as P has them: a bias n×1 is added to all c
-// columns by way of its product with a row of ones.
+// buildResidual works on columns, like P: to add a bias n×1 to all c columns, it
+// adds the bias's product with a row of ones.
 func buildResidual(c Config, trained gorgonia.Nodes) (p *gorgonia.Node, err error) {
 	b := &builder{}
 	down, downBias, up, upBias, gain, shift := trained[1], trained[2], trained[3], trained[4], trained[5], trained[6]
@@ -70,7 +82,7 @@ func buildResidual(c Config, trained gorgonia.Nodes) (p *gorgonia.Node, err erro
 	return b.add(x, y), b.err
 }
 
-// builder keeps the first error of a chain of nodes; after it nothing is done.
+// builder keeps the first error of a chain of nodes; after it, it makes no more.
 type builder struct{ err error }
 
 func (b *builder) do(n *gorgonia.Node, err error) *gorgonia.Node {

@@ -6,9 +6,9 @@ import (
 	"math/rand/v2"
 )
 
-// Sample draws n of the numbers 0 to population-1, without replacement; where n
-// is larger than population, with replacement. They depend on the arguments
-// alone, the same on every platform. population must be positive.
+// Sample draws n of the numbers 0 to population-1, without replacement unless n
+// exceeds population. The result depends only on the arguments and is the same
+// on every platform. population must be positive.
 func Sample(population, n int, seed uint64) []int {
 	rng := rand.NewChaCha8(sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("dpt sample 1"), seed)))
 	below := func(n uint64) int {

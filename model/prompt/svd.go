@@ -7,12 +7,26 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
+// SVD is the name of the rank probe.
+const SVD = "svd"
+
 // rankProbe is the rank probe of Xiao et al. 2023, section 2.2: P = U·ReLU(Σ)·V, with
-// a diagonal Σ (e×c). Stored and trained is what takes part in P: with r
-// diagonal entries, by default all min(e,c), U's first r columns [e r], the
-// diagonal [r] and V's first r rows [r c]. The paper's U (e×e) has more columns,
-// which only ever meet zeros of Σ and have no gradient.
-var rankProbe = method{
+// a diagonal Σ (e×c). Only the parts that contribute to P are stored and trained:
+// with r diagonal entries, by default all min(e,c), U's first r columns [e r], the
+// diagonal [r] and V's first r rows [r c]. The further columns of the paper's U
+// (e×e) are only multiplied with zeros of Σ and have no gradient.
+var rankProbe = Method{
+	Name:         SVD,
+	Title:        "SVD probe",
+	Summary:      "P = U·ReLU(Σ)·V, the paper's rank probe",
+	DefaultStart: StartGaussian,
+	Starts:       []string{StartGaussian, StartUniform, StartFile},
+	Bottleneck: &Bottleneck{
+		Meaning:     "the diagonal entries of svd's Σ",
+		DefaultText: "all",
+		Default:     func(dim, length int) int { return min(dim, length) },
+		tensor:      "Sigma", axis: 0,
+	},
 	tensors: func(c Config) []Tensor {
 		return []Tensor{
 			{Name: "U", Shape: []int{c.Dim, c.Bottleneck}},
@@ -50,45 +64,25 @@ var rankProbe = method{
 		}
 		return nil
 	},
-	bottleneck: func(dim, length int) int { return min(dim, length) },
-	inner:      "Sigma", innerAt: 0,
 	check: func(c Config) error {
 		if most := min(c.Dim, c.Length); c.Bottleneck > most {
-			return fmt.Errorf("bottleneck is %d, want at most %d: a diagonal of %d by %d has no more entries", c.Bottleneck, most, c.Dim, c.Length)
+			return fmt.Errorf("bottleneck is %d, want at most %d: a diagonal of %d by %d has no more entries",
+				c.Bottleneck, most, c.Dim, c.Length)
 		}
 		return nil
 	},
-}
-
-// Probe is what the rank probe says of a state (figures 3 and 9 of the paper).
-type Probe struct {
-	Positive int `json:"positive"` // diagonal entries of Σ above 0
-	Negative int `json:"negative"` // below 0
-	Rank     int `json:"rank"`     // of P
-}
-
-// ProbeOf looks at the parameters of method svd. P's rank is the number of
-// singular values above the largest times max(e,c) times float32's epsilon, as
-// NumPy and PyTorch count by default.
-func ProbeOf(c Config, params []float32) (Probe, error) {
-	if c.Method != "svd" {
-		return Probe{}, fmt.Errorf("prompt: probe of method %q, want svd", c.Method)
-	}
-	rows, err := Embeddings(c, params)
-	if err != nil {
-		return Probe{}, err
-	}
-	var p Probe
-	sigma := c.Tensors()[1]
-	for _, v := range params[sigma.Offset:][:sigma.Size()] {
-		switch {
-		case v > 0:
-			p.Positive++
-		case v < 0:
-			p.Negative++
+	probe: func(c Config, params [][]float32, rows []float32) Probe {
+		var p Probe
+		for _, v := range params[1] {
+			switch {
+			case v > 0:
+				p.Positive++
+			case v < 0:
+				p.Negative++
+			}
 		}
-	}
-	_, values, _ := svdOf(rows, c.Length, c.Dim)
-	p.Rank = rankOf(values, c.Length, c.Dim)
-	return p, nil
+		_, values, _ := svdOf(rows, c.Length, c.Dim)
+		p.Rank = rankOf(values, c.Length, c.Dim)
+		return p
+	},
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // transposition is the operation X (rows×cols) → X^T as a matrix of its own.
-// Gorgonia's transposition only changes strides, which what reads a value's
-// memory would not see.
+// Gorgonia's transposition only changes strides, which code that reads a value's
+// memory would miss.
 type transposition struct{ rows, cols int }
 
 var _ gorgonia.SDOp = transposition{}

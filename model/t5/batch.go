@@ -20,12 +20,13 @@ type hostBuffers struct {
 	grad         []float64
 }
 
-// promptInput is a call's prompt and what is known of its gradient.
+// promptInput is a call's prompt and the sums from which its gradient is computed.
 type promptInput struct {
 	rows int
 	x    engine.Tensor // [c, d_model]; nil without a prompt
-	// dx [c, d_model] and dqkv [c, 3·inner] sum over the examples the gradients of the prompt rows on the residual stream and behind the first layer's
-	// projections. Examples are added one after the other, from pass to pass, so where passes begin leaves no trace in the bits.
+	// dx [c, d_model] and dqkv [c, 3·inner] sum over the examples the gradients of the prompt rows
+	// on the residual stream and behind the first layer's projections. Examples are added one after
+	// the other, from pass to pass, so the bits do not depend on where passes begin.
 	dx, dqkv engine.Tensor
 }
 
@@ -34,7 +35,7 @@ type encoderInput struct {
 	prompt   *promptInput
 	ids      engine.Index // [n]: token ids, and ^i for prompt row i
 	distinct engine.Index // [u]: the ids that occur, the prompt's first
-	place    engine.Index // [n]: where in distinct a row's id is
+	place    engine.Index // [n]: the index in distinct of a row's id
 	segments engine.Segments
 	final    normSaved
 }
@@ -49,8 +50,9 @@ type decoderInput struct {
 	padding int // rows that Options.PadTargets adds
 }
 
-// crossInput is what the decoder's rows attend to. The first absorbed of them see rows of memory by absorption (see crossAttentionForward), the
-// others rows of rest by keys and values. A part without rows is nil.
+// crossInput is what the decoder's rows attend to. The first absorbed of them see rows of memory by
+// absorption (see crossAttentionForward), the others rows of rest by keys and values. A part
+// without rows is nil.
 type crossInput struct {
 	absorbed       int
 	memory, rest   engine.Tensor
@@ -58,11 +60,12 @@ type crossInput struct {
 	restSegments   engine.Segments
 }
 
-// Check reports the first mistake in a call's arguments: an empty source or target, an id outside the vocabulary, a prompt that is no c×d_model.
+// Check returns an error about the first mistake in a call's arguments: an empty source or target,
+// an id outside the vocabulary, a prompt that is no c×d_model.
 func (m *Model) Check(prompt []float32, pairs []Pair) error { return m.check(prompt, pairs, false) }
 
-// CheckEvaluate is Check for Evaluate, where a target may be empty.
-func (m *Model) CheckEvaluate(prompt []float32, pairs []Pair) error {
+// checkEvaluate is Check for Evaluate, where a target may be empty.
+func (m *Model) checkEvaluate(prompt []float32, pairs []Pair) error {
 	return m.check(prompt, pairs, true)
 }
 
@@ -84,8 +87,8 @@ func (m *Model) check(prompt []float32, pairs []Pair, noTarget bool) error {
 	return nil
 }
 
-// CheckSources is Check for Generate.
-func (m *Model) CheckSources(prompt []float32, sources [][]int32) error {
+// checkSources is Check for Generate.
+func (m *Model) checkSources(prompt []float32, sources [][]int32) error {
 	if err := m.checkPrompt(prompt); err != nil {
 		return err
 	}
@@ -110,7 +113,8 @@ func (m *Model) checkIDs(what string, ids []int32) error {
 	}
 	for i, id := range ids {
 		if id < 0 || int(id) >= m.cfg.VocabSize {
-			return fmt.Errorf("%s token %d is id %d, want one in [0, %d), the model's vocabulary", what, i, id, m.cfg.VocabSize)
+			return fmt.Errorf("%s token %d is id %d, want one in [0, %d), the model's vocabulary",
+				what, i, id, m.cfg.VocabSize)
 		}
 	}
 	return nil
@@ -123,7 +127,8 @@ func (m *Model) begin() {
 	}
 }
 
-// prompt forgets the previous call and uploads the prompt. With train set there is room for its gradient.
+// prompt forgets the previous call and uploads the prompt. With train set there is room for its
+// gradient.
 func (m *Model) prompt(prompt []float32, train bool) *promptInput {
 	m.call.Reset()
 	d := m.cfg.DModel
@@ -135,14 +140,15 @@ func (m *Model) prompt(prompt []float32, train bool) *promptInput {
 	in.x = m.call.Tensor(engine.Wide, in.rows, d)
 	m.eng.Upload(in.x, prompt)
 	if train {
-		in.dx, in.dqkv = m.call.Tensor(engine.Wide, in.rows, d), m.call.Tensor(engine.Wide, in.rows, 3*m.cfg.Inner())
+		in.dx, in.dqkv = m.call.Tensor(engine.Wide, in.rows, d), m.call.Tensor(engine.Wide, in.rows, 3*m.cfg.inner())
 		m.eng.Zero(in.dx)
 		m.eng.Zero(in.dqkv)
 	}
 	return in
 }
 
-// arrange puts pairs into the order in which they are computed: those whose cross-attention is absorbed, the other ones, those without a target.
+// arrange puts pairs into the order in which they are computed: first those whose cross-attention
+// is absorbed, then the others, last those without a target.
 func (m *Model) arrange(c int, pairs []Pair) {
 	h := &m.host
 	h.pairs, h.order = h.pairs[:0], h.order[:0]
@@ -162,7 +168,8 @@ func (m *Model) arrange(c int, pairs []Pair) {
 	}
 }
 
-// encoderInput lays out n sources behind the prompt. source(i) is the i-th. Their spans are left in m.host.q.
+// encoderInput lays out n sources behind the prompt. source(i) is the i-th. It sets m.host.q to
+// their spans.
 func (m *Model) encoderInput(prompt *promptInput, n int, source func(i int) []int32) encoderInput {
 	in := encoderInput{prompt: prompt}
 	h := &m.host
@@ -183,7 +190,7 @@ func (m *Model) encoderInput(prompt *promptInput, n int, source func(i int) []in
 	return in
 }
 
-// distinct indexes the different ones among ids, the c prompt rows first, and each id's place among them.
+// distinct returns the distinct ids, the c prompt rows first, and the index of each id among them.
 func (m *Model) distinct(ids []int32, c int) (distinct, place engine.Index) {
 	h := &m.host
 	for len(h.slot) < m.cfg.VocabSize {
@@ -210,7 +217,8 @@ func (m *Model) distinct(ids []int32, c int) (distinct, place engine.Index) {
 	return m.batch.Index(h.distinct), m.batch.Index(h.targets)
 }
 
-// decoderInput lays out the targets of pairs, arranged, whose sources encoderInput has laid out and the encoder has turned into enc.
+// decoderInput lays out the targets of arranged pairs, whose sources encoderInput has laid out. enc
+// is the encoder's output for them.
 func (m *Model) decoderInput(pairs []Pair, enc engine.Tensor) decoderInput {
 	h := &m.host
 	h.ids, h.targets, h.kv = h.ids[:0], h.targets[:0], h.kv[:0]
@@ -238,7 +246,8 @@ func (m *Model) decoderInput(pairs []Pair, enc engine.Tensor) decoderInput {
 	}
 }
 
-// crossInput lets the decoder rows targets[i] attend to the rows sources[i] of enc, the first absorbed examples by absorption. It changes sources.
+// crossInput lets the decoder rows targets[i] attend to the rows sources[i] of enc, the first
+// absorbed examples by absorption. It changes sources.
 func (m *Model) crossInput(enc engine.Tensor, targets, sources []engine.Span, absorbed int) crossInput {
 	var in crossInput
 	h := &m.host

@@ -11,7 +11,8 @@ import (
 	"github.com/dptune/dpt/model/engine/portable"
 )
 
-// randomWeights are made up by name as they are asked for, scaled as T5 initializes, so that activations stay in its range.
+// randomWeights are random tensors, determined by their names and scaled as T5 initializes, so that
+// activations stay in its range.
 type randomWeights struct{ lmHead bool }
 
 func (w randomWeights) Has(name string) bool {

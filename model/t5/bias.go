@@ -6,10 +6,11 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// bucket maps the distance of a key from its query (key position minus query position) to a row of the trained bias
-// table: exact for small distances, logarithmic up to maxDistance, one bucket for all beyond. In the decoder
-// (not bidirectional) positive distances do not occur. It computes in float32 where T5Attention._relative_position_bucket
-// does, since the bounds between buckets depend on it.
+// bucket maps the distance of a key from its query (key position minus query position) to a row of
+// the trained bias table: exact for small distances, logarithmic up to maxDistance, one bucket for
+// all beyond. In the decoder (not bidirectional) positive distances do not occur. It computes in
+// float32 where T5Attention._relative_position_bucket does, because the bounds between buckets
+// depend on it.
 func bucket(distance int, bidirectional bool, buckets, maxDistance int) int {
 	first := 0
 	if bidirectional {
@@ -31,13 +32,14 @@ func bucket(distance int, bidirectional bool, buckets, maxDistance int) int {
 	return first + min(exact+int(l), buckets-1)
 }
 
-// RelativeBucket is the row of a table of relative attention biases that holds for a key's distance from its query (key position minus query position), in
-// the encoder (bidirectional) or the decoder.
+// RelativeBucket is the row of a table of relative attention biases for a key's distance from its
+// query (key position minus query position), in the encoder (bidirectional) or the decoder.
 func (c Config) RelativeBucket(distance int, bidirectional bool) int {
 	return bucket(distance, bidirectional, c.RelativeBuckets, c.RelativeDistance)
 }
 
-// distances are those that a stack's bias has a value for each; beyond its ends the last bucket goes on.
+// distances is the range of distances for each of which a stack's bias has a value; the values at
+// its ends also hold beyond them.
 func (c Config) distances(bidirectional bool) (lo, hi int) {
 	if bidirectional {
 		return -c.RelativeDistance, c.RelativeDistance

@@ -2,7 +2,8 @@ package t5
 
 import "testing"
 
-// TestBuckets compares with T5Attention._relative_position_bucket of Transformers, as runs of distances that share a bucket.
+// TestBuckets compares with T5Attention._relative_position_bucket of Transformers, as runs of
+// distances that share a bucket.
 func TestBuckets(t *testing.T) {
 	var golden []struct {
 		Buckets, MaxDistance int
@@ -28,7 +29,8 @@ func TestBuckets(t *testing.T) {
 			// newBias keeps distances up to maxDistance and repeats the ends.
 			end := max(min(d, g.MaxDistance), -g.MaxDistance)
 			if got := bucket(end, g.Bidirectional, g.Buckets, g.MaxDistance); got != want {
-				t.Errorf("%d buckets to distance %d: distance %d is in bucket %d, its end %d in %d", g.Buckets, g.MaxDistance, d, want, end, got)
+				t.Errorf("%d buckets to distance %d: distance %d is in bucket %d, its end %d in %d",
+					g.Buckets, g.MaxDistance, d, want, end, got)
 			}
 		}
 	}

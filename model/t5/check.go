@@ -2,14 +2,14 @@ package t5
 
 import "github.com/dptune/dpt/model/engine"
 
-// Check verifies that w holds every tensor of the architecture, each in its shape, without packing any: what a process that does not compute
-// can know about a checkpoint. The error is New's.
+// Check verifies that w holds every tensor of the architecture, each in its shape, without packing
+// any: the check of a checkpoint for a process that does not compute. The error is New's.
 func Check(cfg Config, w Weights) error {
 	_, err := New(shapesOnly{}, cfg, w, Options{})
 	return err
 }
 
-// shapesOnly takes weights and keeps nothing. It has no ops.
+// shapesOnly is an engine for Check: it accepts weights and keeps nothing. Its ops panic.
 type shapesOnly struct{ engine.Engine }
 
 func (shapesOnly) NewWorkspace() engine.Workspace                        { return nil }

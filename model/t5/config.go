@@ -48,8 +48,9 @@ type configJSON struct {
 	DecoderStart     *int32          `json:"decoder_start_token_id"`
 }
 
-// ParseConfig reads a config.json. Absent fields take Transformers' defaults for the model type (configuration_t5.py,
-// configuration_mt5.py), except the sizes vocab_size, d_model, d_kv, d_ff, num_layers and num_heads, which must be there.
+// ParseConfig reads a config.json. Absent fields take Transformers' defaults for the model type
+// (configuration_t5.py, configuration_mt5.py), except the sizes vocab_size, d_model, d_kv, d_ff,
+// num_layers and num_heads, which must be present.
 func ParseConfig(data []byte) (Config, error) {
 	var j configJSON
 	if err := json.Unmarshal(data, &j); err != nil {
@@ -96,8 +97,9 @@ func ParseConfig(data []byte) (Config, error) {
 	if c.EOSTokenIDs, err = parseEOS(j.EOS); err != nil {
 		return Config{}, err
 	}
-	// T5 v1.0 scaled and tied; v1.1 neither, which old files say by tie_word_embeddings alone. Transformers 5 writes
-	// tie_word_embeddings true for both and keeps the difference in scale_decoder_outputs. mT5 never scales.
+	// T5 v1.0 scaled and tied; v1.1 neither, which old files say by tie_word_embeddings alone.
+	// Transformers 5 writes tie_word_embeddings true for both and keeps the difference in
+	// scale_decoder_outputs. mT5 never scales.
 	c.ScaleOutput = c.ModelType == "t5" && valueOr(j.Scale, valueOr(j.Tie, true))
 	return c, c.Validate()
 }
@@ -109,8 +111,8 @@ func valueOr[T any](p *T, otherwise T) T {
 	return otherwise
 }
 
-// parseActivation reads the feed-forward's form. Like Transformers it takes dense_act_fn and is_gated_act, where written,
-// over what feed_forward_proj implies.
+// parseActivation reads the form of the feed-forward layer. As in Transformers, dense_act_fn and
+// is_gated_act, if present, override feed_forward_proj.
 func parseActivation(j configJSON, defaultFF string) (gated bool, err error) {
 	ff := valueOr(j.FeedForward, defaultFF)
 	var act string
@@ -153,7 +155,7 @@ func parseEOS(raw json.RawMessage) ([]int32, error) {
 // maxSize bounds every size, so that a product of two never overflows.
 const maxSize = 1 << 24
 
-// Validate reports a field that no T5 can have.
+// Validate returns an error about a field that no T5 can have.
 func (c Config) Validate() error {
 	for _, f := range []struct {
 		name  string
@@ -167,7 +169,8 @@ func (c Config) Validate() error {
 		{"num_layers", c.NumLayers, 1},
 		{"num_decoder_layers", c.NumDecoderLayers, 1},
 		{"num_heads", c.NumHeads, 1},
-		// The bidirectional encoder halves the buckets and halves again for the exact ones; one of each is the least.
+		// The bidirectional encoder halves the buckets and halves again for the exact ones; one of
+		// each is the least.
 		{"relative_attention_num_buckets", c.RelativeBuckets, 4},
 		{"relative_attention_max_distance", c.RelativeDistance, 2},
 	} {
@@ -175,9 +178,11 @@ func (c Config) Validate() error {
 			return fmt.Errorf("config: %s is %d, want %d to %d", f.name, f.value, f.least, maxSize)
 		}
 	}
-	// Beyond the exact buckets the rest are spaced logarithmically up to the distance, which must leave them room.
+	// Beyond the exact buckets the rest are spaced logarithmically up to the distance, which must
+	// leave them room.
 	if c.RelativeDistance <= c.RelativeBuckets/2 {
-		return fmt.Errorf("config: relative_attention_max_distance is %d, want more than half of relative_attention_num_buckets %d",
+		return fmt.Errorf(
+			"config: relative_attention_max_distance is %d, want more than half of relative_attention_num_buckets %d",
 			c.RelativeDistance, c.RelativeBuckets)
 	}
 	if !(c.LayerNormEpsilon > 0) {
@@ -196,11 +201,11 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Inner is the width of queries, keys and values: all heads side by side.
-func (c Config) Inner() int { return c.NumHeads * c.DKV }
+// inner is the width of queries, keys and values: all heads side by side.
+func (c Config) inner() int { return c.NumHeads * c.DKV }
 
-// IsEOS says whether id ends a generated text.
-func (c Config) IsEOS(id int32) bool {
+// isEOS reports whether id ends a generated text.
+func (c Config) isEOS(id int32) bool {
 	for _, e := range c.EOSTokenIDs {
 		if id == e {
 			return true

@@ -33,13 +33,34 @@ type written struct {
 	VocabSize         int      `json:"vocab_size"`
 }
 
-// JSON is a config.json that ParseConfig reads as c and Transformers as a model with these weights. dtype is what the weights are stored in, as torch names it.
+// JSON is a config.json that ParseConfig reads as c, and that Transformers reads as the same model.
+// tied says that the output projection is the embedding table; dtype is the type of the stored
+// weights, as torch names it.
 func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 	w := written{
-		Architectures: []string{"T5ForConditionalGeneration"}, DFF: c.DFF, DKV: c.DKV, DModel: c.DModel, DecoderStartToken: c.DecoderStartToken,
-		DenseAct: "relu", FeedForward: "relu", DType: dtype, EOS: c.EOSTokenIDs, IsEncoderDecoder: true, IsGated: c.GatedGELU, Epsilon: c.LayerNormEpsilon,
-		ModelType: c.ModelType, NumDecoderLayers: c.NumDecoderLayers, NumHeads: c.NumHeads, NumLayers: c.NumLayers, Pad: c.PadTokenID,
-		MaxDistance: c.RelativeDistance, Buckets: c.RelativeBuckets, Scale: c.ScaleOutput, Tie: tied, UseCache: true, VocabSize: c.VocabSize,
+		Architectures:     []string{"T5ForConditionalGeneration"},
+		DFF:               c.DFF,
+		DKV:               c.DKV,
+		DModel:            c.DModel,
+		DecoderStartToken: c.DecoderStartToken,
+		DenseAct:          "relu",
+		FeedForward:       "relu",
+		DType:             dtype,
+		EOS:               c.EOSTokenIDs,
+		IsEncoderDecoder:  true,
+		IsGated:           c.GatedGELU,
+		Epsilon:           c.LayerNormEpsilon,
+		ModelType:         c.ModelType,
+		NumDecoderLayers:  c.NumDecoderLayers,
+		NumHeads:          c.NumHeads,
+		NumLayers:         c.NumLayers,
+		Pad:               c.PadTokenID,
+		MaxDistance:       c.RelativeDistance,
+		Buckets:           c.RelativeBuckets,
+		Scale:             c.ScaleOutput,
+		Tie:               tied,
+		UseCache:          true,
+		VocabSize:         c.VocabSize,
 	}
 	if c.ModelType == "mt5" {
 		w.Architectures[0] = "MT5ForConditionalGeneration"

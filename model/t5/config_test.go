@@ -10,11 +10,12 @@ import (
 )
 
 // v10Config is the config.json of google-t5/t5-small as far as it is read.
-const v10Config = `{"model_type":"t5","vocab_size":32128,"d_model":512,"d_kv":64,"d_ff":2048,"num_layers":6,"num_heads":8,
-	"relative_attention_num_buckets":32,"layer_norm_epsilon":1e-06,"pad_token_id":0,"eos_token_id":1,"decoder_start_token_id":0,
+const v10Config = `{"model_type":"t5","vocab_size":32128,"d_model":512,"d_kv":64,"d_ff":2048,
+	"num_layers":6,"num_heads":8,"relative_attention_num_buckets":32,"layer_norm_epsilon":1e-06,
+	"pad_token_id":0,"eos_token_id":1,"decoder_start_token_id":0,
 	"n_positions":512,"task_specific_params":{"summarization":{"num_beams":4}}}`
 
-// with is v10Config with fields replaced, or deleted where nil.
+// with is v10Config with fields replaced, or deleted if nil.
 func with(fields map[string]any) []byte {
 	var m map[string]any
 	if err := json.Unmarshal([]byte(v10Config), &m); err != nil {
@@ -37,8 +38,19 @@ func with(fields map[string]any) []byte {
 func TestParseConfig(t *testing.T) {
 	type f = map[string]any
 	small := Config{
-		ModelType: "t5", VocabSize: 32128, DModel: 512, DKV: 64, DFF: 2048, NumLayers: 6, NumDecoderLayers: 6, NumHeads: 8,
-		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, ScaleOutput: true, EOSTokenIDs: []int32{1},
+		ModelType:        "t5",
+		VocabSize:        32128,
+		DModel:           512,
+		DKV:              64,
+		DFF:              2048,
+		NumLayers:        6,
+		NumDecoderLayers: 6,
+		NumHeads:         8,
+		RelativeBuckets:  32,
+		RelativeDistance: 128,
+		LayerNormEpsilon: 1e-6,
+		ScaleOutput:      true,
+		EOSTokenIDs:      []int32{1},
 	}
 	changed := func(change func(*Config)) Config {
 		c := small
@@ -54,13 +66,22 @@ func TestParseConfig(t *testing.T) {
 		{"v1.0", nil, small},
 		{"v1.1 as published", f{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "d_ff": 1024},
 			changed(func(c *Config) { c.GatedGELU, c.ScaleOutput, c.DFF = true, false, 1024 })},
-		{"v1.1 as Transformers 5 writes it", f{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": true, "scale_decoder_outputs": false, "is_gated_act": true, "dense_act_fn": "gelu_new"},
+		{"v1.1 as Transformers 5 writes it",
+			f{
+				"feed_forward_proj":     "gated-gelu",
+				"tie_word_embeddings":   true,
+				"scale_decoder_outputs": false,
+				"is_gated_act":          true,
+				"dense_act_fn":          "gelu_new",
+			},
 			changed(func(c *Config) { c.GatedGELU, c.ScaleOutput = true, false })},
-		{"mT5", f{"model_type": "mt5", "tie_word_embeddings": true}, changed(func(c *Config) { c.ModelType, c.GatedGELU, c.ScaleOutput = "mt5", true, false })},
+		{"mT5", f{"model_type": "mt5", "tie_word_embeddings": true},
+			changed(func(c *Config) { c.ModelType, c.GatedGELU, c.ScaleOutput = "mt5", true, false })},
 		{"more decoder layers", f{"num_decoder_layers": 12}, changed(func(c *Config) { c.NumDecoderLayers = 12 })},
 		{"null decoder layers", f{"num_decoder_layers": json.RawMessage("null")}, small},
 		{"several ends", f{"eos_token_id": []int{1, 7}}, changed(func(c *Config) { c.EOSTokenIDs = []int32{1, 7} })},
-		{"start from pad", f{"decoder_start_token_id": nil, "pad_token_id": 3}, changed(func(c *Config) { c.PadTokenID, c.DecoderStartToken = 3, 3 })},
+		{"start from pad", f{"decoder_start_token_id": nil, "pad_token_id": 3},
+			changed(func(c *Config) { c.PadTokenID, c.DecoderStartToken = 3, 3 })},
 		{"distance", f{"relative_attention_max_distance": 64, "relative_attention_num_buckets": 16},
 			changed(func(c *Config) { c.RelativeDistance, c.RelativeBuckets = 64, 16 })},
 	} {
@@ -77,7 +98,8 @@ func TestParseConfig(t *testing.T) {
 		{f{"model_type": nil}, `model_type is "", want "t5" or "mt5"`},
 		{f{"feed_forward_proj": "gated-silu"}, `feed_forward_proj is "gated-silu", want "relu" or "gated-gelu"`},
 		{f{"dense_act_fn": "gelu"}, `dense_act_fn is "gelu", want "relu"`},
-		{f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu"}, `dense_act_fn of a gated feed-forward is "silu", want "gelu_new"`},
+		{f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu"},
+			`dense_act_fn of a gated feed-forward is "silu", want "gelu_new"`},
 		{f{"d_model": nil}, "d_model is missing"},
 		{f{"d_kv": 0}, "d_kv is 0, want 1"},
 		{f{"num_layers": 1 << 40}, "num_layers is"},
@@ -95,7 +117,7 @@ func TestParseConfig(t *testing.T) {
 	}
 }
 
-// FuzzParseConfig: whatever comes, a config or an error, and a config that Validate accepts.
+// FuzzParseConfig: any input gives an error or a config that Validate accepts.
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(v10Config))
 	f.Add(with(map[string]any{"feed_forward_proj": "gated-gelu", "eos_token_id": []int{1, 2}}))

@@ -2,34 +2,37 @@ package t5
 
 import "github.com/dptune/dpt/model/engine"
 
-// crossSaved is what cross-attention's backward needs, for absorbed rows first, then for the rest.
+// crossSaved holds the operands of cross-attention's backward, first for absorbed rows, then for
+// the rest.
 type crossSaved struct {
 	norm normSaved
 
 	folded   engine.Tensor // [absorbed·heads, d_model]: queries times W_k, a row per head
-	gathered engine.Tensor // [absorbed·heads, d_model]: what they gathered from the encoder's output
+	gathered engine.Tensor // [absorbed·heads, d_model]: their weighted sums of the encoder's output
 	logNorm  engine.Tensor // [absorbed·heads, 1]
 
 	rest attentionSaved
 	kv   engine.Tensor // k, v side by side
 }
 
-// absorbs tells whether an example's cross-attention is computed by absorption when its loss is: whether that multiplies less, forward and
-// backward together, for so many encoder and decoder rows. It looks at nothing but the example, so that the example's bits depend on nothing else,
-// and at both passes even where there is no backward, so that a loss is the same with and without gradient.
+// absorbs reports whether the loss of an example computes cross-attention by absorption: whether
+// that multiplies less, forward and backward together, for the given numbers of encoder and decoder
+// rows. It depends on the example alone, so that the example's bits do, and it counts both passes
+// even if there is no backward, so that a loss is the same with and without gradient.
 func (m *Model) absorbs(source, target int) bool {
 	if m.opt.NoAbsorption {
 		return false
 	}
-	e, inner, heads := m.cfg.DModel, m.cfg.Inner(), m.cfg.NumHeads
+	e, inner, heads := m.cfg.DModel, m.cfg.inner(), m.cfg.NumHeads
 	// Two products in forward, five in backward with the recomputed scores.
 	absorbed := 7*target*heads*source*e + 4*target*inner*e
 	direct := 7*target*inner*source + 4*source*inner*e
 	return absorbed < direct
 }
 
-// absorbSteps is how many tokens are decoded by absorption before the encoder's output is projected to keys and values after all: until
-// absorption has cost as much more as the projection would have. So it never costs twice what the better way would have, wherever the output ends.
+// absorbSteps is the number of tokens decoded by absorption before the encoder's output is
+// projected to keys and values. At that point the extra cost of absorption equals the cost of the
+// projection, so decoding never costs more than twice the better way, wherever the output ends.
 func (m *Model) absorbSteps() int {
 	if m.opt.NoAbsorption {
 		return 0
@@ -41,8 +44,15 @@ func (m *Model) absorbSteps() int {
 	return d * e / (e - d)
 }
 
-// crossAttentionForward: the stream with o(attention(q(norm(x)), kv(enc))) pending. kv is the projection of in.rest where it is there already, else nil.
-func (m *Model) crossAttentionForward(ws engine.Workspace, w *crossAttention, s stream, in *crossInput, kv engine.Tensor) (stream, crossSaved) {
+// crossAttentionForward returns the stream with o(attention(q(norm(x)), kv(enc))) pending. kv is
+// the projection of in.rest if the caller has it, else nil.
+func (m *Model) crossAttentionForward(
+	ws engine.Workspace,
+	w *crossAttention,
+	s stream,
+	in *crossInput,
+	kv engine.Tensor,
+) (stream, crossSaved) {
 	m.tmp.Reset()
 	y, norm := m.norm(ws, s, w.norm)
 	saved := crossSaved{norm: norm}
@@ -50,7 +60,8 @@ func (m *Model) crossAttentionForward(ws engine.Workspace, w *crossAttention, s 
 	out := ws.Tensor(engine.Narrow, q.Rows(), q.Cols())
 	if n := in.absorbed; n > 0 {
 		rows := n * m.cfg.NumHeads
-		saved.folded, saved.gathered = ws.Tensor(engine.Narrow, rows, m.cfg.DModel), ws.Tensor(engine.Narrow, rows, m.cfg.DModel)
+		saved.folded = ws.Tensor(engine.Narrow, rows, m.cfg.DModel)
+		saved.gathered = ws.Tensor(engine.Narrow, rows, m.cfg.DModel)
 		saved.logNorm = ws.Tensor(engine.Wide, rows, 1)
 		m.eng.ExpandHeads(saved.folded, m.rows(q, 0, n), w.k)
 		m.eng.SharedAttentionForward(saved.gathered, saved.logNorm, saved.folded, in.memory, in.memorySegments)
@@ -70,9 +81,16 @@ func (m *Model) crossAttentionForward(ws engine.Workspace, w *crossAttention, s 
 	return stream{norm.x, m.pend(out, w.o)}, saved
 }
 
-// crossAttentionBackward adds the sublayer's share to denc [ne, d_model], the gradient of the encoder's output. With below set it also turns
-// dx into the gradient before the sublayer; where only embeddings lie below, nobody needs that.
-func (m *Model) crossAttentionBackward(w *crossAttention, s *crossSaved, dx, denc engine.Tensor, in *crossInput, below bool) {
+// crossAttentionBackward adds the sublayer's share to denc [ne, d_model], the gradient of the
+// encoder's output. With below set it also turns dx into the gradient before the sublayer, which is
+// not needed if only embeddings lie below.
+func (m *Model) crossAttentionBackward(
+	w *crossAttention,
+	s *crossSaved,
+	dx, denc engine.Tensor,
+	in *crossInput,
+	below bool,
+) {
 	m.tmp.Reset()
 	dout := m.linearBackward(engine.Narrow, dx, w.o)
 	dq := m.tmp.Tensor(engine.Narrow, dout.Rows(), dout.Cols())
@@ -82,7 +100,8 @@ func (m *Model) crossAttentionBackward(w *crossAttention, s *crossSaved, dx, den
 		dgathered := m.tmp.Tensor(engine.Narrow, s.gathered.Rows(), s.gathered.Cols())
 		dfolded := m.tmp.Tensor(engine.Narrow, s.folded.Rows(), s.folded.Cols())
 		m.eng.ExpandHeads(dgathered, m.rows(dout, 0, n), w.v)
-		m.eng.SharedAttentionBackward(dfolded, m.rows(denc, 0, memory), dgathered, s.gathered, s.logNorm, s.folded, in.memory, in.memorySegments)
+		m.eng.SharedAttentionBackward(dfolded, m.rows(denc, 0, memory), dgathered, s.gathered, s.logNorm, s.folded,
+			in.memory, in.memorySegments)
 		if below {
 			m.eng.ContractHeads(m.rows(dq, 0, n), dfolded, w.k)
 		}
@@ -91,7 +110,8 @@ func (m *Model) crossAttentionBackward(w *crossAttention, s *crossSaved, dx, den
 		dkv := m.tmp.Tensor(engine.Narrow, s.kv.Rows(), s.kv.Cols())
 		dk, dv := m.columns(m.tmp, dkv, 0), m.columns(m.tmp, dkv, 1)
 		r := &s.rest
-		m.eng.AttentionBackward(m.rows(dq, in.absorbed, n), dk, dv, m.rows(dout, in.absorbed, n), r.out, r.logNorm, r.q, r.k, r.v,
+		m.eng.AttentionBackward(m.rows(dq, in.absorbed, n), dk, dv, m.rows(dout, in.absorbed, n), r.out, r.logNorm, r.q,
+			r.k, r.v,
 			in.restSegments, nil, m.cfg.NumHeads)
 		m.eng.LinearBackward(m.rows(denc, memory, dkv.Rows()), dkv, w.kv, true)
 	}

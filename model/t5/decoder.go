@@ -12,8 +12,8 @@ type decoderSaved struct {
 	ff    feedForwardSaved
 }
 
-// decoderForward runs the decoder over whole targets (teacher forcing) and returns the logits [nt, vocab] at all
-// target positions. When train is set it saves what decoderBackward needs.
+// decoderForward runs the decoder over whole targets (teacher forcing) and returns the logits [nt,
+// vocab] at all target positions. With train set it saves the operands of decoderBackward.
 func (m *Model) decoderForward(in *decoderInput, train bool) engine.Tensor {
 	x := m.batch.Tensor(engine.Wide, in.ids.Len(), m.cfg.DModel)
 	m.eng.EmbedForward(x, m.embed, nil, in.ids)
@@ -30,7 +30,8 @@ func (m *Model) decoderForward(in *decoderInput, train bool) engine.Tensor {
 	return logits
 }
 
-// logits normalizes the decoder's stream and projects it to the vocabulary: [n, vocab] in m.batch. So many rows of padding are projected with it, to no end.
+// logits normalizes the decoder's stream and projects it to the vocabulary: [n, vocab] in m.batch.
+// padding extra rows are projected too and ignored (for measurement only).
 func (m *Model) logits(s stream, padding int, train bool) (engine.Tensor, normSaved) {
 	m.tmp.Reset()
 	n := s.x.Rows()
@@ -51,7 +52,8 @@ func (m *Model) logits(s stream, padding int, train bool) (engine.Tensor, normSa
 
 func (m *Model) outputScale() float64 { return 1 / math.Sqrt(float64(m.cfg.DModel)) }
 
-// decoderBackward returns the gradient [ne, d_model] of the encoder's output for the gradient dlogits [nt, vocab].
+// decoderBackward returns the gradient [ne, d_model] of the encoder's output for the gradient
+// dlogits [nt, vocab].
 func (m *Model) decoderBackward(in *decoderInput, enc, dlogits engine.Tensor) engine.Tensor {
 	m.tmp.Reset()
 	denc := m.grads.Tensor(engine.Wide, enc.Rows(), enc.Cols())

@@ -7,8 +7,8 @@ type encoderSaved struct {
 	ff   feedForwardSaved
 }
 
-// encoderForward runs the encoder on in and returns its output [n, d_model], which lives in m.batch. When train is set it saves
-// what encoderBackward needs.
+// encoderForward runs the encoder on in and returns its output [n, d_model], which lives in
+// m.batch. With train set it saves the operands of encoderBackward.
 func (m *Model) encoderForward(in *encoderInput, train bool) engine.Tensor {
 	x := m.batch.Tensor(engine.Wide, in.ids.Len(), m.cfg.DModel)
 	m.eng.EmbedForward(x, m.embed, in.prompt.x, in.ids)
@@ -36,9 +36,14 @@ func (m *Model) finalNorm(out engine.Tensor, s stream, g engine.Gain, train bool
 	return saved
 }
 
-// firstAttentionForward is selfAttentionForward on embeddings x. Equal ids have equal queries, keys and values, which are computed once: the
-// prompt's, and those of tokens that occur more than once.
-func (m *Model) firstAttentionForward(ws engine.Workspace, w *selfAttention, in *encoderInput, x engine.Tensor) (stream, attentionSaved) {
+// firstAttentionForward is selfAttentionForward on embeddings x. Equal ids have equal queries, keys
+// and values, which are computed once: the prompt's, and those of tokens that occur more than once.
+func (m *Model) firstAttentionForward(
+	ws engine.Workspace,
+	w *selfAttention,
+	in *encoderInput,
+	x engine.Tensor,
+) (stream, attentionSaved) {
 	m.tmp.Reset()
 	distinct := m.tmp.Tensor(engine.Wide, in.distinct.Len(), m.cfg.DModel)
 	m.eng.EmbedForward(distinct, m.embed, in.prompt.x, in.distinct)
@@ -49,10 +54,13 @@ func (m *Model) firstAttentionForward(ws engine.Workspace, w *selfAttention, in 
 	return stream{x, m.selfAttend(ws, w, &saved, in.segments, m.encoderBias)}, saved
 }
 
-// encoderBackward adds a pass's share to the sums in in.prompt, for the gradient dout [n, d_model] of the encoder's output.
+// encoderBackward adds a pass's share to the sums in in.prompt, for the gradient dout [n, d_model]
+// of the encoder's output.
 //
-// Of the first layer's input only the prompt rows want a gradient. They are the same in every example, and so are their norms and projections,
-// whose gradients are linear in those of the results: these are summed over the examples, and promptGradient goes on from the sums.
+// Of the first layer's input only the prompt rows need a gradient. They are the same in every
+// example, and so are their norms and projections. The gradients of these are linear in those of
+// their results, which are therefore summed over the examples; promptGradient continues from the
+// sums.
 func (m *Model) encoderBackward(in *encoderInput, dout engine.Tensor) {
 	dx := m.grads.Tensor(engine.Wide, dout.Rows(), dout.Cols())
 	m.eng.Zero(dx)

@@ -6,13 +6,14 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// Generate decodes greedily: for each source the most likely token, time after time, until it is an end-of-sequence token, which is
-// not returned, or maxNew tokens are there. A source's result does not depend on the other sources of the call.
+// Generate decodes greedily: for each source it appends the most likely token until that is an
+// end-of-sequence token, which is not returned, or there are maxNew tokens. A source's result does
+// not depend on the other sources of the call.
 func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]int32, error) {
 	if maxNew < 0 {
 		return nil, fmt.Errorf("%d new tokens, want 0 or more", maxNew)
 	}
-	if err := m.CheckSources(prompt, sources); err != nil {
+	if err := m.checkSources(prompt, sources); err != nil {
 		return nil, err
 	}
 	out := make([][]int32, len(sources))
@@ -34,8 +35,8 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 	return out, nil
 }
 
-// Evaluate is Score and Generate with one pass through the encoder: the losses of pairs, 0 where a target is empty, and the greedy outputs
-// for their sources. Both have the bits that Score and Generate give.
+// Evaluate is Score and Generate with one pass through the encoder: the losses of pairs, 0 for an
+// empty target, and the greedy outputs for their sources. The bits are those of Score and Generate.
 func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []float64) ([][]int32, error) {
 	if maxNew < 0 {
 		return nil, fmt.Errorf("%d new tokens, want 0 or more", maxNew)
@@ -43,7 +44,7 @@ func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []fl
 	if len(losses) != len(pairs) {
 		return nil, fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
 	}
-	if err := m.CheckEvaluate(prompt, pairs); err != nil {
+	if err := m.checkEvaluate(prompt, pairs); err != nil {
 		return nil, err
 	}
 	clear(losses)
@@ -52,7 +53,7 @@ func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []fl
 	out := make([][]int32, len(pairs))
 	size := func(i int) int {
 		p := m.host.pairs[i]
-		return max(m.PairElems(in.rows, p, false), m.sourceElems(in.rows, len(p.Source), maxNew))
+		return max(m.pairElems(in.rows, p, false), m.sourceElems(in.rows, len(p.Source), maxNew))
 	}
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
 		hi = m.passEnd(lo, len(pairs), size)
@@ -98,7 +99,8 @@ func (m *Model) encode(prompt *promptInput, n int, source func(i int) []int32) (
 	return m.encoderForward(&in, false), append([]engine.Span(nil), m.host.q[:n]...)
 }
 
-// decode appends to out[place(i)] the greedy output for the i-th source, whose rows of the encoder's output are spans[i].
+// decode appends to out[place(i)] the greedy output for the i-th source, whose rows of the
+// encoder's output are spans[i].
 func (m *Model) decode(enc engine.Tensor, spans []engine.Span, maxNew int, place func(i int) int, out [][]int32) error {
 	m.part("decoding")
 	d := m.newDecoding(enc, spans, maxNew)
@@ -112,7 +114,7 @@ func (m *Model) decode(enc engine.Tensor, spans []engine.Span, maxNew int, place
 			if next[i] < 0 {
 				return &NaNError{Source: place(ex), Token: d.step}
 			}
-			if m.cfg.IsEOS(next[i]) {
+			if m.cfg.isEOS(next[i]) {
 				continue
 			}
 			out[place(ex)] = append(out[place(ex)], next[i])
@@ -125,7 +127,7 @@ func (m *Model) decode(enc engine.Tensor, spans []engine.Span, maxNew int, place
 	return nil
 }
 
-// NaNError says that a source's logits were not numbers when a token was to be chosen.
+// NaNError is the error of a source whose logits were NaN when a token was to be chosen.
 type NaNError struct {
 	Source int // index in Generate's sources or Evaluate's pairs
 	Token  int // index of the token, from 0
@@ -135,7 +137,8 @@ func (e *NaNError) Error() string {
 	return fmt.Sprintf("source %d: logits of new token %d are not numbers", e.Source, e.Token)
 }
 
-// decoding is the state of greedy decoding. Caches live in Model.cache, one of each per decoder layer.
+// decoding is the state of greedy decoding. Caches live in Model.cache, one of each per decoder
+// layer.
 type decoding struct {
 	maxNew int
 	step   int
@@ -143,7 +146,7 @@ type decoding struct {
 	last   []int32 // per example, the decoder's next input
 	enc    engine.Tensor
 	spans  []engine.Span   // per example, its rows of the encoder's output
-	cross  []engine.Tensor // the encoder's output's keys and values, once they are worth projecting
+	cross  []engine.Tensor // keys and values of the encoder's output, once absorption has ended
 	self   []engine.Tensor // [examples·maxNew, 2·inner]: keys and values; example i's from row i·maxNew on
 }
 
@@ -154,12 +157,13 @@ func (m *Model) newDecoding(enc engine.Tensor, spans []engine.Span, maxNew int) 
 		d.last = append(d.last, m.cfg.DecoderStartToken)
 	}
 	for range m.decoder {
-		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(spans)*maxNew, 2*m.cfg.Inner()))
+		d.self = append(d.self, m.cache.Tensor(engine.Narrow, len(spans)*maxNew, 2*m.cfg.inner()))
 	}
 	return d
 }
 
-// project ends absorption: it projects the rows of the active examples to every layer's cross-attention keys and values.
+// project ends absorption: it projects the rows of the active examples to every layer's
+// cross-attention keys and values.
 func (m *Model) project(d *decoding) {
 	m.tmp.Reset()
 	var rows []int32
@@ -177,7 +181,8 @@ func (m *Model) project(d *decoding) {
 	}
 }
 
-// decodeStep runs the decoder on one new position of every active example and returns their next tokens.
+// decodeStep runs the decoder on one new position of every active example and returns their next
+// tokens.
 func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 	mark := m.batch.Mark()
 	defer m.batch.Release(mark)
@@ -185,12 +190,14 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 		m.project(d)
 	}
 
+	// One row per active example: it sees its own earlier positions in the cache, and all of its
+	// encoder output.
 	n := len(d.active)
 	h := &m.host
 	h.ids, h.targets, h.q, h.kv, h.offset = h.ids[:0], h.targets[:0], h.q[:0], h.kv[:0], h.offset[:0]
 	for i, ex := range d.active {
 		h.ids = append(h.ids, d.last[ex])
-		h.targets = append(h.targets, int32(ex*d.maxNew+d.step)) // where this position's key and value go
+		h.targets = append(h.targets, int32(ex*d.maxNew+d.step)) // the row for this position's key and value
 		h.q = append(h.q, engine.Span{Start: i, Len: 1})
 		h.kv = append(h.kv, engine.Span{Start: ex * d.maxNew, Len: d.step + 1})
 		h.offset = append(h.offset, d.step)
@@ -206,6 +213,7 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 	}
 	cross := m.crossInput(enc, h.q, h.kv, absorbed)
 
+	// The decoder's layers.
 	x := m.batch.Tensor(engine.Wide, n, m.cfg.DModel)
 	m.eng.EmbedForward(x, m.embed, nil, ids)
 	s := stream{x: x}
@@ -228,10 +236,18 @@ func (m *Model) decodeStep(d *decoding) ([]int32, error) {
 	return next, nil
 }
 
-// selfAttentionCached is selfAttentionForward for one new row per segment, whose key and value first join the others in cache, at the given rows.
-func (m *Model) selfAttentionCached(ws engine.Workspace, w *selfAttention, s stream, cache engine.Tensor, rows engine.Index, seg engine.Segments) stream {
+// selfAttentionCached is selfAttentionForward for one new row per segment. It first writes the
+// row's key and value to the given row of the cache.
+func (m *Model) selfAttentionCached(
+	ws engine.Workspace,
+	w *selfAttention,
+	s stream,
+	cache engine.Tensor,
+	rows engine.Index,
+	seg engine.Segments,
+) stream {
 	m.tmp.Reset()
-	inner := m.cfg.Inner()
+	inner := m.cfg.inner()
 	y, norm := m.norm(ws, s, w.norm)
 	qkv := m.linear(m.tmp, engine.Narrow, y, w.qkv)
 	m.eng.ScatterRows(cache, m.tmp.View(qkv, 0, qkv.Rows(), inner, 2*inner), rows)

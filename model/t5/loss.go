@@ -6,8 +6,9 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses [len(pairs)], and
-// adds the gradient of their sum with respect to prompt, c×d_model row-major, to grad of the same size.
+// LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses
+// [len(pairs)], and adds the gradient of their sum with respect to prompt, c×d_model row-major, to
+// grad of the same size.
 func (m *Model) LossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
 	if len(grad) != len(prompt) {
 		return fmt.Errorf("gradient has room for %d numbers, want the prompt's %d", len(grad), len(prompt))
@@ -33,7 +34,7 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	in := m.prompt(prompt, train)
 	m.arrange(in.rows, pairs)
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
-		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], train) })
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], train) })
 		if err := m.lossPass(in, lo, hi, losses, train); err != nil {
 			return err
 		}
@@ -53,8 +54,8 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	return nil
 }
 
-// passEnd is where a pass ends that begins with item lo of n. As few passes follow as Options.MaxElems allows, of about one size, which
-// takes the least memory; each has at least one item.
+// passEnd is the end of a pass that begins with item lo of n. Passes are as few as Options.MaxElems
+// allows and, to take the least memory, of about equal size; each has at least one item.
 func (m *Model) passEnd(lo, n int, size func(i int) int) int {
 	limit := m.opt.MaxElems
 	if limit == 0 {
@@ -104,8 +105,13 @@ func (m *Model) crossEntropy(logits engine.Tensor, targets engine.Index) (loss, 
 	return loss, logNorm
 }
 
-// forward runs encoder and decoder on arranged pairs; enc is the encoder's output, logits [Σ target lengths, vocab].
-func (m *Model) forward(prompt *promptInput, pairs []Pair, train bool) (source encoderInput, target decoderInput, enc, logits engine.Tensor) {
+// forward runs encoder and decoder on arranged pairs; enc is the encoder's output, logits [Σ
+// target lengths, vocab].
+func (m *Model) forward(
+	prompt *promptInput,
+	pairs []Pair,
+	train bool,
+) (source encoderInput, target decoderInput, enc, logits engine.Tensor) {
 	m.part("encoder forward")
 	source = m.encoderInput(prompt, len(pairs), func(i int) []int32 { return pairs[i].Source })
 	enc = m.encoderForward(&source, train)
@@ -115,7 +121,7 @@ func (m *Model) forward(prompt *promptInput, pairs []Pair, train bool) (source e
 	return source, target, enc, logits
 }
 
-// downloadLosses sums the token losses of each pair to the place in losses that order says.
+// downloadLosses adds up the token losses of each pair, in losses at the pair's index in order.
 func (m *Model) downloadLosses(loss engine.Tensor, pairs []Pair, order []int, losses []float64) error {
 	m.host.losses = sized(m.host.losses, loss.Rows())
 	if err := m.eng.Download(m.host.losses, loss); err != nil {
@@ -133,7 +139,8 @@ func (m *Model) downloadLosses(loss engine.Tensor, pairs []Pair, order []int, lo
 	return nil
 }
 
-// Logits returns each pair's logits, [target length × vocab] row-major, given its target as the decoder's input.
+// Logits returns each pair's logits, [target length × vocab] row-major, given its target as the
+// decoder's input.
 func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	if err := m.Check(prompt, pairs); err != nil || len(pairs) == 0 {
 		return nil, err
@@ -142,7 +149,7 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	m.arrange(in.rows, pairs)
 	out := make([][]float32, len(pairs))
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
-		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.PairElems(in.rows, m.host.pairs[i], false) })
+		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], false) })
 		m.begin()
 		run := m.host.pairs[lo:hi]
 		_, _, _, logits := m.forward(in, run, false)
@@ -162,9 +169,10 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	return out, nil
 }
 
-// Encode returns the encoder's output for each source, [(c + source length) × d_model] row-major, prompt rows first, in one pass.
+// Encode returns the encoder's output for each source, [(c + source length) × d_model] row-major,
+// prompt rows first, in one pass.
 func (m *Model) Encode(prompt []float32, sources [][]int32) ([][]float32, error) {
-	if err := m.CheckSources(prompt, sources); err != nil || len(sources) == 0 {
+	if err := m.checkSources(prompt, sources); err != nil || len(sources) == 0 {
 		return nil, err
 	}
 	m.begin()

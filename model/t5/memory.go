@@ -1,16 +1,16 @@
 package t5
 
-// PairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad (train) or
-// Score, so that passes can be bounded.
-func (m *Model) PairElems(c int, p Pair, train bool) int {
+// pairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad
+// (train) or Score, so that passes can be bounded.
+func (m *Model) pairElems(c int, p Pair, train bool) int {
 	cfg := m.cfg
 	source, target := c+len(p.Source), len(p.Target)
-	perTarget, perSource := 2*cfg.Inner(), 2*cfg.Inner() // cross-attention, of one layer
+	perTarget, perSource := 2*cfg.inner(), 2*cfg.inner() // cross-attention, of one layer
 	if m.absorbs(source, max(target, 1)) {
 		perTarget, perSource = perTarget+cfg.NumHeads*(2*cfg.DModel+1), 0
 	}
-	encoder := 2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.savedHidden()
-	decoder := 3*cfg.DModel + 4*cfg.Inner() + 2*cfg.NumHeads + 3 + cfg.savedHidden() + perTarget
+	encoder := 2*cfg.DModel + 4*cfg.inner() + cfg.NumHeads + 2 + cfg.savedHidden()
+	decoder := 3*cfg.DModel + 4*cfg.inner() + 2*cfg.NumHeads + 3 + cfg.savedHidden() + perTarget
 	encoderLayers, decoderLayers := cfg.NumLayers, cfg.NumDecoderLayers
 	if !train {
 		encoderLayers, decoderLayers = 2, 2 // at a time
@@ -19,29 +19,31 @@ func (m *Model) PairElems(c int, p Pair, train bool) int {
 		target*(decoderLayers*decoder+perTarget+m.scratchElems()+cfg.VocabSize)
 }
 
-// sourceElems is PairElems for a source in Generate with maxNew new tokens.
+// sourceElems is pairElems for a source in Generate with maxNew new tokens.
 func (m *Model) sourceElems(c, source, maxNew int) int {
 	cfg := m.cfg
 	rows := c + source
-	encoder := 2 * (2*cfg.DModel + 4*cfg.Inner() + cfg.NumHeads + 2 + cfg.savedHidden())
-	caches := maxNew * cfg.NumDecoderLayers * 2 * cfg.Inner()
+	encoder := 2 * (2*cfg.DModel + 4*cfg.inner() + cfg.NumHeads + 2 + cfg.savedHidden())
+	caches := maxNew * cfg.NumDecoderLayers * 2 * cfg.inner()
 	if maxNew > m.absorbSteps() {
-		caches += rows * cfg.NumDecoderLayers * 2 * cfg.Inner()
+		caches += rows * cfg.NumDecoderLayers * 2 * cfg.inner()
 	}
 	return rows*(encoder+m.scratchElems()) + caches + cfg.VocabSize + m.scratchElems() + 4*cfg.NumHeads*cfg.DModel
 }
 
-// scratchElems is what a row needs beside what its layers save: the embeddings, the stack's output and its norm's input, a sublayer's pending
-// output, two gradients, and the current sublayer's operands.
+// scratchElems is the memory of a row beside the numbers that its layers save: the embeddings, the
+// stack's output and its norm's input, a sublayer's pending output, two gradients, and the current
+// sublayer's operands.
 func (m *Model) scratchElems() int {
 	act := m.cfg.DFF // of the feed-forward layer in backward
 	if m.cfg.GatedGELU {
 		act *= 3
 	}
-	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.Inner())
+	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.inner())
 }
 
-// savedHidden is what a row of the feed-forward layer keeps of its activation: with ReLU a bit for each of its inputs.
+// savedHidden is the memory that a row of the feed-forward layer keeps of its activation: with ReLU
+// a bit for each input.
 func (c Config) savedHidden() int {
 	if c.GatedGELU {
 		return 2 * c.DFF

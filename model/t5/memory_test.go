@@ -9,15 +9,27 @@ import (
 	"github.com/dptune/dpt/model/lab/meter"
 )
 
-// TestMemoryEstimates: what calls keep in memory is at most what was estimated, and not much less when it counts, with and without absorption.
+// TestMemoryEstimates: calls take at most the estimated memory, and not much less when it counts,
+// with and without absorption.
 func TestMemoryEstimates(t *testing.T) {
 	const c, maxNew = 20, 12
 	for _, gated := range []bool{false, true} {
 		for _, opt := range []Options{{}, {NoAbsorption: true}, {NoFirstLayer: true}} {
 			t.Run(fmt.Sprintf("gated=%v/%+v", gated, opt), func(t *testing.T) {
 				cfg := Config{
-					ModelType: "t5", VocabSize: 100, DModel: 64, DKV: 16, DFF: 128, NumLayers: 6, NumDecoderLayers: 6, NumHeads: 4,
-					RelativeBuckets: 8, RelativeDistance: 10, LayerNormEpsilon: 1e-6, GatedGELU: gated, ScaleOutput: !gated,
+					ModelType:        "t5",
+					VocabSize:        100,
+					DModel:           64,
+					DKV:              16,
+					DFF:              128,
+					NumLayers:        6,
+					NumDecoderLayers: 6,
+					NumHeads:         4,
+					RelativeBuckets:  8,
+					RelativeDistance: 10,
+					LayerNormEpsilon: 1e-6,
+					GatedGELU:        gated,
+					ScaleOutput:      !gated,
 				}
 				eng := meter.New(portable.New[float32](2))
 				defer eng.Close()
@@ -44,9 +56,15 @@ func TestMemoryEstimates(t *testing.T) {
 						t.Logf("%s keeps %.2f of what is estimated", what, share)
 					}
 				}
-				check("LossGrad", 0.85, func(p Pair) int { return m.PairElems(c, p, true) }, func() error { return m.LossGrad(prompt, pairs, losses, grad) })
-				check("Score", 0.4, func(p Pair) int { return m.PairElems(c, p, false) }, func() error { return m.Score(prompt, pairs, losses) })
-				check("Evaluate", 0.4, func(p Pair) int { return max(m.PairElems(c, p, false), m.sourceElems(c, len(p.Source), maxNew)) }, func() error {
+				check("LossGrad", 0.85, func(p Pair) int { return m.pairElems(c, p, true) }, func() error {
+					return m.LossGrad(prompt, pairs, losses, grad)
+				})
+				check("Score", 0.4, func(p Pair) int { return m.pairElems(c, p, false) }, func() error {
+					return m.Score(prompt, pairs, losses)
+				})
+				check("Evaluate", 0.4, func(p Pair) int {
+					return max(m.pairElems(c, p, false), m.sourceElems(c, len(p.Source), maxNew))
+				}, func() error {
 					_, err := m.Evaluate(prompt, pairs, maxNew, losses)
 					return err
 				})
@@ -82,8 +100,12 @@ func TestPasses(t *testing.T) {
 }
 
 func TestShapes(t *testing.T) {
-	parameters := map[string]int{ // embeddings, 2·inner or more per attention, feed-forward layers; without norms and biases
-		"t5-small": 60_506_112, "t5-base": 222_882_048, "t5-large": 737_626_112, "t5-v1_1-small": 60_490_496 + 32128*512,
+	// The weights of embeddings, attention and feed-forward layers, without norms and biases.
+	parameters := map[string]int{
+		"t5-small":      60_506_112,
+		"t5-base":       222_882_048,
+		"t5-large":      737_626_112,
+		"t5-v1_1-small": 60_490_496 + 32128*512,
 	}
 	for _, name := range Shapes() {
 		c, err := Shape(name)
@@ -93,7 +115,7 @@ func TestShapes(t *testing.T) {
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		attention, ff := 4*c.DModel*c.Inner(), 2*c.DModel*c.DFF
+		attention, ff := 4*c.DModel*c.inner(), 2*c.DModel*c.DFF
 		n := c.VocabSize*c.DModel + c.NumLayers*(attention+ff) + c.NumDecoderLayers*(2*attention+ff)
 		if c.GatedGELU {
 			n += c.VocabSize*c.DModel + (c.NumLayers+c.NumDecoderLayers)*c.DModel*c.DFF

@@ -1,13 +1,15 @@
-// Package t5 is T5 (Raffel et al., 2020), versions 1.0 and 1.1, frozen, behind a soft prompt: forward, the
-// gradient of the loss with respect to the prompt, and greedy decoding. It computes what Transformers'
-// modeling_t5.py computes, without dropout.
+// Package t5 is T5 (Raffel et al., 2020), versions 1.0 and 1.1, frozen, behind a soft prompt:
+// forward, the gradient of the loss with respect to the prompt, and greedy decoding. It computes
+// what Transformers' modeling_t5.py computes, without dropout.
 //
-// An example's encoder input is the c prompt rows followed by its embedded source tokens. The examples of a call are
-// one ragged matrix, row after row without padding; attention alone looks at their borders (see package engine).
+// An example's encoder input is the c prompt rows followed by its embedded source tokens. The
+// examples of a call are one ragged matrix, row after row without padding; only attention needs to
+// know where they begin (see package engine).
 //
 // # The computation
 //
-// Pre-norm residual sublayers. Adding a sublayer's output to the residual stream x is fused into the next sublayer's norm:
+// Pre-norm residual sublayers. Adding a sublayer's output to the residual stream x is fused into
+// the next sublayer's norm:
 //
 //	encoder layer:  x += o(attention(qkv(norm(x))))      bias by distance, all keys
 //	                x += wo(act(wi(norm(x))))
@@ -16,11 +18,13 @@
 //	                x += wo(act(wi(norm(x))))
 //	loss:           cross-entropy of head(norm(x)) against the target, at target positions
 //
-// Where targets are short, the cross-attention is computed by absorption: q·k = q·(W_k·enc) = (W_kᵀ·q)·enc, so the queries are multiplied with
-// W_k, and what they gather from the encoder's output with W_v, instead of that output at all its positions. It is the same in exact arithmetic.
+// For short targets the cross-attention is computed by absorption. As q·k = q·(W_k·enc) =
+// (W_kᵀ·q)·enc, it multiplies the queries with W_k, and their weighted sums of the encoder's
+// output with W_v, instead of that output at all its positions. It is the same in exact arithmetic.
 //
-// Backward goes through the same in reverse, from the losses to the encoder's output by way of the decoder's cross-attention, then through
-// the encoder to the prompt rows. Weights are frozen, so it saves no linear layer's input; and it stops where only embeddings are left.
+// Backward runs the same in reverse, from the losses through the decoder's cross-attention to the
+// encoder's output, then through the encoder to the prompt rows. As weights are frozen, it needs no
+// linear layer's input, and it stops where only embeddings are left.
 package t5
 
 import (
@@ -32,7 +36,8 @@ import (
 // Pair is one example: token ids of the source and of the target, both ending with </s>.
 type Pair struct{ Source, Target []int32 }
 
-// Model is a frozen T5 on an engine. One goroutine at a time may use it; its memory is reused from call to call.
+// Model is a frozen T5 on an engine. One goroutine at a time may use it; its memory is reused from
+// call to call.
 type Model struct {
 	cfg Config
 	eng engine.Engine
@@ -47,15 +52,14 @@ type Model struct {
 	decoderNorm engine.Gain
 	head        engine.Linear
 
-	// batch holds what a whole pass needs: inputs, indexes, the encoder's output. Sublayers keep what lives past them in layers and the rest
-	// in tmp. grads holds gradients that travel down the stacks.
-	call    engine.Workspace // what a call of several passes keeps: the prompt and its gradient
-	batch   engine.Workspace
-	layers  [2]engine.Workspace
-	tmp     engine.Workspace
-	pending engine.Workspace // the stream's delta
-	grads   engine.Workspace
-	cache   engine.Workspace // keys and values while generating
+	// Workspaces, by how long their tensors live.
+	call    engine.Workspace    // a call, of several passes: the prompt and its gradient
+	batch   engine.Workspace    // a pass: inputs, indexes, the encoder's output
+	layers  [2]engine.Workspace // see layerSpace
+	tmp     engine.Workspace    // a sublayer
+	pending engine.Workspace    // until the next sublayer: the stream's delta
+	grads   engine.Workspace    // backward: gradients that travel down the stacks
+	cache   engine.Workspace    // decoding: keys and values
 
 	promptIn     promptInput
 	savedEncoder []encoderSaved
@@ -63,16 +67,20 @@ type Model struct {
 	host         hostBuffers
 }
 
-// Options of New. The zero value is the fastest way without a bound on memory.
+// Options of New. The zero value is the fastest and has no bound on memory.
 type Options struct {
-	// MaxElems bounds how many numbers a pass keeps in memory, about: a call whose batch needs more is computed in several passes, each of
-	// one example at least. The bits of its results do not depend on that. 0 is no bound.
+	// MaxElems is about the most numbers that a pass keeps in memory. A call whose batch needs more
+	// is computed in several passes, each of at least one example. The bits of its results do not
+	// depend on that. 0 is no bound.
 	MaxElems int
-	// NoAbsorption projects the encoder's output to keys and values in every decoder layer, however short the targets are.
+	// NoAbsorption projects the encoder's output to keys and values in every decoder layer, however
+	// short the targets are.
 	NoAbsorption bool
-	// NoFirstLayer treats the first encoder layer as any other: see firstAttentionForward and encoderBackward for what it does instead.
+	// NoFirstLayer treats the first encoder layer like the others, without the savings of
+	// firstAttentionForward and encoderBackward.
 	NoFirstLayer bool
-	// PadTargets projects to the vocabulary, and back, as many rows for every target of a pass with losses as its longest has.
+	// PadTargets projects every target of a pass with losses to the vocabulary, and back, with as
+	// many rows as the longest has.
 	PadTargets bool
 }
 
@@ -108,7 +116,11 @@ func New(eng engine.Engine, cfg Config, w Weights, opt Options) (*Model, error) 
 	m.encoderNorm = l.gain("encoder.final_layer_norm.weight")
 	for i := range cfg.NumDecoderLayers {
 		p := fmt.Sprintf("decoder.block.%d.layer.", i)
-		m.decoder = append(m.decoder, decoderLayer{self: l.selfAttention(p + "0."), cross: l.crossAttention(p + "1."), ff: l.feedForward(p + "2.")})
+		m.decoder = append(m.decoder, decoderLayer{
+			self:  l.selfAttention(p + "0."),
+			cross: l.crossAttention(p + "1."),
+			ff:    l.feedForward(p + "2."),
+		})
 	}
 	m.decoderBias = l.bias("decoder", false)
 	m.decoderNorm = l.gain("decoder.final_layer_norm.weight")
@@ -121,8 +133,8 @@ func New(eng engine.Engine, cfg Config, w Weights, opt Options) (*Model, error) 
 // Config returns the architecture.
 func (m *Model) Config() Config { return m.cfg }
 
-// layerSpace is where layer i keeps what outlives it: everything until the backward pass when training, else only until the
-// layer after next, which takes the memory over.
+// layerSpace is the workspace for tensors of layer i that outlive it: when training until the
+// backward pass, else only until the layer after next, which reuses the memory.
 func (m *Model) layerSpace(i int, train bool) engine.Workspace {
 	if train {
 		return m.layers[0]
@@ -132,7 +144,7 @@ func (m *Model) layerSpace(i int, train bool) engine.Workspace {
 	return ws
 }
 
-// part tells an engine that listens which part of a call comes next.
+// part tells an engine that is an Observer which part of a call comes next.
 func (m *Model) part(name string) {
 	if o, ok := m.eng.(engine.Observer); ok {
 		o.Part(name)

@@ -2,7 +2,8 @@ package t5
 
 import "fmt"
 
-// Parameter is one tensor of a checkpoint in the vector of all weights, where its elements stand row-major from Offset on.
+// Parameter is one tensor of a checkpoint in the vector of all weights, which holds its elements
+// row-major from Offset on.
 type Parameter struct {
 	Name   string // as Transformers names it
 	Shape  []int
@@ -18,8 +19,9 @@ func (p Parameter) Size() int {
 	return n
 }
 
-// Parameters lists all weights of the architecture in the order in which they make up one vector: what is stacked into one product stands
-// together. tied leaves out the output projection, which is the embedding table then.
+// Parameters lists all weights of the architecture in the order of one vector, in which weights
+// that are stacked into one product are neighbours. tied leaves out the output projection, which is
+// the embedding table then.
 func (c Config) Parameters(tied bool) []Parameter {
 	var list []Parameter
 	offset := 0
@@ -28,7 +30,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 		offset += p.Size()
 		list = append(list, p)
 	}
-	d, inner := c.DModel, c.Inner()
+	d, inner := c.DModel, c.inner()
 	attention := func(prefix string, biased bool) {
 		add(prefix+".q.weight", inner, d)
 		add(prefix+".k.weight", inner, d)
@@ -71,10 +73,11 @@ func (c Config) Parameters(tied bool) []Parameter {
 	return list
 }
 
-// Tied says whether a checkpoint has no output projection of its own.
+// Tied reports whether a checkpoint has no output projection of its own.
 func Tied(w Weights) bool { return !w.Has("lm_head.weight") }
 
-// ReadAll reads all weights of the architecture into one vector, laid out as Parameters says. Embeddings may go by any name that New knows.
+// ReadAll reads all weights of the architecture into one vector in the order of Parameters.
+// Embeddings may have any name that New knows.
 func ReadAll(cfg Config, w Weights) ([]float32, error) {
 	params := cfg.Parameters(Tied(w))
 	last := params[len(params)-1]
@@ -93,7 +96,7 @@ func ReadAll(cfg Config, w Weights) ([]float32, error) {
 	return all, nil
 }
 
-// vector gives the parts of a vector of all weights as Weights.
+// vector is a vector of all weights as Weights.
 type vector struct {
 	all    []float32
 	params map[string]Parameter
@@ -120,7 +123,7 @@ func (v *vector) Has(name string) bool {
 func (v *vector) Float32(name string, shape ...int) ([]float32, error) {
 	p, ok := v.params[name]
 	if !ok {
-		return nil, fmt.Errorf("no weight %s", name)
+		return nil, fmt.Errorf("weight %s is missing", name)
 	}
 	if fmt.Sprint(shape) != fmt.Sprint(p.Shape) {
 		return nil, fmt.Errorf("weight %s: shape %v, want %v", name, p.Shape, shape)

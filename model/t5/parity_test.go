@@ -13,7 +13,8 @@ import (
 	"github.com/dptune/dpt/model/engine/portable"
 )
 
-// golden is one directory of model/parity/testdata: what Transformers computes for a tiny random T5.
+// golden is one directory of model/parity/testdata: what Transformers computes for a tiny random
+// T5.
 type golden struct {
 	dir     string
 	pairs   []Pair
@@ -80,7 +81,8 @@ func (g golden) tensor(t *testing.T, name string) []float32 {
 	return data
 }
 
-// variants are the ways to compute, which all give the same but for rounding. A bound of 1 makes every example a pass of its own.
+// variants are ways to compute that all give the same results but for rounding. A bound of 1 makes
+// every example a pass of its own.
 var variants = map[string]Options{
 	"": {}, "no absorption": {NoAbsorption: true}, "no first layer": {NoFirstLayer: true}, "one by one": {MaxElems: 1},
 }
@@ -125,7 +127,8 @@ func relDiff(got []float64, want []float32) float64 {
 	return math.Sqrt(d / n)
 }
 
-// TestParityWithTransformers holds the model against goldens that Transformers and PyTorch made, with and without a prompt.
+// TestParityWithTransformers compares the model with goldens that Transformers and PyTorch made,
+// with and without a prompt.
 func TestParityWithTransformers(t *testing.T) {
 	for _, version := range []string{"v10", "v11"} {
 		g := openGolden(t, version)
@@ -204,7 +207,8 @@ func testParity(t *testing.T, g golden, m *Model, sources [][]int32, name string
 				t.Fatal(err)
 			}
 			if !slices.Equal(evaluated, losses) || !slices.EqualFunc(outputs, out, slices.Equal) {
-				t.Errorf("Evaluate gives losses %v and outputs %v, Score %v and Generate %v", evaluated, outputs, losses, out)
+				t.Errorf("Evaluate gives losses %v and outputs %v, Score %v and Generate %v",
+					evaluated, outputs, losses, out)
 			}
 		})
 	}

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// Shapes are the names that Shape knows.
+// Shapes returns the names that Shape knows.
 func Shapes() []string {
 	return []string{"t5-small", "t5-base", "t5-large", "t5-v1_1-small", "t5-v1_1-base", "t5-v1_1-large"}
 }
 
-// Shape is the architecture of the published checkpoint of that name.
+// Shape returns the architecture of the published checkpoint of that name.
 func Shape(name string) (Config, error) {
 	c := Config{
 		ModelType: "t5", VocabSize: 32128, DKV: 64, RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6,
@@ -42,11 +42,12 @@ func Shape(name string) (Config, error) {
 	return c, nil
 }
 
-// StepFLOPs counts the multiplications and additions of the matrix products of a loss and its gradient with respect to a prompt of c rows, as the
-// standard algorithm makes them: frozen weights have no gradients, every layer projects every row, backward keeps the attention's
-// probabilities. There is no padding.
+// StepFLOPs counts the multiplications and additions of the matrix products of a loss and its
+// gradient with respect to a prompt of that many rows, by the standard algorithm: frozen weights
+// have no gradients, every layer projects every row, backward keeps the attention's probabilities.
+// There is no padding.
 func (c Config) StepFLOPs(rows int, pairs []Pair) float64 {
-	d, inner, f := float64(c.DModel), float64(c.Inner()), float64(c.DFF)
+	d, inner, f := float64(c.DModel), float64(c.inner()), float64(c.DFF)
 	ff := 2 * d * f
 	if c.GatedGELU {
 		ff = 3 * d * f
@@ -54,7 +55,8 @@ func (c Config) StepFLOPs(rows int, pairs []Pair) float64 {
 	var macs float64
 	for _, p := range pairs {
 		n, t := float64(rows+len(p.Source)), float64(len(p.Target))
-		// A linear layer's product runs once in each direction; attention's two run once forward and twice backward.
+		// A linear layer's product runs once in each direction; attention's two run once forward
+		// and twice backward.
 		encoder := 2*n*(4*d*inner+ff) + 6*n*n*inner
 		decoder := 2*t*(6*d*inner+ff) + 2*n*2*d*inner + 6*t*t*inner + 6*t*n*inner
 		macs += float64(c.NumLayers)*encoder + float64(c.NumDecoderLayers)*decoder + 2*t*d*float64(c.VocabSize)

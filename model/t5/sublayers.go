@@ -2,10 +2,12 @@ package t5
 
 import "github.com/dptune/dpt/model/engine"
 
-// stream is the residual stream between sublayers: x, and the last sublayer's output that is still to be added to it (nil at the start).
+// stream is the residual stream between sublayers: x, and the last sublayer's output that is still
+// to be added to it (nil at the start).
 type stream struct{ x, delta engine.Tensor }
 
-// normSaved is what a norm's backward needs: its input x [n, d_model] and reciprocal root mean squares r [n, 1].
+// normSaved holds the operands of a norm's backward: its input x [n, d_model] and reciprocal root
+// mean squares r [n, 1].
 type normSaved struct{ x, r engine.Tensor }
 
 // norm adds the pending sublayer output to the stream and returns the normalized sum, in tmp.
@@ -36,7 +38,8 @@ func (m *Model) linearBackward(p engine.Precision, dy engine.Tensor, w engine.Li
 	return dx
 }
 
-// attentionSaved is what attention's backward needs. q [nq, inner]; k, v [nk, inner], out [nq, inner], lse [nq, heads].
+// attentionSaved holds the operands of attention's backward: q, out [nq, inner], k, v [nk, inner],
+// lse [nq, heads].
 type attentionSaved struct {
 	norm         normSaved
 	qkv          engine.Tensor // q, k, v side by side
@@ -45,27 +48,40 @@ type attentionSaved struct {
 }
 
 // attend runs attention on s.q, s.k, s.v and returns its output's projection.
-func (m *Model) attend(ws engine.Workspace, s *attentionSaved, seg engine.Segments, bias engine.Bias, o engine.Linear) engine.Tensor {
-	s.out = ws.Tensor(engine.Narrow, s.q.Rows(), m.cfg.Inner())
+func (m *Model) attend(
+	ws engine.Workspace,
+	s *attentionSaved,
+	seg engine.Segments,
+	bias engine.Bias,
+	o engine.Linear,
+) engine.Tensor {
+	s.out = ws.Tensor(engine.Narrow, s.q.Rows(), m.cfg.inner())
 	s.logNorm = ws.Tensor(engine.Wide, s.q.Rows(), m.cfg.NumHeads)
 	m.eng.AttentionForward(s.out, s.logNorm, s.q, s.k, s.v, seg, bias, m.cfg.NumHeads)
 	return m.pend(s.out, o)
 }
 
-// pend returns a sublayer's output x·wᵀ. Its memory is the previous sublayer's output, which the stream has taken in by now.
+// pend returns a sublayer's output x·wᵀ. It reuses the memory of the previous sublayer's output,
+// which is part of the stream by now.
 func (m *Model) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
 	m.pending.Reset()
 	return m.linear(m.pending, engine.Wide, x, w)
 }
 
-// columns is the i-th of t's column groups, each Inner wide.
+// columns is the i-th of t's column groups, each inner() wide.
 func (m *Model) columns(ws engine.Workspace, t engine.Tensor, i int) engine.Tensor {
-	inner := m.cfg.Inner()
+	inner := m.cfg.inner()
 	return ws.View(t, 0, t.Rows(), i*inner, inner)
 }
 
-// selfAttentionForward: the stream with o(attention(qkv(norm(x)))) pending.
-func (m *Model) selfAttentionForward(ws engine.Workspace, w *selfAttention, s stream, seg engine.Segments, bias engine.Bias) (stream, attentionSaved) {
+// selfAttentionForward returns the stream with o(attention(qkv(norm(x)))) pending.
+func (m *Model) selfAttentionForward(
+	ws engine.Workspace,
+	w *selfAttention,
+	s stream,
+	seg engine.Segments,
+	bias engine.Bias,
+) (stream, attentionSaved) {
 	m.tmp.Reset()
 	var saved attentionSaved
 	y, norm := m.norm(ws, s, w.norm)
@@ -74,14 +90,27 @@ func (m *Model) selfAttentionForward(ws engine.Workspace, w *selfAttention, s st
 	return stream{norm.x, m.selfAttend(ws, w, &saved, seg, bias)}, saved
 }
 
-// selfAttend is what follows the projections, in s.qkv.
-func (m *Model) selfAttend(ws engine.Workspace, w *selfAttention, s *attentionSaved, seg engine.Segments, bias engine.Bias) engine.Tensor {
+// selfAttend runs attention on the projections in s.qkv.
+func (m *Model) selfAttend(
+	ws engine.Workspace,
+	w *selfAttention,
+	s *attentionSaved,
+	seg engine.Segments,
+	bias engine.Bias,
+) engine.Tensor {
 	s.q, s.k, s.v = m.columns(ws, s.qkv, 0), m.columns(ws, s.qkv, 1), m.columns(ws, s.qkv, 2)
 	return m.attend(ws, s, seg, bias, w.o)
 }
 
-// selfAttentionProjections returns d(qkv) [n, 3·inner] for the gradient dx of the stream after the sublayer.
-func (m *Model) selfAttentionProjections(w *selfAttention, s *attentionSaved, dx engine.Tensor, seg engine.Segments, bias engine.Bias) engine.Tensor {
+// selfAttentionProjections returns d(qkv) [n, 3·inner] for the gradient dx of the stream after the
+// sublayer.
+func (m *Model) selfAttentionProjections(
+	w *selfAttention,
+	s *attentionSaved,
+	dx engine.Tensor,
+	seg engine.Segments,
+	bias engine.Bias,
+) engine.Tensor {
 	dout := m.linearBackward(engine.Narrow, dx, w.o)
 	dqkv := m.tmp.Tensor(engine.Narrow, s.qkv.Rows(), s.qkv.Cols())
 	dq, dk, dv := m.columns(m.tmp, dqkv, 0), m.columns(m.tmp, dqkv, 1), m.columns(m.tmp, dqkv, 2)
@@ -90,21 +119,29 @@ func (m *Model) selfAttentionProjections(w *selfAttention, s *attentionSaved, dx
 }
 
 // selfAttentionBackward turns dx from the gradient after the sublayer into the one before it.
-func (m *Model) selfAttentionBackward(w *selfAttention, s *attentionSaved, dx engine.Tensor, seg engine.Segments, bias engine.Bias) {
+func (m *Model) selfAttentionBackward(
+	w *selfAttention,
+	s *attentionSaved,
+	dx engine.Tensor,
+	seg engine.Segments,
+	bias engine.Bias,
+) {
 	m.tmp.Reset()
 	dqkv := m.selfAttentionProjections(w, s, dx, seg, bias)
 	dy := m.linearBackward(engine.Wide, dqkv, w.qkv)
 	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
 }
 
-// feedForwardSaved holds of the activation: with ReLU where its input [n, d_ff] was positive, with gated GELU the input [n, 2·d_ff].
+// feedForwardSaved holds the operands of the feed-forward layer's backward. Of the activation it
+// holds, with ReLU, where the input [n, d_ff] was positive and, with gated GELU, the input
+// [n, 2·d_ff].
 type feedForwardSaved struct {
 	norm     normSaved
 	positive engine.Mask
 	hidden   engine.Tensor
 }
 
-// feedForwardForward: the stream with wo(act(wi(norm(x)))) pending.
+// feedForwardForward returns the stream with wo(act(wi(norm(x)))) pending.
 func (m *Model) feedForwardForward(ws engine.Workspace, w *feedForward, s stream) (stream, feedForwardSaved) {
 	m.tmp.Reset()
 	y, norm := m.norm(ws, s, w.norm)

@@ -13,11 +13,23 @@ import (
 	"github.com/dptune/dpt/model/engine/portable"
 )
 
-// oddConfig has no two sizes alike and none that is a multiple of four.
+// oddConfig is an architecture with no two equal sizes and none that is a multiple of four.
 func oddConfig(gated bool) Config {
 	return Config{
-		ModelType: "t5", VocabSize: 29, DModel: 11, DKV: 5, DFF: 14, NumLayers: 2, NumDecoderLayers: 3, NumHeads: 3,
-		RelativeBuckets: 8, RelativeDistance: 10, LayerNormEpsilon: 1e-6, GatedGELU: gated, ScaleOutput: !gated, EOSTokenIDs: []int32{1},
+		ModelType:        "t5",
+		VocabSize:        29,
+		DModel:           11,
+		DKV:              5,
+		DFF:              14,
+		NumLayers:        2,
+		NumDecoderLayers: 3,
+		NumHeads:         3,
+		RelativeBuckets:  8,
+		RelativeDistance: 10,
+		LayerNormEpsilon: 1e-6,
+		GatedGELU:        gated,
+		ScaleOutput:      !gated,
+		EOSTokenIDs:      []int32{1},
 	}
 }
 
@@ -37,11 +49,15 @@ func oddPairs() []Pair {
 		{Source: []int32{1}, Target: []int32{1}},
 		{Source: []int32{5, 9, 9, 28, 0, 3, 17, 2, 1}, Target: []int32{4, 1}},
 		{Source: []int32{7, 1}, Target: []int32{2, 0, 28, 11, 3, 1}},
-		{Source: slices.Repeat([]int32{6, 12, 21}, 7), Target: slices.Repeat([]int32{13, 8}, 8)}, // beyond the trained distance
+		{
+			Source: slices.Repeat([]int32{6, 12, 21}, 7),
+			Target: slices.Repeat([]int32{13, 8}, 8),
+		}, // beyond the trained distance
 	}
 }
 
-// TestGradientAgainstFiniteDifferences differentiates the whole model in float64, at a prompt and steps that float32 holds exactly.
+// TestGradientAgainstFiniteDifferences differentiates the whole model in float64, at a prompt and
+// steps that float32 holds exactly.
 func TestGradientAgainstFiniteDifferences(t *testing.T) {
 	for _, gated := range []bool{false, true} {
 		for variant, opt := range variants {
@@ -89,7 +105,8 @@ func checkGradient(t *testing.T, m *Model) {
 	}
 }
 
-// TestFloat64Parity: in float64 the goldens' float64 losses are met to their own precision, the gradient nearly.
+// TestFloat64Parity: in float64 the losses equal the goldens' float64 losses to their precision,
+// and the gradient nearly so.
 func TestFloat64Parity(t *testing.T) {
 	for _, version := range []string{"v10", "v11"} {
 		g := openGolden(t, version)
@@ -124,8 +141,8 @@ func TestFloat64Parity(t *testing.T) {
 	}
 }
 
-// TestGenerateFollowsLogits: greedy decoding with its caches chooses what the teacher-forced logits of its own output say, before and after
-// absorption ends.
+// TestGenerateFollowsLogits: greedy decoding with its caches chooses the token with the largest
+// teacher-forced logit, before and after absorption ends.
 func TestGenerateFollowsLogits(t *testing.T) {
 	for _, gated := range []bool{false, true} {
 		cfg := oddConfig(gated)
@@ -158,7 +175,8 @@ func TestGenerateFollowsLogits(t *testing.T) {
 			for j, id := range target {
 				row := logits[0][j*cfg.VocabSize : (j+1)*cfg.VocabSize]
 				if best := slices.Max(row); row[id] < best-1e-4 {
-					t.Errorf("gated=%v source %d, token %d: chose %d with logit %v, the best is %v", gated, i, j, id, row[id], best)
+					t.Errorf("gated=%v source %d, token %d: chose %d with logit %v, the best is %v",
+						gated, i, j, id, row[id], best)
 				}
 			}
 		}
@@ -188,8 +206,10 @@ func TestNewNamesTheTensor(t *testing.T) {
 	eng := portable.New[float32](1)
 	defer eng.Close()
 	for _, name := range []string{
-		"shared.weight", "encoder.block.1.layer.0.SelfAttention.k.weight", "decoder.block.2.layer.1.EncDecAttention.o.weight",
-		"decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "encoder.final_layer_norm.weight", "decoder.block.0.layer.2.DenseReluDense.wo.weight",
+		"shared.weight", "encoder.block.1.layer.0.SelfAttention.k.weight",
+		"decoder.block.2.layer.1.EncDecAttention.o.weight",
+		"decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", "encoder.final_layer_norm.weight",
+		"decoder.block.0.layer.2.DenseReluDense.wo.weight",
 	} {
 		_, err := New(eng, oddConfig(false), missingWeights{name: name}, Options{})
 		if !errors.Is(err, errMissing) || !strings.Contains(err.Error(), name) {

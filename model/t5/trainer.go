@@ -7,15 +7,16 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// Trainer computes the gradient of the loss with respect to all weights: what pre-training and full fine-tuning need. It makes no use of weights being
-// frozen: neither absorption nor what the first layer saves. Nor has it a prompt. One goroutine at a time may use it.
+// Trainer computes the gradient of the loss with respect to all weights, for pre-training and full
+// fine-tuning. As weights are not frozen, it uses neither absorption nor the first layer's savings.
+// One goroutine at a time may use it.
 type Trainer struct {
 	m    *Model
 	eng  engine.Trainer
 	tied bool
 
 	slots []slot
-	// What gradients are added to, like the weights in m.
+	// Sums of gradients, in the shapes of the weights in m.
 	embed, head              engine.Tensor
 	encoder                  []encoderLayerGradient
 	decoder                  []decoderLayerGradient
@@ -23,14 +24,16 @@ type Trainer struct {
 	encoderNorm, decoderNorm engine.Tensor
 
 	sums    engine.Workspace // the gradients
-	pass    engine.Workspace // what backward needs
-	tmp     engine.Workspace // a sublayer's
-	pending engine.Workspace
+	pass    engine.Workspace // operands of backward
+	tmp     engine.Workspace // during a sublayer
+	pending engine.Workspace // the stream's delta
 
 	host trainerBuffers
 }
 
-type attentionGradient struct{ norm, q, kv, o engine.Tensor } // q is that of queries, keys and values in self-attention, kv nil
+// attentionGradient: in self-attention q is the gradient of queries, keys and values, and kv is
+// nil.
+type attentionGradient struct{ norm, q, kv, o engine.Tensor }
 
 type feedForwardGradient struct{ norm, wi, wo engine.Tensor }
 
@@ -44,16 +47,17 @@ type decoderLayerGradient struct {
 	ff          feedForwardGradient
 }
 
-// slot is one or more parameters that stand together in the vector, as one tensor in the engine.
+// slot is one or more neighbouring parameters of the vector that are one tensor in the engine.
 type slot struct {
 	offset, size int
 	sum          engine.Tensor
 	set          func(values []float32) error
-	// fold turns what sum holds into the gradient of the parameters; nil: they are the same.
+	// fold turns the numbers of sum into the gradient of the parameters; nil if they are the same.
 	fold func(dst, sum []float32)
 }
 
-// NewTrainer makes a T5 of the weights in one vector, laid out as cfg.Parameters(tied) says. eng must be an engine.Trainer.
+// NewTrainer makes a T5 of the weights in one vector, laid out as cfg.Parameters(tied) says. eng
+// must be an engine.Trainer.
 func NewTrainer(eng engine.Engine, cfg Config, tied bool, weights []float32) (*Trainer, error) {
 	te, ok := eng.(engine.Trainer)
 	if !ok {
@@ -68,18 +72,28 @@ func NewTrainer(eng engine.Engine, cfg Config, tied bool, weights []float32) (*T
 	if err != nil {
 		return nil, err
 	}
-	t := &Trainer{m: m, eng: te, tied: tied, sums: eng.NewWorkspace(), pass: eng.NewWorkspace(), tmp: eng.NewWorkspace(), pending: eng.NewWorkspace()}
+	t := &Trainer{
+		m:       m,
+		eng:     te,
+		tied:    tied,
+		sums:    eng.NewWorkspace(),
+		pass:    eng.NewWorkspace(),
+		tmp:     eng.NewWorkspace(),
+		pending: eng.NewWorkspace(),
+	}
 	t.layOut(v)
 	return t, nil
 }
 
-// Model computes with the weights that were set last.
+// Model returns the model, which computes with the weights that were set last.
 func (t *Trainer) Model() *Model { return t.m }
 
 // layOut makes a slot for every weight.
 func (t *Trainer) layOut(v *vector) {
 	cfg, m := t.m.cfg, t.m
-	d, inner := cfg.DModel, cfg.Inner()
+	d, inner := cfg.DModel, cfg.inner()
+
+	// Slots by kind of weight and of sublayer. A slot has the name of its first parameter.
 	linear := func(w engine.Linear, rows, cols int, name string) engine.Tensor {
 		return t.slot(v, name, rows, cols, func(values []float32) error { return t.eng.SetLinear(w, values) })
 	}
@@ -104,6 +118,8 @@ func (t *Trainer) layOut(v *vector) {
 			wo:   linear(w.wo, d, cfg.DFF, prefix+"DenseReluDense.wo.weight"),
 		}
 	}
+
+	// The embedding table, which may also be the output projection, and the stacks.
 	t.embed = t.slot(v, "shared.weight", cfg.VocabSize, d, func(values []float32) error {
 		if t.tied {
 			return errors.Join(t.eng.SetTable(m.embed, values), t.eng.SetLinear(m.head, values))
@@ -138,14 +154,15 @@ func (t *Trainer) layOut(v *vector) {
 	t.decoderNorm = gain(m.decoderNorm, "decoder.final_layer_norm.weight")
 }
 
-// slot adds the parameters from the named one on that fill rows × cols.
+// slot adds a slot of the parameters, from the named one on, that fill rows × cols.
 func (t *Trainer) slot(v *vector, name string, rows, cols int, set func([]float32) error) engine.Tensor {
 	sum := t.sums.Tensor(engine.Wide, rows, cols)
 	t.slots = append(t.slots, slot{offset: v.params[name].Offset, size: rows * cols, sum: sum, set: set})
 	return sum
 }
 
-// biasSlot adds a stack's relative attention bias [buckets, heads], whose gradient comes by distance.
+// biasSlot adds a slot of a stack's relative attention bias [buckets, heads]; the engine computes
+// its gradient by distance.
 func (t *Trainer) biasSlot(v *vector, stack string, b engine.Bias, bidirectional bool) engine.Tensor {
 	p := v.params[stack+".block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
 	cfg := t.m.cfg
@@ -181,17 +198,18 @@ func (t *Trainer) Set(weights []float32) error {
 	return nil
 }
 
-// LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses [len(pairs)], and the gradient of their sum with respect to
-// all weights into grad. Its bits depend on the weights and on pairs, in their order, alone. All pairs are computed at once.
+// LossGrad computes each pair's loss, the sum of its target tokens' cross-entropies, into losses
+// [len(pairs)], and the gradient of their sum with respect to all weights into grad. Its bits
+// depend only on the weights and on the pairs in their order. All pairs are computed at once.
 func (t *Trainer) LossGrad(pairs []Pair, losses []float64, grad []float32) error {
 	if len(grad) == 0 {
-		return fmt.Errorf("gradient has room for no numbers, want one for each weight")
+		return errors.New("gradient has room for no numbers, want one for each weight")
 	}
 	return t.lossGrad(nil, pairs, losses, nil, grad)
 }
 
-// PromptLossGrad is Model.LossGrad by way of the gradient with respect to all weights, which is computed too and left in the engine: what a step costs whose
-// weights are not frozen.
+// PromptLossGrad is Model.LossGrad, but also computes the gradient with respect to all weights and
+// leaves it in the engine: it measures the cost of a step whose weights are not frozen.
 func (t *Trainer) PromptLossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
 	if len(grad) != len(prompt) {
 		return fmt.Errorf("gradient has room for %d numbers, want the prompt's %d", len(grad), len(prompt))
@@ -199,7 +217,8 @@ func (t *Trainer) PromptLossGrad(prompt []float32, pairs []Pair, losses, grad []
 	return t.lossGrad(prompt, pairs, losses, grad, nil)
 }
 
-// lossGrad adds the prompt's gradient to promptGrad, and downloads that of the weights unless grad is nil.
+// lossGrad adds the prompt's gradient to promptGrad, and downloads that of the weights unless grad
+// is nil.
 func (t *Trainer) lossGrad(prompt []float32, pairs []Pair, losses, promptGrad []float64, grad []float32) error {
 	if len(losses) != len(pairs) {
 		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))

@@ -3,7 +3,7 @@ package t5
 import "github.com/dptune/dpt/model/engine"
 
 // norm adds the pending sublayer output to the stream and normalizes the sum.
-func (t *Trainer) norm(s residual, g engine.Gain) normTrained {
+func (t *Trainer) norm(s stream, g engine.Gain) normTrained {
 	n, d := s.x.Rows(), t.m.cfg.DModel
 	saved := normTrained{x: s.x, r: t.pass.Tensor(engine.Wide, n, 1), y: t.pass.Tensor(engine.Narrow, n, d)}
 	if s.delta == nil {
@@ -28,14 +28,20 @@ func (t *Trainer) linear(ws engine.Workspace, p engine.Precision, x engine.Tenso
 }
 
 // linearBackward returns dy·w in tmp and adds dyᵀ·x to dw.
-func (t *Trainer) linearBackward(p engine.Precision, dy, x engine.Tensor, w engine.Linear, dw engine.Tensor) engine.Tensor {
+func (t *Trainer) linearBackward(
+	p engine.Precision,
+	dy, x engine.Tensor,
+	w engine.Linear,
+	dw engine.Tensor,
+) engine.Tensor {
 	t.eng.LinearWeightGradient(dw, dy, x)
 	dx := t.tmp.Tensor(p, dy.Rows(), w.In())
 	t.eng.LinearBackward(dx, dy, w, false)
 	return dx
 }
 
-// pend returns a sublayer's output x·wᵀ. Its memory is the previous sublayer's output, which the stream has taken in by now.
+// pend returns a sublayer's output x·wᵀ. It reuses the memory of the previous sublayer's output,
+// which is part of the stream by now.
 func (t *Trainer) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
 	t.pending.Reset()
 	return t.linear(t.pending, engine.Wide, x, w)
@@ -43,59 +49,89 @@ func (t *Trainer) pend(x engine.Tensor, w engine.Linear) engine.Tensor {
 
 // group is the i-th of x's column groups, each Inner wide.
 func (t *Trainer) group(ws engine.Workspace, x engine.Tensor, i int) engine.Tensor {
-	inner := t.m.cfg.Inner()
+	inner := t.m.cfg.inner()
 	return ws.View(x, 0, x.Rows(), i*inner, inner)
 }
 
 // attend runs attention on s.q, s.k and s.v.
 func (t *Trainer) attend(s *attentionTrained, seg engine.Segments, bias engine.Bias) {
 	n, heads := s.q.Rows(), t.m.cfg.NumHeads
-	s.out, s.logNorm = t.pass.Tensor(engine.Narrow, n, t.m.cfg.Inner()), t.pass.Tensor(engine.Wide, n, heads)
+	s.out, s.logNorm = t.pass.Tensor(engine.Narrow, n, t.m.cfg.inner()), t.pass.Tensor(engine.Wide, n, heads)
 	t.eng.AttentionForward(s.out, s.logNorm, s.q, s.k, s.v, seg, bias, heads)
 }
 
-func (t *Trainer) selfForward(w *selfAttention, s residual, seg engine.Segments, bias engine.Bias) (residual, attentionTrained) {
+func (t *Trainer) selfForward(
+	w *selfAttention,
+	s stream,
+	seg engine.Segments,
+	bias engine.Bias,
+) (stream, attentionTrained) {
 	saved := attentionTrained{norm: t.norm(s, w.norm)}
 	saved.qkv = t.linear(t.pass, engine.Narrow, saved.norm.y, w.qkv)
-	saved.q, saved.k, saved.v = t.group(t.pass, saved.qkv, 0), t.group(t.pass, saved.qkv, 1), t.group(t.pass, saved.qkv, 2)
+	saved.q = t.group(t.pass, saved.qkv, 0)
+	saved.k = t.group(t.pass, saved.qkv, 1)
+	saved.v = t.group(t.pass, saved.qkv, 2)
 	t.attend(&saved, seg, bias)
-	return residual{saved.norm.x, t.pend(saved.out, w.o)}, saved
+	return stream{saved.norm.x, t.pend(saved.out, w.o)}, saved
 }
 
 // selfBackward turns dx from the gradient after the sublayer into the one before it.
-func (t *Trainer) selfBackward(w *selfAttention, g *attentionGradient, s *attentionTrained, dx engine.Tensor, seg engine.Segments, bias engine.Bias, dbias engine.Tensor) {
+func (t *Trainer) selfBackward(
+	w *selfAttention,
+	g *attentionGradient,
+	s *attentionTrained,
+	dx engine.Tensor,
+	seg engine.Segments,
+	bias engine.Bias,
+	dbias engine.Tensor,
+) {
 	t.tmp.Reset()
 	heads := t.m.cfg.NumHeads
 	dout := t.linearBackward(engine.Narrow, dx, s.out, w.o, g.o)
 	t.eng.AttentionBiasGradient(dbias, dout, s.out, s.logNorm, s.q, s.k, s.v, seg, bias, heads)
 	dqkv := t.tmp.Tensor(engine.Narrow, s.qkv.Rows(), s.qkv.Cols())
-	t.eng.AttentionBackward(t.group(t.tmp, dqkv, 0), t.group(t.tmp, dqkv, 1), t.group(t.tmp, dqkv, 2), dout, s.out, s.logNorm, s.q, s.k, s.v, seg, bias, heads)
+	t.eng.AttentionBackward(t.group(t.tmp, dqkv, 0), t.group(t.tmp, dqkv, 1), t.group(t.tmp, dqkv, 2), dout, s.out,
+		s.logNorm, s.q, s.k, s.v, seg, bias, heads)
 	dy := t.linearBackward(engine.Wide, dqkv, s.norm.y, w.qkv, g.q)
 	t.normBackward(dx, dy, &s.norm, w.norm, g.norm)
 }
 
-func (t *Trainer) crossForward(w *crossAttention, s residual, enc engine.Tensor, seg engine.Segments) (residual, attentionTrained) {
+func (t *Trainer) crossForward(
+	w *crossAttention,
+	s stream,
+	enc engine.Tensor,
+	seg engine.Segments,
+) (stream, attentionTrained) {
 	saved := attentionTrained{norm: t.norm(s, w.norm)}
 	saved.q = t.linear(t.pass, engine.Narrow, saved.norm.y, w.q)
 	saved.qkv = t.linear(t.pass, engine.Narrow, enc, w.kv)
 	saved.k, saved.v = t.group(t.pass, saved.qkv, 0), t.group(t.pass, saved.qkv, 1)
 	t.attend(&saved, seg, nil)
-	return residual{saved.norm.x, t.pend(saved.out, w.o)}, saved
+	return stream{saved.norm.x, t.pend(saved.out, w.o)}, saved
 }
 
-// crossBackward is selfBackward for cross-attention; it also adds to denc, the gradient of the encoder's output enc.
-func (t *Trainer) crossBackward(w *crossAttention, g *attentionGradient, s *attentionTrained, dx, denc, enc engine.Tensor, seg engine.Segments) {
+// crossBackward is selfBackward for cross-attention; it also adds to denc, the gradient of the
+// encoder's output enc.
+func (t *Trainer) crossBackward(
+	w *crossAttention,
+	g *attentionGradient,
+	s *attentionTrained,
+	dx, denc, enc engine.Tensor,
+	seg engine.Segments,
+) {
 	t.tmp.Reset()
 	dout := t.linearBackward(engine.Narrow, dx, s.out, w.o, g.o)
-	dq, dkv := t.tmp.Tensor(engine.Narrow, s.q.Rows(), s.q.Cols()), t.tmp.Tensor(engine.Narrow, s.qkv.Rows(), s.qkv.Cols())
-	t.eng.AttentionBackward(dq, t.group(t.tmp, dkv, 0), t.group(t.tmp, dkv, 1), dout, s.out, s.logNorm, s.q, s.k, s.v, seg, nil, t.m.cfg.NumHeads)
+	dq := t.tmp.Tensor(engine.Narrow, s.q.Rows(), s.q.Cols())
+	dkv := t.tmp.Tensor(engine.Narrow, s.qkv.Rows(), s.qkv.Cols())
+	t.eng.AttentionBackward(dq, t.group(t.tmp, dkv, 0), t.group(t.tmp, dkv, 1), dout, s.out, s.logNorm, s.q, s.k, s.v,
+		seg, nil, t.m.cfg.NumHeads)
 	t.eng.LinearWeightGradient(g.kv, dkv, enc)
 	t.eng.LinearBackward(denc, dkv, w.kv, true)
 	dy := t.linearBackward(engine.Wide, dq, s.norm.y, w.q, g.q)
 	t.normBackward(dx, dy, &s.norm, w.norm, g.norm)
 }
 
-func (t *Trainer) feedForwardForward(w *feedForward, s residual) (residual, feedForwardTrained) {
+func (t *Trainer) feedForwardForward(w *feedForward, s stream) (stream, feedForwardTrained) {
 	saved := feedForwardTrained{norm: t.norm(s, w.norm)}
 	saved.hidden = t.linear(t.pass, engine.Narrow, saved.norm.y, w.wi)
 	saved.act = saved.hidden
@@ -106,7 +142,7 @@ func (t *Trainer) feedForwardForward(w *feedForward, s residual) (residual, feed
 		saved.positive = t.pass.Mask(saved.act.Rows(), saved.act.Cols())
 		t.eng.ReLUForward(saved.act, saved.hidden, saved.positive)
 	}
-	return residual{saved.norm.x, t.pend(saved.act, w.wo)}, saved
+	return stream{saved.norm.x, t.pend(saved.act, w.wo)}, saved
 }
 
 // feedForwardBackward turns dx from the gradient after the sublayer into the one before it.

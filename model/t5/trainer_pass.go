@@ -15,20 +15,20 @@ type trainerBuffers struct {
 	sum             []float32
 }
 
-// residual is a stream between sublayers: x, and the last sublayer's output that is still to be added to it (nil at the start).
-type residual struct{ x, delta engine.Tensor }
-
-// normTrained is what the backward of a norm and of the product behind it needs: y = norm(x), with x's reciprocal root mean squares r.
+// normTrained holds the operands of the backward of a norm and of the product behind it:
+// y = norm(x), with x's reciprocal root mean squares r.
 type normTrained struct{ x, r, y engine.Tensor }
 
-// attentionTrained is what attention's backward needs: qkv holds q, k and v side by side, or k and v alone in cross-attention.
+// attentionTrained holds the operands of attention's backward: qkv holds q, k and v side by side,
+// or k and v alone in cross-attention.
 type attentionTrained struct {
 	norm         normTrained
 	qkv, q, k, v engine.Tensor
 	out, logNorm engine.Tensor
 }
 
-// feedForwardTrained: hidden is the input of the activation act, which with ReLU takes its place and keeps where it was positive.
+// feedForwardTrained holds the operands of the feed-forward layer's backward: hidden is the input
+// of the activation act. With ReLU, act overwrites it and a mask keeps where it was positive.
 type feedForwardTrained struct {
 	norm        normTrained
 	hidden, act engine.Tensor
@@ -55,6 +55,8 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 		embeddedPrompt, dprompt = t.pass.Tensor(engine.Wide, c, m.cfg.DModel), t.zeros(c)
 		t.eng.Upload(embeddedPrompt, prompt)
 	}
+
+	// The encoder's rows: of each pair the prompt, then its source.
 	h.ids, h.sources = h.ids[:0], h.sources[:0]
 	for _, p := range pairs {
 		h.sources = append(h.sources, engine.Span{Start: len(h.ids), Len: c + len(p.Source)})
@@ -65,6 +67,8 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 	}
 	sourceIDs, sourceBack := t.index(h.ids)
 	encoderSegments := t.pass.Segments(engine.SegmentSpec{Q: h.sources, KV: h.sources})
+
+	// The decoder's rows: of each pair its target, shifted right.
 	h.ids, h.targets, h.spans = h.ids[:0], h.targets[:0], h.spans[:0]
 	for _, p := range pairs {
 		h.spans = append(h.spans, engine.Span{Start: len(h.ids), Len: len(p.Target)})
@@ -131,6 +135,8 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 		t.selfBackward(&w.self, &g.self, &encoder[i].self, dx, encoderSegments, m.encoderBias, t.encoderBias)
 	}
 	t.eng.EmbedBackward(t.embed, dx, sourceBack)
+
+	// The prompt's gradient is the sum over the pairs.
 	if c > 0 {
 		t.eng.EmbedBackward(dprompt, dx, sourceIDs)
 		h.losses = sized(h.losses, len(prompt))
@@ -145,7 +151,8 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 	return t.downloadLosses(loss, pairs, losses)
 }
 
-// index uploads ids, and their complements: the table's gradient is that of a prompt with a row for every id.
+// index uploads ids and their complements: the table's gradient is computed as that of a prompt
+// with a row for every id.
 func (t *Trainer) index(ids []int32) (forward, backward engine.Index) {
 	t.host.complement = t.host.complement[:0]
 	for _, id := range ids {
@@ -155,10 +162,10 @@ func (t *Trainer) index(ids []int32) (forward, backward engine.Index) {
 }
 
 // embedded looks ids up in the table, and complements in the prompt.
-func (t *Trainer) embedded(ids engine.Index, prompt engine.Tensor) residual {
+func (t *Trainer) embedded(ids engine.Index, prompt engine.Tensor) stream {
 	x := t.pass.Tensor(engine.Wide, ids.Len(), t.m.cfg.DModel)
 	t.eng.EmbedForward(x, t.m.embed, prompt, ids)
-	return residual{x: x}
+	return stream{x: x}
 }
 
 func (t *Trainer) zeros(rows int) engine.Tensor {

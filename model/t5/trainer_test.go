@@ -24,8 +24,8 @@ func newTrainer[F portable.Float](t *testing.T, threads int, cfg Config, w Weigh
 	return tr, all
 }
 
-// TestWeightGradientsAgainstFiniteDifferences differentiates with respect to elements of every weight, in float64, at weights and steps
-// that float32 holds exactly.
+// TestWeightGradientsAgainstFiniteDifferences differentiates with respect to elements of every
+// weight, in float64, at weights and steps that float32 holds exactly.
 func TestWeightGradientsAgainstFiniteDifferences(t *testing.T) {
 	for _, c := range []struct{ gated, tied bool }{{false, true}, {true, false}, {true, true}} {
 		t.Run(fmt.Sprintf("gated=%v/tied=%v", c.gated, c.tied), func(t *testing.T) {
@@ -76,7 +76,8 @@ func TestWeightGradientsAgainstFiniteDifferences(t *testing.T) {
 	}
 }
 
-// TestTrainerBits: losses are Model's, and gradients depend neither on threads nor on what was computed before.
+// TestTrainerBits: losses are the Model's, and gradients depend neither on threads nor on earlier
+// calls.
 func TestTrainerBits(t *testing.T) {
 	cfg := oddConfig(true)
 	w := randomWeights{lmHead: true}

@@ -6,9 +6,10 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// Weights gives a checkpoint's tensors by the names that Transformers writes.
+// Weights is a checkpoint's tensors by the names that Transformers writes.
 type Weights interface {
-	// Float32 returns a tensor's elements, row-major, or an error if it is missing or has another shape.
+	// Float32 returns a tensor's elements, row-major, or an error if it is missing or has another
+	// shape.
 	Float32(name string, shape ...int) ([]float32, error)
 	Has(name string) bool
 }
@@ -20,8 +21,9 @@ type selfAttention struct {
 	o    engine.Linear
 }
 
-// crossAttention projects queries from the decoder and keys and values, as one weight [2·inner, d_model], from the encoder's output. k and v are
-// the same weights again, head by head, for absorption; nil where it is switched off.
+// crossAttention projects queries from the decoder and keys and values, as one weight [2·inner,
+// d_model], from the encoder's output. k and v are the same weights again, head by head, for
+// absorption; nil if it is switched off.
 type crossAttention struct {
 	norm engine.Gain
 	q    engine.Linear
@@ -30,7 +32,8 @@ type crossAttention struct {
 	o    engine.Linear
 }
 
-// feedForward's wi is [d_ff, d_model] with ReLU; gated, gate and linear part are stacked to [2·d_ff, d_model].
+// feedForward's wi is [d_ff, d_model] with ReLU; gated, gate and linear part are stacked to
+// [2·d_ff, d_model].
 type feedForward struct {
 	norm engine.Gain
 	wi   engine.Linear
@@ -94,7 +97,7 @@ func (l *loader) linear(out, in int, sparse bool, names ...string) engine.Linear
 
 // heads reads a projection to heads·d columns head by head.
 func (l *loader) heads(name string) engine.Heads {
-	w := l.tensor(name, l.cfg.Inner(), l.cfg.DModel)
+	w := l.tensor(name, l.cfg.inner(), l.cfg.DModel)
 	if l.err != nil {
 		return nil
 	}
@@ -110,7 +113,7 @@ func (l *loader) keep(name string, err error) {
 }
 
 func (l *loader) selfAttention(prefix string) selfAttention {
-	inner, d := l.cfg.Inner(), l.cfg.DModel
+	inner, d := l.cfg.inner(), l.cfg.DModel
 	a := prefix + "SelfAttention."
 	return selfAttention{
 		norm: l.gain(prefix + "layer_norm.weight"),
@@ -120,7 +123,7 @@ func (l *loader) selfAttention(prefix string) selfAttention {
 }
 
 func (l *loader) crossAttention(prefix string) crossAttention {
-	inner, d := l.cfg.Inner(), l.cfg.DModel
+	inner, d := l.cfg.inner(), l.cfg.DModel
 	a := prefix + "EncDecAttention."
 	w := crossAttention{
 		norm: l.gain(prefix + "layer_norm.weight"),
@@ -148,7 +151,7 @@ func (l *loader) feedForward(prefix string) feedForward {
 	return ff
 }
 
-// bias reads a stack's relative attention bias, which its first layer holds for all.
+// bias reads a stack's relative attention bias, which all its layers share and the first one holds.
 func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
 	name := stack + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 	table := l.tensor(name, l.cfg.RelativeBuckets, l.cfg.NumHeads)
@@ -160,7 +163,7 @@ func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
 	return b
 }
 
-// tableName is what a checkpoint calls the table that encoder and decoder share.
+// tableName is a checkpoint's name of the table that encoder and decoder share.
 func tableName(w Weights) string {
 	name := "shared.weight"
 	for _, alias := range []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} {
@@ -171,8 +174,9 @@ func tableName(w Weights) string {
 	return name
 }
 
-// embedding reads the table that encoder and decoder share, and the output projection: the checkpoint's own where it has one, else the
-// same table. (Transformers does not tie what a checkpoint holds with other values.)
+// embedding reads the table that encoder and decoder share, and the output projection: the
+// checkpoint's own if it has one, else the same table. (Transformers does not tie a projection that
+// the checkpoint holds.)
 func (l *loader) embedding() (engine.Table, engine.Linear) {
 	name := tableName(l.w)
 	w := l.tensor(name, l.cfg.VocabSize, l.cfg.DModel)

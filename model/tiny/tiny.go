@@ -1,26 +1,33 @@
-// Package tiny holds the embedded default: a T5 small enough to be part of the program, and pre-trained, so that a prompt has something to ask for.
+// Package tiny holds the embedded model: a T5 small enough to be part of the program, and
+// pre-trained, so that a prompt has skills to build on.
 //
-// It is a T5 v1.1 (gated GELU, output projection of its own) of four encoder and two decoder layers, d_model 192, 2.9 million weights in bfloat16, with
-// ByT5's byte-level vocabulary of 384, in the files and the layout that Transformers' save_pretrained writes.
+// It is a T5 v1.1 (gated GELU, output projection of its own) of four encoder and two decoder
+// layers, d_model 192, 2.9 million weights in bfloat16, with ByT5's byte-level vocabulary of 384,
+// in the files and the layout that Transformers' save_pretrained writes.
 //
 // # How it was made
 //
-// By [github.com/dptune/dpt/model/lab/pretrain] on two CPU cores, from random weights and text that [github.com/dptune/dpt/dataset/lab/corpus] generates: nine in ten
-// examples are pairs of source and target that teach skills, the others documents with spans taken out. provenance.json says the rest: the command with its
-// seed, the steps and tokens, the date, what the model can do on texts that the run had not seen, and the digests of the files that came out. A later run
-// takes the model's place by
+// [github.com/dptune/dpt/model/lab/pretrain] made it on two CPU cores, from random weights and text
+// that [github.com/dptune/dpt/dataset/lab/corpus] generates: nine in ten examples are pairs of
+// source and target that teach skills, the others documents with spans taken out. provenance.json
+// has the details: the command with its seed, the steps and tokens, the date, the model's scores on
+// texts that the run had not seen, and the digests of its files. To replace the model by that of
+// another run:
 //
 //	go run ./model/tiny/internal/embed RUN
 //
 // # What it has not seen
 //
-// The examples, formats and labels of the embedded data set (package dataset/mini) and of SuperGLUE: package dataset/lab/corpus says exactly what is
-// held out and a test proves it. So what a prompt brings about on those tasks, it has brought about; what it can rely on is reading the small world's
-// sentences and obeying mappings from answers to labels.
+// It has seen neither the examples, formats and labels of the embedded data set (package
+// dataset/mini) nor those of SuperGLUE: package dataset/lab/corpus documents exactly what is held
+// out, and a test proves it. So the score on those tasks is the prompt's own achievement; all it
+// can build on is a model that reads the small world's sentences and follows mappings from answers
+// to labels.
 //
 // # License
 //
-// The weights are this project's own work, made from text of its own, and under its license like the rest of it.
+// The weights are this project's own work, made from text of its own, and under its license like
+// the rest of it.
 package tiny
 
 import (
@@ -44,9 +51,21 @@ func FS() fs.FS {
 	return sub
 }
 
-var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), "embedded model") })
+// Name is what messages, logs and reports call the model, in the place of the directory that
+// another model has.
+const Name = "embedded"
 
-// Open opens the model. Its weights are read, and its digest is computed, once in a process.
+var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), Name) })
+
+// OpenModel opens the model directory dir, or the embedded model if dir is "".
+func OpenModel(dir string) (*checkpoint.Model, error) {
+	if dir == "" {
+		return Open()
+	}
+	return checkpoint.OpenModel(dir)
+}
+
+// Open opens the embedded model. A process reads its weights and computes its digest once.
 func Open() (*checkpoint.Model, error) {
 	m, err := opened()
 	if err != nil {

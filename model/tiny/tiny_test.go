@@ -18,7 +18,8 @@ import (
 // maxBytes is what the embedded model may add to the program.
 const maxBytes = 6_000_000
 
-// TestProvenance: the embedded files are those that provenance.json tells of, and it tells of a run like that of the package documentation.
+// TestProvenance: provenance.json describes the embedded files, and a run like that of the package
+// documentation.
 func TestProvenance(t *testing.T) {
 	data, err := os.ReadFile("provenance.json")
 	if err != nil {
@@ -35,33 +36,48 @@ func TestProvenance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(got, p.Model) {
-		t.Errorf("embedded is %+v,\nprovenance.json tells of %+v: go run ./model/tiny/internal/embed RUN makes both", got, p.Model)
+		t.Errorf("embedded is %+v,\nprovenance.json tells of %+v: go run ./model/tiny/internal/embed RUN makes both",
+			got, p.Model)
 	}
 	if _, err := time.Parse(time.DateOnly, p.Date); err != nil {
 		t.Error(err)
 	}
 	want := pretrain.DefaultSettings()
 	was := p.Run.Settings
-	want.Steps, want.Decay, want.Optimizer.LR = was.Steps, was.Decay, was.Optimizer.LR // which may be changed on the way
+	// A run may change these on the way.
+	want.Steps, want.Decay, want.Optimizer.LR = was.Steps, was.Decay, was.Optimizer.LR
 	if !reflect.DeepEqual(was, want) {
 		t.Errorf("the run had the settings %+v, want the default's but for steps, decay and rate, %+v", was, want)
 	}
-	if p.Run.Settings.Model.DModel != p.Model.Config.DModel || p.Run.Steps < 1 || p.Run.Steps > p.Run.Settings.Steps || p.Run.Tokens < p.Run.Steps {
-		t.Errorf("a run of %d steps of %d and %d tokens, d_model %d; the model's is %d", p.Run.Steps, p.Run.Settings.Steps, p.Run.Tokens, p.Run.Settings.Model.DModel, p.Model.Config.DModel)
+	if p.Run.Settings.Model.DModel != p.Model.Config.DModel || p.Run.Steps < 1 || p.Run.Steps > p.Run.Settings.Steps ||
+		p.Run.Tokens < p.Run.Steps {
+		t.Errorf("a run of %d steps of %d and %d tokens, d_model %d; the model's is %d",
+			p.Run.Steps, p.Run.Settings.Steps, p.Run.Tokens, p.Run.Settings.Model.DModel, p.Model.Config.DModel)
 	}
 	if len(p.HeldOut) == 0 || p.HeldOut[len(p.HeldOut)-1].Kind != "all" || p.HeldOut[0].Step > p.Run.Steps {
 		t.Errorf("held-out evaluations %+v, want those of one step of the run, all kinds together last", p.HeldOut)
 	}
 }
 
-// TestShape: what the documentation says of the model, and a bound of its size.
+// TestShape: the model has the shape that the documentation gives, and at most maxBytes.
 func TestShape(t *testing.T) {
 	m, err := provenance.Describe(FS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := t5.Config{ModelType: "t5", VocabSize: 384, DModel: 192, DKV: 32, DFF: 448, NumLayers: 4, NumDecoderLayers: 2, NumHeads: 6,
-		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, GatedGELU: true, EOSTokenIDs: []int32{1}}
+	want := t5.Config{ModelType: "t5",
+		VocabSize:        384,
+		DModel:           192,
+		DKV:              32,
+		DFF:              448,
+		NumLayers:        4,
+		NumDecoderLayers: 2,
+		NumHeads:         6,
+		RelativeBuckets:  32,
+		RelativeDistance: 128,
+		LayerNormEpsilon: 1e-6,
+		GatedGELU:        true,
+		EOSTokenIDs:      []int32{1}}
 	if !reflect.DeepEqual(m.Config, want) || m.Parameters != 2_878_848 {
 		t.Errorf("%d weights of %+v, want 2878848 of %+v", m.Parameters, m.Config, want)
 	}
@@ -76,7 +92,7 @@ func TestShape(t *testing.T) {
 	if len(entries) != len(m.Files) || total > maxBytes {
 		t.Errorf("%d files of %d bytes, want %d of at most %d", len(entries), total, len(m.Files), maxBytes)
 	}
-	tok, err := tokenizer.OpenFS(FS(), "embedded model")
+	tok, err := tokenizer.OpenFS(FS(), Name)
 	if err != nil || tok.VocabSize() != 384 {
 		t.Errorf("tokenizer %v (%v), want one of 384 ids", tok, err)
 	}

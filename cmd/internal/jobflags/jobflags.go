@@ -40,16 +40,14 @@ func Bind(cmd *cli.Command, s *job.Settings) *Flags {
 	g.Uint64(&s.Seed, "seed", "seed of the initial prompt and of the order of examples")
 
 	g = f.group("Prompt")
-	g.Choice(&s.Method, "method", "what is trained: dpt (P = A·B), pt (prompt tuning: P itself), respt (residual "+
-		"prompt tuning: an MLP on P), svd (P = U·ReLU(Σ)·V, the paper's rank probe), or ft (full fine-tuning: all "+
-		"weights of the model, no prompt)", job.Methods()...)
+	g.Choice(&s.Method, "method", methodHelp(), job.MethodNames()...)
 	g.Int(&s.PromptLength, "prompt-length", "virtual tokens, c", cli.Between(1, 1<<16))
-	g.Int(&s.Bottleneck, "bottleneck", "inner dimension: b of A·B, the width of respt's MLP, the diagonal entries "+
-		"of svd's Σ", cli.Between(1, 1<<20)).DefaultText("dpt 10, respt 400, svd all")
+	bottleneck, bottleneckDefault := bottleneckHelp()
+	g.Int(&s.Bottleneck, "bottleneck", bottleneck, cli.Between(1, 1<<20)).DefaultText(bottleneckDefault)
 	g.Choice(&s.InitFrom, "init-from", "start from random numbers, normally distributed (gaussian) or uniform in "+
 		"±0.5 as in the paper's code (uniform), from the embeddings of tokens drawn from the 5,000 most frequent "+
 		"(vocabulary), or from those of the task's labels and then of such tokens (labels)", job.InitFroms...).
-		DefaultText("gaussian for dpt and svd, vocabulary for pt and respt")
+		DefaultText(initFromDefault())
 	g.Float(&s.InitStd, "init-std", "standard deviation of the Gaussian", cli.MoreThan(0.0))
 	g.String(&s.InitText, "init-text", "start from the embeddings of the tokens of `TEXT`, repeated to the length",
 		cli.NotEmpty).DefaultText("--init-from")

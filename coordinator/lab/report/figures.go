@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/dptune/dpt/coordinator/lab/sweep"
+	"github.com/dptune/dpt/model/prompt"
 )
 
 // figure is a grid of panels, as the paper's figures are.
@@ -179,7 +180,7 @@ func (g *grid) fewShotFigure(model string) *figure {
 // methods as levels.
 func (g *grid) bottleneckFigure(model string) *figure {
 	rows := g.rowsOf(model)
-	swept := slices.DeleteFunc(slices.Clone(rows), func(k row) bool { return k.method != "dpt" })
+	swept := slices.DeleteFunc(slices.Clone(rows), func(k row) bool { return k.method != prompt.DPT })
 	bottleneck := func(k row) int { return k.bottleneck }
 	ticks := floats(distinct(swept, bottleneck))
 	panels := g.taskPanels(func(t string) panel {
@@ -192,7 +193,7 @@ func (g *grid) bottleneckFigure(model string) *figure {
 		}
 		for _, k := range rows {
 			s := g.cells[k][t]
-			if k.method == "dpt" || len(s) == 0 || len(ticks) == 0 {
+			if k.method == prompt.DPT || len(s) == 0 || len(ticks) == 0 {
 				continue
 			}
 			p.series = append(p.series, series{
@@ -287,7 +288,7 @@ func (g *grid) rankFigure(model string) *figure {
 	var entries, ranks []panel
 	for _, t := range g.tasks {
 		for _, r := range g.results {
-			if r.Model != model || r.Task != t || r.Method != "svd" {
+			if r.Model != model || r.Task != t {
 				continue
 			}
 			positive := series{name: "positive", color: 3}
@@ -303,7 +304,7 @@ func (g *grid) rankFigure(model string) *figure {
 				rank.points = append(rank.points, single(step, float64(e.Probe.Rank)))
 			}
 			if len(rank.points) == 0 {
-				continue
+				continue // a method that is not probed
 			}
 			entries = append(entries, panel{
 				title:  taskTitle(t),

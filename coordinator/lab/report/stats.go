@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/lab/sweep"
 	"github.com/dptune/dpt/dataset"
 )
@@ -80,8 +81,13 @@ type grid struct {
 	results    []sweep.Result
 }
 
-// methodOrder is the order of the paper's tables.
-var methodOrder = []string{"ft", "pt", "respt", "dpt", "svd"}
+// methodOrder lists the names of the methods in the order of the paper's tables.
+var methodOrder = func() (names []string) {
+	for _, m := range job.Methods() {
+		names = append(names, m.Name)
+	}
+	return names
+}()
 
 func newGrid(results []sweep.Result) *grid {
 	g := &grid{cells: map[row]map[string]samples{}, parameters: map[row]int64{}, results: results}
@@ -169,21 +175,14 @@ func (g *grid) models() []string {
 	return list
 }
 
-// methodName is what the paper calls a method.
-func methodName(method string) string {
-	switch method {
-	case "ft":
-		return "Fine-Tuning"
-	case "pt":
-		return "Prompt Tuning"
-	case "respt":
-		return "Residual PT"
-	case "dpt":
-		return "DPT"
-	case "svd":
-		return "SVD probe"
+// methodName is the title of a method in tables and figures, or its name if this build does not
+// know it.
+func methodName(name string) string {
+	m, err := job.LookupMethod(name)
+	if err != nil {
+		return name
 	}
-	return method
+	return m.Title
 }
 
 // label names a row by its method and by those sizes in which the grid's rows of that method

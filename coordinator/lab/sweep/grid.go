@@ -16,6 +16,8 @@ import (
 
 	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/model/prompt"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // Run is one training run of a grid. Its fields are what distinguishes it from the grid's other
@@ -62,7 +64,7 @@ func ModelKey(model string) string {
 		name = name[i+1:]
 	}
 	if name == "" {
-		return "embedded"
+		return tiny.Name
 	}
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -145,22 +147,27 @@ const (
 
 // The paper's prompts. Residual prompt tuning has the default bottleneck of its own paper, 400.
 var (
-	ft         = Prompt{Method: "ft"}
-	pt         = Prompt{Method: "pt", Length: paperLength}
-	respt      = Prompt{Method: "respt", Length: paperLength}
-	shortRespt = Prompt{Method: "respt", Length: 10} // of Table 4
-	dpt        = Prompt{Method: "dpt", Length: paperLength, Bottleneck: paperBottleneck}
-	probe      = Prompt{Method: "svd", Length: paperLength}
+	ft         = Prompt{Method: job.FineTuning}
+	pt         = Prompt{Method: prompt.PT, Length: paperLength}
+	respt      = Prompt{Method: prompt.ResPT, Length: paperLength}
+	shortRespt = Prompt{Method: prompt.ResPT, Length: 10} // of Table 4
+	dpt        = Prompt{Method: prompt.DPT, Length: paperLength, Bottleneck: paperBottleneck}
+	probe      = Prompt{Method: prompt.SVD, Length: paperLength}
 )
 
-// promptOf maps the names that RestrictMethods takes to the paper's prompts.
-var promptOf = map[string]Prompt{
-	"ft":       ft,
-	"pt":       pt,
-	"respt":    respt,
-	"respt-10": shortRespt,
-	"dpt":      dpt,
-	"svd":      probe,
+// promptsByName maps the names that RestrictMethods takes to prompts: every method with the paper's
+// sizes, and the short prompt of Table 4.
+func promptsByName() map[string]Prompt {
+	named := map[string]Prompt{"respt-10": shortRespt}
+	for _, m := range job.Methods() {
+		p := Prompt{Method: m.Name}
+		if m.Prompt != nil {
+			p.Length = paperLength
+		}
+		named[m.Name] = p
+	}
+	named[prompt.DPT] = dpt
+	return named
 }
 
 // Presets are the names of the experiments in the paper's order, and custom, for what the user
@@ -177,9 +184,9 @@ func Preset(name string, models []string) (Grid, error) {
 	// everyMethod adds pt, respt and dpt with a prompt length and a bottleneck of dpt.
 	everyMethod := func(length, bottleneck int) {
 		g.Prompts = append(g.Prompts,
-			Prompt{Method: "pt", Length: length},
-			Prompt{Method: "respt", Length: length},
-			Prompt{Method: "dpt", Length: length, Bottleneck: bottleneck})
+			Prompt{Method: prompt.PT, Length: length},
+			Prompt{Method: prompt.ResPT, Length: length},
+			Prompt{Method: prompt.DPT, Length: length, Bottleneck: bottleneck})
 	}
 	switch name {
 	case "table1": // Tables 1, 3 and 4
@@ -189,7 +196,7 @@ func Preset(name string, models []string) (Grid, error) {
 	case "bottleneck": // section 6.1, figures 5 and 10
 		g.Tasks, g.Prompts = fourTasks, []Prompt{pt, respt}
 		for _, b := range []int{4, 6, 8, 10, 12, 14} {
-			g.Prompts = append(g.Prompts, Prompt{Method: "dpt", Length: paperLength, Bottleneck: b})
+			g.Prompts = append(g.Prompts, Prompt{Method: prompt.DPT, Length: paperLength, Bottleneck: b})
 		}
 	case "length": // section 6.2, figures 6 and 11
 		g.Tasks = fourTasks
@@ -204,7 +211,7 @@ func Preset(name string, models []string) (Grid, error) {
 	case "overparam": // section 6.4, figure 8
 		g.Tasks = []string{"rte"}
 		for _, b := range []int{10, 1000, 10000} {
-			g.Prompts = append(g.Prompts, Prompt{Method: "dpt", Length: paperLength, Bottleneck: b})
+			g.Prompts = append(g.Prompts, Prompt{Method: prompt.DPT, Length: paperLength, Bottleneck: b})
 		}
 	case "rank": // section 2 and A.2, figures 3 and 9
 		g.Tasks, g.Prompts, g.Seeds = []string{"cb", "rte", "wic"}, []Prompt{probe}, []uint64{1}
@@ -230,14 +237,16 @@ func (g *Grid) ShortenPrompts() {
 // 10 tokens) and adds those of methods that the preset lacks, with the paper's sizes.
 func (g *Grid) RestrictMethods(methods []string) error {
 	var kept []Prompt
+	known := promptsByName()
 	for _, name := range methods {
-		want, ok := promptOf[name]
+		want, ok := known[name]
 		if !ok {
 			return fmt.Errorf("method %q, want one of %s", name, strings.Join(Methods(), ", "))
 		}
 		n := len(kept)
 		for _, p := range g.Prompts {
-			if p.Method == want.Method && (p.Method != "respt" || g.Preset != "table1" || p.Length == want.Length) {
+			if p.Method == want.Method &&
+				(p.Method != prompt.ResPT || g.Preset != "table1" || p.Length == want.Length) {
 				kept = append(kept, p)
 			}
 		}
@@ -250,13 +259,13 @@ func (g *Grid) RestrictMethods(methods []string) error {
 }
 
 // Methods are the names that RestrictMethods takes, sorted.
-func Methods() []string { return slices.Sorted(maps.Keys(promptOf)) }
+func Methods() []string { return slices.Sorted(maps.Keys(promptsByName())) }
 
 // VaryLengths gives every method that has a prompt each of these lengths. Table 1's short residual
 // prompt, respt-10, keeps its ten tokens.
 func (g *Grid) VaryLengths(lengths []int) {
 	g.varyPrompts(lengths, func(p *Prompt, c int) bool {
-		if p.Method == "ft" || g.Preset == "table1" && *p == shortRespt {
+		if p.Length == 0 || g.Preset == "table1" && *p == shortRespt {
 			return false
 		}
 		p.Length = c
@@ -266,7 +275,7 @@ func (g *Grid) VaryLengths(lengths []int) {
 
 // VaryBottlenecks gives dpt each of these bottlenecks.
 func (g *Grid) VaryBottlenecks(bottlenecks []int) {
-	g.varyPrompts(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == "dpt" })
+	g.varyPrompts(bottlenecks, func(p *Prompt, b int) bool { p.Bottleneck = b; return p.Method == prompt.DPT })
 }
 
 // Rate is a learning rate of a method, or of all methods that have no rate of their own.

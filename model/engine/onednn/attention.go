@@ -4,8 +4,15 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_attention_run(const dpt_kernels *k, const dpt_attn *a, long part, void *scratch) { k->attention(a, part, scratch); }
-// static size_t dpt_attention_scratch(const dpt_kernels *k, const dpt_attn *a, long queries, long keys) { return k->attention_scratch(a, queries, keys); }
+// static void dpt_attention_run(const dpt_kernels *k, const dpt_attn *a, long part,
+//		void *scratch) {
+//	k->attention(a, part, scratch);
+// }
+//
+// static size_t dpt_attention_scratch(const dpt_kernels *k, const dpt_attn *a,
+//		long queries, long keys) {
+//	return k->attention_scratch(a, queries, keys);
+// }
 import "C"
 
 import (
@@ -26,7 +33,12 @@ func (e *Engine) AttentionForward(out, lse, q, k, v engine.Tensor, seg engine.Se
 }
 
 // AttentionBackward implements engine.Engine.
-func (e *Engine) AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, b engine.Bias, heads int) {
+func (e *Engine) AttentionBackward(
+	dq, dk, dv, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	b engine.Bias,
+	heads int,
+) {
 	dqm, dkm, dvm, dom, qm, km := mat(dq), mat(dk), mat(dv), mat(dout), mat(q), mat(k)
 	check("AttentionBackward", "dout", dom, qm.rows, qm.cols)
 	check("AttentionBackward", "dq", dqm, qm.rows, qm.cols)
@@ -64,7 +76,14 @@ func notCausal(seg engine.Segments) engine.Segments {
 	return seg
 }
 
-func (e *Engine) attention(op string, args C.dpt_attn, out, lse, q, k, v engine.Tensor, seg engine.Segments, b engine.Bias, heads int) {
+func (e *Engine) attention(
+	op string,
+	args C.dpt_attn,
+	out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	b engine.Bias,
+	heads int,
+) {
 	om, lm, qm, km, vm, s := mat(out), mat(lse), mat(q), mat(k), mat(v), seg.(*segments)
 	d := qm.cols / heads
 	check(op, "q", qm, qm.rows, d*heads)
@@ -76,7 +95,8 @@ func (e *Engine) attention(op string, args C.dpt_attn, out, lse, q, k, v engine.
 		panic(fmt.Sprintf("onednn: %s: q, k and v are of different precision", op))
 	}
 	if s.qEnd > qm.rows || s.kEnd > km.rows {
-		panic(fmt.Sprintf("onednn: %s: segments need %d query and %d key rows, tensors have %d and %d", op, s.qEnd, s.kEnd, qm.rows, km.rows))
+		panic(fmt.Sprintf("onednn: %s: segments need %d query and %d key rows, tensors have %d and %d",
+			op, s.qEnd, s.kEnd, qm.rows, km.rows))
 	}
 	args.out, args.lse, args.q, args.k, args.v = om.mat(), lm.mat(), qm.mat(), km.mat(), vm.mat()
 	args.heads, args.d, args.segments = C.long(heads), C.long(d), s.p

@@ -1,10 +1,11 @@
 // Attention; part of kernels_impl.h.
 //
-// One part is one head of one segment. Queries run in blocks; a block's scores exist in float32. Keys and values are packed once, each panel just
-// before the first block needs it.
+// One part is one head of one segment. Queries run in blocks; a block's scores exist in float32.
+// Keys and values are packed once, each panel just before the first block needs it.
 
-// QF and QB are queries in a block of forward and backward, WIDE where a head is so wide that packing costs more than what scores fall out of cache.
-// Each is a multiple of 2 and of every MR.
+// QF and QB are the queries in a block of forward and backward, WIDE those of a head so wide that
+// packing costs more than scores that do not stay in cache. Each is a multiple of 2 and of every
+// MR.
 #define QF 24
 #define QB 48
 #define WIDE 96
@@ -25,7 +26,7 @@ INLINE void *take(arena *s, size_t bytes) {
 typedef struct {
 	long block;           // queries in one
 	long ld;              // of scores
-	int once;             // one block is all: panels of keys and values share one place
+	int once;             // there is only one block: panels of keys and values share one place
 	float *ext;           // bias by distance, from queries-1 below key 0 up
 	uint32_t *kt, *vt;    // panels: columns are keys
 	uint32_t *kp;         // panels: rows are keys, in forward those of v
@@ -68,9 +69,12 @@ static size_t attn_layout(attn_memory *x, void *base, const dpt_attn *a, long nq
 }
 
 static size_t attention_scratch(const dpt_attn *a, long queries, long keys) {
-	// Few queries may need more than many: where they are one block, panels share memory, but a block is never larger.
+	// A segment of one block may need more than one of several blocks: its panel is NR wide even if
+	// there are fewer keys or columns.
 	attn_memory x = {0};
-	return attn_layout(&x, NULL, a, queries, keys);
+	size_t several = attn_layout(&x, NULL, a, queries, keys);
+	size_t one = attn_layout(&x, NULL, a, least(queries, x.block), keys);
+	return several > one ? several : one;
 }
 
 // exp_score is eˣ as expv has it, within 2e-7, or 3e-6 where the result becomes bfloat16.
@@ -95,7 +99,8 @@ INLINE vf exp_score(vf x, const int paired) {
 	return (p * r + 1) * scale;
 }
 
-// across joins the lanes of each of the vectors v[0], v[1] … into a lane of the result, in FOLD's order; those from the n-th on are 0.
+// across joins the lanes of each of the vectors v[0], v[1] … into a lane of the result, in FOLD's
+// order; those from the n-th on are 0.
 INLINE vf across(const vf *v, long n, const int max) {
 	vu t[VL];
 	UNROLL
@@ -125,8 +130,9 @@ INLINE vf top(const float *s, const float *ext, long n) {
 	return most;
 }
 
-// softmax_forward turns a row of scores, n of them visible, into exponentials of what they are above `top`, in bfloat16 at h when paired, and 0 from n
-// up to keys. The lanes of what it returns sum to theirs.
+// softmax_forward turns a row of scores, n of them visible, into the exponentials of their
+// differences to `top`, in bfloat16 at h when paired, and 0 from n up to keys. The lanes of the
+// result sum to the sum of the exponentials.
 INLINE vf softmax_forward(float *s, uint16_t *h, const float *ext, float top, long n, long keys, const int paired, const int biased) {
 	vf sum = {0};
 	long j = 0;
@@ -156,7 +162,8 @@ INLINE vf softmax_forward(float *s, uint16_t *h, const float *ext, float top, lo
 	return sum;
 }
 
-// probability turns VL scores at s, biases at ext and probabilities' gradients at ds into probabilities p and the scores' gradients g = p∘(ds − d).
+// probability turns VL scores at s, biases at ext and probabilities' gradients at ds into
+// probabilities p and the scores' gradients g = p∘(ds − d).
 INLINE void probability(vf *p, vf *g, const float *s, const float *ds, const float *ext, float lse, float d, long j, long n, const int paired, const int biased) {
 	vf v = loadf(s, j, VL);
 	if (biased) v += loadf(ext, j, VL);
@@ -170,14 +177,15 @@ INLINE void probability(vf *p, vf *g, const float *s, const float *ds, const flo
 	*g = w;
 }
 
-// attn_row is what softmax_backward needs to know of a query.
+// attn_row holds what softmax_backward needs of a query.
 typedef struct {
 	const float *ext;
 	float lse, d; // d is dout·out
 	long seen;    // keys
 } attn_row;
 
-// softmax_backward turns a row of scores into probabilities and ds, the gradient of these, into that of the scores.
+// softmax_backward turns a row of scores into probabilities and ds, the gradient of these, into
+// that of the scores.
 INLINE void softmax_backward(float *s, float *ds, attn_row r, long keys, const int biased) {
 	for (long j = 0; j < keys; j += VL) {
 		vf p, g;
@@ -188,8 +196,8 @@ INLINE void softmax_backward(float *s, float *ds, attn_row r, long keys, const i
 }
 
 #if HAVE_DPBF16
-// softmax_backward_pair is softmax_backward on two rows, ld apart, in bfloat16: the scores' gradients in dh, row by row, and both results in pairs of
-// the two rows, in st and dst.
+// softmax_backward_pair is softmax_backward on two rows, ld apart, in bfloat16: the scores'
+// gradients in dh, row by row, and both results in pairs of the two rows, in st and dst.
 INLINE void softmax_backward_pair(const float *s, const float *ds, long ld, uint16_t *dh, uint32_t *st, uint32_t *dst, attn_row r0, attn_row r1, long keys, const int biased) {
 	static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
 	__m512i interleave = _mm512_loadu_si512(order);
@@ -206,7 +214,8 @@ INLINE void softmax_backward_pair(const float *s, const float *ds, long ld, uint
 }
 #endif
 
-// spread fills ext with head h's bias by distance: ext[i] is that of distance i − below, for n distances.
+// spread fills ext with head h's bias by distance: ext[i] is that of distance i − below, for n
+// distances.
 static void spread(float *ext, const dpt_attn *a, long h, long below, long n) {
 	long span = a->hi - a->lo + 1;
 	const float *v = a->bias + h * span;
@@ -245,7 +254,8 @@ INLINE void block_forward(const attn_memory *x, const attn_block *b, long nq, fl
 	}
 }
 
-// block_backward turns a block's scores and their gradients into what the three products of backward multiply.
+// block_backward turns a block's scores and their gradients into the operands of backward's three
+// products.
 INLINE void block_backward(const dpt_attn *a, const attn_memory *x, const attn_block *b, long q0, long nq, long col, const int paired, const int biased) {
 	attn_row rows[WIDE + 1];
 	vf v[WIDE];
@@ -261,7 +271,7 @@ INLINE void block_backward(const dpt_attn *a, const attn_memory *x, const attn_b
 	long ld = x->ld;
 #if HAVE_DPBF16
 	if (paired) {
-		rows[b->rows] = rows[b->rows - 1]; // beside an odd last row stands one that sees nothing
+		rows[b->rows] = rows[b->rows - 1]; // an odd last row is paired with one that sees nothing
 		rows[b->rows].seen = 0;
 		for (long r = 0; r < b->rows; r += 2)
 			softmax_backward_pair(x->s + r * ld, x->ds + r * ld, ld, x->sh + r * ld, x->st + r / 2 * ld, x->dst + r / 2 * ld, rows[r], rows[r + 1], b->np, biased);
@@ -271,8 +281,8 @@ INLINE void block_backward(const dpt_attn *a, const attn_memory *x, const attn_b
 	for (long r = 0; r < b->rows; r++) softmax_backward(x->s + r * ld, x->ds + r * ld, rows[r], b->np, biased);
 }
 
-// near_block prefetches what a block of queries will read and write.
-INLINE void near_block(const dpt_attn *a, long q0, long nq, long i, long block, long col) {
+// prefetch_block prefetches what a block of queries will read and write.
+INLINE void prefetch_block(const dpt_attn *a, long q0, long nq, long i, long block, long col) {
 	long from = q0 + least(nq, i), to = q0 + least(nq, i + block);
 	prefetch(&a->q, from, to, col, a->d);
 	prefetch(&a->out, from, to, col, a->d);
@@ -292,7 +302,7 @@ static void attention(const dpt_attn *a, long part, void *scratch) {
 	if (!a->bias) x.ext = NULL;
 	if (a->bias) spread(x.ext, a, h, offset + nq - 1, nq - 1 + keys); // query i's distances go from -(offset+i) up
 
-	near_block(a, q0, nq, 0, x.block, col);
+	prefetch_block(a, q0, nq, 0, x.block, col);
 	if (backward && a->causal) { // keys that a block does not see have sums of nothing so far
 		memset(x.dk, 0, 4 * keys * cols);
 		memset(x.dv, 0, 4 * keys * cols);
@@ -323,7 +333,7 @@ static void attention(const dpt_attn *a, long part, void *scratch) {
 			multiply(paired, b.rows, n, depth, x.q, depth, 1, x.kt + place, w, x.s + j, ld, 0);
 			if (backward) multiply(paired, b.rows, n, depth, x.dout, depth, 1, x.vt + place, w, x.ds + j, ld, 0);
 		}
-		near_block(a, q0, nq, i + x.block, x.block, col);
+		prefetch_block(a, q0, nq, i + x.block, x.block, col);
 
 		float sums[WIDE];
 		if (!backward && x.ext)

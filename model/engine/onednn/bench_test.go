@@ -26,8 +26,8 @@ const (
 	benchRows     = benchExamples * benchLength
 )
 
-// bench runs op and plain, a call that does the same number of products with nothing around them, in turns, and reports op's speed and its
-// share of plain's.
+// bench alternates op with plain, a call that does the same number of products and nothing else,
+// and reports op's speed and its share of plain's.
 func bench(b *testing.B, name string, flops float64, op, plain func()) {
 	b.Run(name, func(b *testing.B) {
 		op()
@@ -47,7 +47,7 @@ func bench(b *testing.B, name string, flops float64, op, plain func()) {
 	})
 }
 
-// plainTask multiplies the same 64 rows again and again: the products at their best.
+// plainTask multiplies the same 64 rows again and again: the fastest that products can be.
 type plainTask struct {
 	e    *Engine
 	p    *product // the library's
@@ -68,7 +68,10 @@ func (t *plainTask) Do(_, worker int) {
 
 // plain returns a call that does about as many operations as flops by products [64,in]·[in,out].
 func plain(e *Engine, ws engine.Workspace, in, out int, flops float64) func() {
-	l := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)}})).(*linear)
+	l := must(e.NewLinear(engine.LinearSpec{
+		In:      in,
+		Weights: [][]float32{normal(rand.New(rand.NewPCG(1, 2)), in*out)},
+	})).(*linear)
 	t := &plainTask{e: e, w: l.forward[0]}
 	if !e.own {
 		t.p = must(e.product(productKey{in, out, e.source(), f32}))
@@ -109,8 +112,12 @@ func BenchmarkLinear(b *testing.B) {
 			flops := 2 * benchRows * float64(s.in) * float64(s.out)
 			name := fmt.Sprintf("%dx%d/%s", s.in, s.out, e.dtype())
 			bench(b, "forward/"+name, flops, func() { e.LinearForward(y, x, w) }, plain(e, ws, s.in, s.out, flops))
-			bench(b, "backward/"+name, flops, func() { e.LinearBackward(dx, y, w, false) }, plain(e, ws, s.out, s.in, flops))
-			bench(b, "accumulate/"+name, flops, func() { e.LinearBackward(dx, y, w, true) }, plain(e, ws, s.out, s.in, flops))
+			bench(b, "backward/"+name, flops, func() {
+				e.LinearBackward(dx, y, w, false)
+			}, plain(e, ws, s.out, s.in, flops))
+			bench(b, "accumulate/"+name, flops, func() {
+				e.LinearBackward(dx, y, w, true)
+			}, plain(e, ws, s.out, s.in, flops))
 		}
 		e.Close()
 	}
@@ -131,7 +138,8 @@ func BenchmarkAttention(b *testing.B) {
 		}
 		var t, dt [3]engine.Tensor
 		for i := range t {
-			t[i], dt[i] = ws.View(qkv, 0, benchRows, i*heads*d, heads*d), ws.View(dqkv, 0, benchRows, i*heads*d, heads*d)
+			t[i] = ws.View(qkv, 0, benchRows, i*heads*d, heads*d)
+			dt[i] = ws.View(dqkv, 0, benchRows, i*heads*d, heads*d)
 		}
 		lse := ws.Tensor(engine.Wide, benchRows, heads)
 		bias := must(e.NewBias(heads, -128, 128, normal(r, heads*257)))
@@ -141,7 +149,9 @@ func BenchmarkAttention(b *testing.B) {
 		}
 		seg := ws.Segments(engine.SegmentSpec{Q: spans, KV: spans})
 		flops := 2 * benchExamples * float64(benchLength*benchLength*heads*d)
-		bench(b, "forward/"+e.dtype(), 2*flops, func() { e.AttentionForward(out, lse, t[0], t[1], t[2], seg, bias, heads) }, plain(e, ws, 768, 768, 2*flops))
+		bench(b, "forward/"+e.dtype(), 2*flops, func() {
+			e.AttentionForward(out, lse, t[0], t[1], t[2], seg, bias, heads)
+		}, plain(e, ws, 768, 768, 2*flops))
 		bench(b, "backward/"+e.dtype(), 5*flops, func() {
 			e.AttentionBackward(dt[0], dt[1], dt[2], dout, out, lse, t[0], t[1], t[2], seg, bias, heads)
 		}, plain(e, ws, 768, 768, 5*flops))
@@ -149,7 +159,8 @@ func BenchmarkAttention(b *testing.B) {
 	}
 }
 
-// BenchmarkAbsorbed is the decoder's cross-attention at T5-Base's shape, by absorption: targets of 4 tokens, so 48 query rows an example.
+// BenchmarkAbsorbed is the decoder's cross-attention at T5-Base's shape, by absorption: targets of
+// 4 tokens, so 48 query rows an example.
 func BenchmarkAbsorbed(b *testing.B) {
 	const heads, d, in, targets = 12, 64, 768, 4
 	for _, half := range []bool{false, true} {
@@ -158,7 +169,9 @@ func BenchmarkAbsorbed(b *testing.B) {
 		r := rand.New(rand.NewPCG(1, 2))
 		const n = benchExamples * targets
 		side, rows := ws.Tensor(engine.Narrow, n, heads*d), ws.Tensor(engine.Narrow, n*heads, in)
-		dout, out, dq := ws.Tensor(engine.Narrow, n*heads, in), ws.Tensor(engine.Narrow, n*heads, in), ws.Tensor(engine.Narrow, n*heads, in)
+		dout := ws.Tensor(engine.Narrow, n*heads, in)
+		out := ws.Tensor(engine.Narrow, n*heads, in)
+		dq := ws.Tensor(engine.Narrow, n*heads, in)
 		kv, dkv := ws.Tensor(engine.Narrow, benchRows, in), ws.Tensor(engine.Wide, benchRows, in)
 		lse := ws.Tensor(engine.Wide, n*heads, 1)
 		for _, t := range []engine.Tensor{side, rows, dout, kv} {
@@ -175,8 +188,12 @@ func BenchmarkAbsorbed(b *testing.B) {
 		seg := ws.Segments(engine.SegmentSpec{Q: q, KV: k})
 		flops := 2 * float64(n*heads*benchLength*in)
 		limit := func(flops float64) func() { return plain(e, ws, 768, 768, flops) }
-		bench(b, "shared-forward/"+e.dtype(), 2*flops, func() { e.SharedAttentionForward(out, lse, rows, kv, seg) }, limit(2*flops))
-		bench(b, "shared-backward/"+e.dtype(), 5*flops, func() { e.SharedAttentionBackward(dq, dkv, dout, out, lse, rows, kv, seg) }, limit(5*flops))
+		bench(b, "shared-forward/"+e.dtype(), 2*flops, func() {
+			e.SharedAttentionForward(out, lse, rows, kv, seg)
+		}, limit(2*flops))
+		bench(b, "shared-backward/"+e.dtype(), 5*flops, func() {
+			e.SharedAttentionBackward(dq, dkv, dout, out, lse, rows, kv, seg)
+		}, limit(5*flops))
 		project := 2 * float64(n*heads*d*in)
 		bench(b, "expand/"+e.dtype(), project, func() { e.ExpandHeads(out, side, w) }, limit(project))
 		bench(b, "contract/"+e.dtype(), project, func() { e.ContractHeads(side, rows, w) }, limit(project))

@@ -4,12 +4,14 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_product_run(const dpt_kernels *k, int dt, dpt_mat y, dpt_mat x, const void *w, long depth, int add, long rows, long cols) {
+// static void dpt_product_run(const dpt_kernels *k, int dt, dpt_mat y, dpt_mat x,
+//		const void *w, long depth, int add, long rows, long cols) {
 //	dpt_product a = {.y = y, .x = x, .w = w, .k = depth, .add = add};
 //	k->product[dt](&a, rows, cols);
 // }
 //
-// static void dpt_turn_panel(const dpt_kernels *k, const dpt_layout *from, const void *src, long first, long width, void *dst) {
+// static void dpt_turn_panel(const dpt_kernels *k, const dpt_layout *from, const void *src,
+//		long first, long width, void *dst) {
 //	dpt_layout to = {.k = from->n, .n = width, .nb = from->nb, .v = from->v, .dt = from->dt};
 //	to.kpad = (to.k + to.v - 1) / to.v * to.v;
 //	size_t size = (size_t)to.kpad * to.nb * (to.dt == DPT_F32 ? 4 : 2);
@@ -17,7 +19,9 @@ package onednn
 //	k->turn(from, src, first, 0, to.k, &to, dst, 0);
 // }
 //
-// static int dpt_has_product(const dpt_kernels *k, int dt) { return k->product[dt] != NULL; }
+// static int dpt_has_product(const dpt_kernels *k, int dt) {
+//	return k->product[dt] != NULL;
+// }
 import "C"
 
 import (
@@ -28,22 +32,29 @@ import (
 // panelCols is the number of columns in a panel of weights for the kernels' own product.
 const panelCols = C.DPT_PANEL
 
-// ownProducts says whether the kernels' product is better than the library's: where the CPU has the vectors, but no units for products of matrices, which only the
-// library uses.
+// ownProducts reports whether the kernels' product is faster than the library's: if the CPU has the
+// vectors, but no units for products of matrices, which only the library uses.
 func ownProducts(k *C.dpt_kernels, dt dtype) bool {
 	return C.dpt_has_product(k, C.int(dt)) != 0 && (dt == f32 || C.dpt_matrix_units() == 0)
 }
 
-// panelLayout is how the kernels' product has weights [k, n].
+// panelLayout is the layout of weights [k, n] for the kernels' product.
 func panelLayout(k, n int, dt dtype) *C.dpt_layout {
 	v := 4 / dt.size()
-	return &C.dpt_layout{k: C.long(k), n: C.long(n), kpad: C.long((k + v - 1) / v * v), nb: panelCols, v: C.long(v), dt: C.int(dt)}
+	return &C.dpt_layout{
+		k:    C.long(k),
+		n:    C.long(n),
+		kpad: C.long((k + v - 1) / v * v),
+		nb:   panelCols,
+		v:    C.long(v),
+		dt:   C.int(dt),
+	}
 }
 
 // panelBytes is the size of a panel of weights k deep.
 func panelBytes(k int, dt dtype) int { return (k*dt.size() + 3) / 4 * 4 * panelCols }
 
-// newPanels lays out a weight of its own memory for the kernels' product.
+// newPanels lays out a weight for the kernels' product, in memory of its own.
 func (e *Engine) newPanels(k, n int) (*packed, error) {
 	p := &packed{k: k, n: n, width: n, layout: panelLayout(k, n, e.source())}
 	m := e.hold(p.panels() * panelBytes(k, e.source()))
@@ -57,8 +68,10 @@ func (e *Engine) newPanels(k, n int) (*packed, error) {
 // panels is the number of p's panels.
 func (p *packed) panels() int { return (p.n + panelCols - 1) / panelCols }
 
-// panelTask computes y = x·w or y += x·w by the kernels' product, for each weight of a group: a chunk of rows with a strip of panels at a time. Where w is a transpose
-// without memory of its own, its panels are turned first: all of them, or, where one chunk is all, each just before it is used.
+// panelTask computes y = x·w or y += x·w by the kernels' product, for each weight of a group: a
+// chunk of rows with a strip of panels at a time. If w is a transpose without memory of its own,
+// its panels are turned first: all of them, or, if there is only one chunk of rows, each just
+// before it is used.
 type panelTask struct {
 	e            *Engine
 	x, y         tensor // of the group's first weight
@@ -66,36 +79,41 @@ type panelTask struct {
 	w            []*packed
 	add          C.int
 
-	copied             bool // x is not as the product takes it: it goes through scratch memory
-	large, larges      int  // rows of the first chunks, and how many these are; the others have smallRows
-	chunks             int
-	panels, strips     int // of a strip, and how many
-	from, to           int // panels that are there
-	phase              phase
-	turned             unsafe.Pointer // panels from `from` on, of each weight of the group, or a worker's one if NULL
-	xOffset, perWeight int            // in a worker's scratch memory; bytes of a weight's turned panels
+	copied         bool // the product cannot read x in place: it goes through scratch memory
+	large, larges  int  // rows of the first chunks, and their number; the others have smallRows
+	chunks         int
+	panels, strips int // panels of a strip, and the number of strips
+	from, to       int // panels that are ready: all, or those turned now
+	phase          phase
+
+	turned    unsafe.Pointer // panels from `from` on, of each weight of the group, if they are turned first
+	perWeight int            // bytes of a weight's turned panels
+	xOffset   int            // of a copied x in a worker's scratch memory
 }
 
 // phase is what a panelTask's parts do.
 type phase int
 
 const (
-	multiplyPanels     phase = iota // with weights that are there
-	turnPanels                      // into t.turned
-	turnMultiplyPanels              // into scratch memory, each before it is used
+	multiplyPanels     phase = iota // multiply with panels that are ready
+	turnPanels                      // turn panels into t.turned
+	turnMultiplyPanels              // turn each panel into scratch memory and multiply with it
 )
 
 const (
-	// Rows of most chunks, and of the last ones, so that no worker waits long for another: both are whole tiles.
+	// Rows of most chunks, and of the last ones, so that no worker waits long for another: both are
+	// whole tiles.
 	largeRows = 96
 	smallRows = 24
-	fewRows   = 192 // are one chunk
+	fewRows   = 192 // up to here, one chunk holds all rows
 	// maxTurned is about how many numbers of a transpose are turned at a time.
 	maxTurned = 1 << 22
 )
 
-// multiplyOwn runs t by the kernels' product; e and what follows from the operands need not be set.
+// multiplyOwn runs t by the kernels' product. It sets e and the fields that follow from the
+// operands.
 func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
+	// Chunks, strips and scratch memory.
 	w, rows := t.w[0], t.x.rows
 	dt := e.source()
 	t.e = e
@@ -112,6 +130,8 @@ func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
 		scratch += t.large * panelBytes(w.k, dt) / panelCols
 	}
 	e.reserve(scratch)
+
+	// One pass, if the panels are ready or each is turned where it is used.
 	task := &e.panel
 	if w.source == nil || t.chunks == 1 {
 		if w.source != nil {
@@ -122,6 +142,8 @@ func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
 		*task = panelTask{}
 		return
 	}
+
+	// Else alternate: turn some panels, then multiply all rows with them.
 	bytes := panelBytes(w.k, dt)
 	step := max(1, min(t.to, maxTurned/(w.k*panelCols*len(t.w))))
 	t.perWeight = step * bytes
@@ -138,7 +160,7 @@ func (e *Engine) multiplyOwn(t panelTask, accumulate bool) {
 	*task = panelTask{}
 }
 
-// plan cuts the rows into chunks and, where these are too few for the workers, the panels into strips.
+// plan cuts the rows into chunks and, if these are too few for the workers, the panels into strips.
 func (t *panelTask) plan() {
 	rows, panels, workers := t.x.rows, t.to-t.from, t.e.pool.Workers()
 	t.large, t.larges, t.chunks = rows, 1, 1
@@ -147,13 +169,13 @@ func (t *panelTask) plan() {
 		t.larges = rows * 3 / 4 / largeRows
 		t.chunks = t.larges + (rows-t.larges*t.large+smallRows-1)/smallRows
 	}
-	// At least four parts a worker, as far as panels allow.
+	// At least four parts per worker, if there are enough panels.
 	t.strips = min(panels, max(1, 4*workers/(t.chunks*len(t.w))))
 	t.panels = (panels + t.strips - 1) / t.strips
 	t.strips = (panels + t.panels - 1) / t.panels
 }
 
-// chunk is where chunk i begins, and its rows.
+// chunk returns the first row of chunk i and its number of rows.
 func (t *panelTask) chunk(i int) (first, rows int) {
 	if i < t.larges {
 		return i * t.large, t.large
@@ -196,20 +218,23 @@ func (t *panelTask) Do(part, worker int) {
 	t.multiply(x, row, member, first, last, weights)
 }
 
-// multiply computes the rows of x with panels [first, last) of a group's member, which are at weights.
+// multiply computes the rows of x with panels [first, last) of a group's member, which are at
+// weights.
 func (t *panelTask) multiply(x tensor, row, member, first, last int, weights unsafe.Pointer) {
 	w, col := t.w[member], first*panelCols
 	y := C.dpt_mat{p: t.y.at(row, member*t.yStep+col), ld: C.long(t.y.ld), dt: C.int(t.y.dt)}
-	C.dpt_product_run(t.e.kernels, C.int(x.dt), y, x.mat(), weights, C.long(w.k), t.add, C.long(x.rows), C.long(min(w.n, last*panelCols)-col))
+	C.dpt_product_run(t.e.kernels, C.int(x.dt), y, x.mat(), weights, C.long(w.k), t.add, C.long(x.rows),
+		C.long(min(w.n, last*panelCols)-col))
 }
 
-// turn makes panel i of a member, a transpose, at memory.
+// turn writes panel i of a member, a transpose, to memory.
 func (t *panelTask) turn(member, i int, memory unsafe.Pointer) {
 	w := t.w[member]
-	C.dpt_turn_panel(t.e.kernels, w.source.layout, w.source.memories[0], C.long(i*panelCols), C.long(min(panelCols, w.n-i*panelCols)), memory)
+	C.dpt_turn_panel(t.e.kernels, w.source.layout, w.source.memories[0], C.long(i*panelCols),
+		C.long(min(panelCols, w.n-i*panelCols)), memory)
 }
 
-// copy brings x to memory as the product takes it.
+// copy copies x to memory in the form that the product reads.
 func (t *panelTask) copy(x tensor, memory unsafe.Pointer) tensor {
 	dt := t.e.source()
 	v := 4 / dt.size()
@@ -221,7 +246,8 @@ func (t *panelTask) copy(x tensor, memory unsafe.Pointer) tensor {
 	return y
 }
 
-// probeOwn notes what the kernels' product gives for fixed operands, whose sums are as the library's are in probe.
+// probeOwn adds the results of the kernels' product of fixed operands to the engine's probes. The
+// operands are of the kind that probe uses for the library.
 func (e *Engine) probeOwn() {
 	const k, n, rows = 192, panelCols, 7
 	dt := e.source()
@@ -242,18 +268,19 @@ func (e *Engine) probeOwn() {
 			e.put(x, j*k+i+k/2, -v)
 		}
 	}
-	C.dpt_product_run(e.kernels, C.int(dt), C.dpt_mat{p: y, ld: n, dt: C.DPT_F32}, C.dpt_mat{p: x, ld: k, dt: C.int(dt)}, w, k, 0, rows, n)
+	C.dpt_product_run(e.kernels, C.int(dt), C.dpt_mat{p: y, ld: n, dt: C.DPT_F32},
+		C.dpt_mat{p: x, ld: k, dt: C.int(dt)}, w, k, 0, rows, n)
 	e.probes.Write([]byte("panels"))
 	e.probes.Write(unsafe.Slice((*byte)(y), 4*rows*n))
 }
 
-// place is where a panel has element (i, j).
+// place is the index of element (i, j) in a panel.
 func (e *Engine) place(i, j int) int {
 	v := 4 / e.source().size()
 	return i/v*panelCols*v + j*v + i%v
 }
 
-// put makes number i at p, of the products' type, v.
+// put sets number i at p, which has the products' type, to v.
 func (e *Engine) put(p unsafe.Pointer, i int, v float32) {
 	if e.bf16 {
 		unsafe.Slice((*uint16)(p), i+1)[i] = toBF16(v)

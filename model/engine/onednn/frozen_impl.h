@@ -1,8 +1,10 @@
 // Products with packed weights; part of kernels_impl.h.
 //
-// Weights lie in panels of PANEL columns (see dpt_layout). A tile of TALL rows and one panel has its sums in registers, along the whole depth in order, each in one
-// accumulator: an element's bits depend on nothing but its row and its column. On two vector units of 512 bits that keeps both busy but for the tile's ends: per step along
-// the depth 24 multiplications take 4 loads of weights and 6 of rows.
+// Weights lie in panels of PANEL columns (see dpt_layout). A tile of TALL rows and one panel has
+// its sums in registers, along the whole depth in order, each in one accumulator: an element's bits
+// depend on nothing but its row and its column. On two vector units of 512 bits that keeps both
+// busy but for the tile's ends: per step along the depth 24 multiplications take 4 loads of weights
+// and 6 of rows.
 
 #if defined(__x86_64__) && VL == 16
 

@@ -13,7 +13,7 @@ import (
 	"github.com/dptune/dpt/model/internal/enginetest"
 )
 
-// eachOwn runs f where the kernels' products are used.
+// eachOwn runs f in each mode that uses the kernels' products.
 func eachOwn(t *testing.T, f func(t *testing.T, opt Options)) {
 	ran := false
 	eachMode(t, func(t *testing.T, opt Options, _ enginetest.Tolerance) {
@@ -72,12 +72,14 @@ func TestPanels(t *testing.T) {
 	})
 }
 
-// TestPanelRows: a row's bits depend neither on how many rows it is among, so in which tile, chunk and strip it is computed, nor on how the weight is turned, nor on the
-// number of threads.
+// TestPanelRows: a row's bits depend neither on the number of rows, and so on the tile, chunk and
+// strip in which it is computed, nor on how the weight is turned, nor on the number of threads.
 func TestPanelRows(t *testing.T) {
 	const rows = 421
 	eachOwn(t, func(t *testing.T, opt Options) {
-		for _, s := range [][2]int{{130, 96}, {33, 65}, {640, 512}, {20000, 256}} { // the last one's transpose is turned in two parts
+		for _, s := range [][2]int{
+			{130, 96}, {33, 65}, {640, 512}, {20000, 256},
+		} { // the last one's transpose is turned in two parts
 			r := rand.New(rand.NewPCG(1, 2))
 			w, x, dy := normal(r, s[0]*s[1]), normal(r, rows*s[1]), normal(r, rows*s[0])
 			run := func(threads, first, n int) (y, dx []float64) {
@@ -101,7 +103,9 @@ func TestPanelRows(t *testing.T) {
 				return y, dx
 			}
 			y, dx := run(2, 0, rows)
-			for _, c := range []struct{ threads, first, n int }{{1, 0, rows}, {3, 1, rows - 1}, {2, 100, 1}, {2, 200, 5}, {2, 17, 150}} {
+			for _, c := range []struct{ threads, first, n int }{
+				{1, 0, rows}, {3, 1, rows - 1}, {2, 100, 1}, {2, 200, 5}, {2, 17, 150},
+			} {
 				gotY, gotDX := run(c.threads, c.first, c.n)
 				if !slices.Equal(gotY, y[c.first*s[0]:(c.first+c.n)*s[0]]) {
 					t.Errorf("%v, %+v: other bits forward", s, c)
@@ -114,7 +118,8 @@ func TestPanelRows(t *testing.T) {
 	})
 }
 
-// TestOwnNumerics: engines with the kernels' products and with the library's say that they differ.
+// TestOwnNumerics: an engine with the kernels' products has other Numerics than one with the
+// library's.
 func TestOwnNumerics(t *testing.T) {
 	eachOwn(t, func(t *testing.T, opt Options) {
 		weights := [][]float32{normal(rand.New(rand.NewPCG(1, 2)), 96*64)}

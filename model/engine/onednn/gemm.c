@@ -59,7 +59,7 @@ static int fail(const char *what, dnnl_status_t s) {
 	return 1;
 }
 
-// TRY leaves to `out` when a call fails, with the reason noted.
+// TRY notes the reason and goes to `out` when a call fails.
 #define TRY(call)                                        \
 	do {                                             \
 		dnnl_status_t s_ = (call);               \
@@ -78,7 +78,8 @@ const char *dpt_dnnl_version(void) {
 	return s;
 }
 
-// one_thread keeps OpenMP from spreading what the calling thread asks for. The setting is the thread's own; other threads keep theirs.
+// one_thread keeps OpenMP from spreading the calling thread's work over others. The setting belongs
+// to the thread; other threads keep theirs.
 static void one_thread(void) {
 	static void (*set)(int);
 	static int looked;
@@ -127,7 +128,8 @@ void dpt_dnnl_close(dpt_dnnl *d) {
 	free(d);
 }
 
-// matmul creates the primitive descriptor; w is NULL for the library's own choice or, with plain, rows after one another.
+// matmul creates the primitive descriptor; w is NULL for the library's own choice or, with plain,
+// rows after one another.
 static dnnl_status_t matmul(dpt_dnnl *d, dnnl_primitive_desc_t *pd, long m, long k, long n, dnnl_data_type_t src, dnnl_data_type_t dst, bool plain, md_ref w) {
 	dnnl_primitive_attr_t attr = NULL;
 	dnnl_status_t s = dnnl_primitive_attr_create(&attr);
@@ -225,7 +227,7 @@ int dpt_gemm_layout(const dpt_gemm *g, dpt_layout *l) {
 #endif
 	*l = (dpt_layout){.k = d[0], .n = d[1], .kpad = p[0], .nb = p[1], .v = 1, .dt = g->dt};
 	if (inner == 0) return s[1] == 1 && s[0] == d[1]; // plain
-	// Blocks of columns, in them blocks of rows, in those perhaps runs of rows.
+	// Blocks of columns that contain blocks of rows, which may contain runs of rows.
 	if (inner > 3 || inner < 2 || i[0] != 0 || i[1] != 1 || (inner == 3 && i[2] != 0)) return 0;
 	l->nb = b[1];
 	if (inner == 3) l->v = b[2];

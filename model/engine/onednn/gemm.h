@@ -1,4 +1,5 @@
-// A thin layer over oneDNN's C API, the same for versions 2 and 3: matrix products of one fixed shape on packed weights.
+// A thin layer over oneDNN's C API, the same for versions 2 and 3: matrix products of one fixed
+// shape on packed weights.
 
 #ifndef DPT_GEMM_H
 #define DPT_GEMM_H
@@ -12,25 +13,29 @@ typedef struct dpt_dnnl dpt_dnnl;
 typedef struct dpt_gemm dpt_gemm;
 typedef struct dpt_packed dpt_packed;
 
-// dpt_layout says where packed weights b[k,n] of type dt have element (i, j): at (j/nb)*kpad*nb + (i/v)*nb*v + (j%nb)*v + i%v. Where j reaches beyond
-// n or i beyond k, zeros are.
+// dpt_layout describes packed weights b[k,n] of type dt: element (i, j) is number (j/nb)*kpad*nb +
+// (i/v)*nb*v + (j%nb)*v + i%v. Numbers for j beyond n or i beyond k are zero.
 typedef struct {
 	long k, n, kpad, nb, v;
 	int dt;
 } dpt_layout;
 
-// Functions return NULL or nonzero on failure and leave the reason in dpt_dnnl_error, which is the calling thread's.
+// Functions return NULL or nonzero on failure and leave the reason in dpt_dnnl_error, of which each
+// thread has its own.
 const char *dpt_dnnl_error(void);
 
-// dpt_dnnl_version is the library's version that runs, as "2.6.3".
+// dpt_dnnl_version is the version of the library that runs, such as "2.6.3".
 const char *dpt_dnnl_version(void);
 
-// dpt_dnnl_open returns an engine for `workers` concurrent callers, each of which oneDNN serves on its own thread alone.
+// dpt_dnnl_open returns an engine for `workers` concurrent callers; oneDNN works for each on the
+// caller's thread only.
 dpt_dnnl *dpt_dnnl_open(int workers);
 void dpt_dnnl_close(dpt_dnnl *d);
 
-// dpt_gemm_new prepares y[m,n] = x[m,k]·b[k,n], all dense and row-major but b, which is packed as the library likes best or, with plain, is
-// like the others, or is packed as `like` is unless that is NULL. x and b are of type src, y of type dst; products are summed in float32.
+// dpt_gemm_new prepares y[m,n] = x[m,k]·b[k,n]. x and y are dense and row-major. b is packed as
+// for `like`, unless that is NULL; else it is row-major with plain, and without packed in the
+// library's choice of layout. x and b are of type src, y of type dst; products are summed in
+// float32.
 dpt_gemm *dpt_gemm_new(dpt_dnnl *d, long m, long k, long n, int src, int dst, bool plain, const dpt_gemm *like);
 void dpt_gemm_free(dpt_gemm *g);
 // dpt_gemm_info names the library's implementation.
@@ -39,16 +44,18 @@ const char *dpt_gemm_info(const dpt_gemm *g);
 size_t dpt_gemm_scratch(const dpt_gemm *g);
 // dpt_gemm_packed_size is the size of packed weights in bytes.
 size_t dpt_gemm_packed_size(const dpt_gemm *g);
-// dpt_gemm_layout returns whether packed weights lie as a dpt_layout can say, and how.
+// dpt_gemm_layout reports whether a dpt_layout can describe the packed weights, and fills l if so.
 int dpt_gemm_layout(const dpt_gemm *g, dpt_layout *l);
 // dpt_gemm_run multiplies on the calling thread. No two callers use the same worker at a time.
 int dpt_gemm_run(dpt_gemm *g, int worker, const void *x, const dpt_packed *b, void *y, void *scratch);
 
-// dpt_pack packs b for g into memory of dpt_gemm_packed_size bytes that the caller owns. Element (i, j) of b is at w[i*rs + j*cs], one of which is 1.
+// dpt_pack packs b for g into memory of dpt_gemm_packed_size bytes that the caller owns. Element
+// (i, j) of b is at w[i*rs + j*cs], one of which is 1.
 dpt_packed *dpt_pack(const dpt_gemm *g, int worker, const float *w, long rs, long cs, void *memory);
-// dpt_repack puts other values into what dpt_pack made for g or one like it.
+// dpt_repack replaces the values of weights that dpt_pack made for g or one like it.
 int dpt_repack(dpt_packed *p, const dpt_gemm *g, int worker, const float *w, long rs, long cs);
-// dpt_packed_at takes memory, whatever is in it, for b packed for g; dpt_packed_move takes other memory from then on.
+// dpt_packed_at makes a handle for b packed for g at memory, whatever its contents; dpt_packed_move
+// points it at other memory.
 dpt_packed *dpt_packed_at(const dpt_gemm *g, void *memory);
 int dpt_packed_move(dpt_packed *p, void *memory);
 void dpt_packed_free(dpt_packed *p);

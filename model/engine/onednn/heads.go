@@ -22,7 +22,8 @@ func (h *heads) In() int    { return h.in }
 // NewHeads packs the blocks of w.
 func (e *Engine) NewHeads(n, in int, w []float32) (engine.Heads, error) {
 	if n <= 0 || in <= 0 || len(w) == 0 || len(w)%(n*in) != 0 {
-		return nil, fmt.Errorf("heads: weight has %d elements, want a multiple of %d heads of %d columns", len(w), n, in)
+		return nil, fmt.Errorf("heads: weight has %d elements, want a multiple of %d heads of %d columns",
+			len(w), n, in)
 	}
 	h := &heads{d: len(w) / (n * in), in: in}
 	for i := range n {
@@ -49,7 +50,8 @@ func (e *Engine) ContractHeads(y, x engine.Tensor, w engine.Heads) {
 	e.multiplyGroup(linearTask{x: wide, xStep: mat(x).ld, y: narrow, yStep: h.d, w: h.contract})
 }
 
-// operands are the first head's parts of the tensor with heads side by side, [n, d], and of the one with a row per head, [n, in].
+// operands are the first head's parts of the tensor with heads side by side, [n, d], and of the one
+// with a row per head, [n, in].
 func (h *heads) operands(op string, side, rows *tensor) (narrow, wide tensor) {
 	n := side.rows
 	check(op, "the tensor of heads side by side", side, n, h.Heads()*h.d)

@@ -1,5 +1,5 @@
-// Everything that is not a matrix product with frozen weights: row-wise ops and attention. Each instruction set has its own table of the same
-// functions, compiled from kernels_impl.h.
+// Everything that is not a matrix product with frozen weights: row-wise ops and attention. Each
+// instruction set has its own table of the same functions, compiled from kernels_impl.h.
 
 #ifndef DPT_KERNELS_H
 #define DPT_KERNELS_H
@@ -16,7 +16,8 @@ typedef struct {
 	int dt;
 } dpt_mat;
 
-// dpt_bits is a matrix of bits whose row i is the ld bytes from p + i*ld on, the first column in the lowest bit of the first byte.
+// dpt_bits is a matrix of bits whose row i is the ld bytes from p + i*ld on, the first column in
+// the lowest bit of the first byte.
 typedef struct {
 	uint8_t *p;
 	long ld;
@@ -42,7 +43,8 @@ enum {
 	DPT_ARGMAX,
 };
 
-// dpt_rows is a row-wise op; the op's function says which members it uses. cols is the width of its narrowest matrix operand.
+// dpt_rows is a row-wise op; the op's function documents which members it uses. cols is the width
+// of its narrowest matrix operand.
 typedef struct {
 	int op;
 	long cols;
@@ -62,7 +64,8 @@ typedef struct {
 	const int32_t *ids;
 } dpt_embed_backward;
 
-// dpt_attn is attention over segments. lse is float32; bias, which may be NULL, holds hi-lo+1 values per head.
+// dpt_attn is attention over segments. lse is float32; bias, which may be NULL, holds hi-lo+1
+// values per head.
 typedef struct {
 	dpt_mat q, k, v, out, lse, dout, dq, dk, dv;
 	long heads, d;
@@ -86,8 +89,9 @@ typedef struct {
 	long n;
 } dpt_gain_gradient;
 
-// dpt_product is y = or += x·w for weights w [k,·] packed in panels of DPT_PANEL columns, which lie after one another (dpt_layout's nb). x is of the weights' type, and has
-// a column of zeros more where it has an odd number in bfloat16. Sums are float32, whatever y is.
+// dpt_product is y = or += x·w for weights w [k,·] packed in panels of DPT_PANEL columns, one
+// after another (dpt_layout's nb). x is of the weights' type; in bfloat16 an odd number of columns
+// is followed by one of zeros. Sums are float32, whatever y is.
 typedef struct {
 	dpt_mat y, x;
 	const void *w;
@@ -106,18 +110,21 @@ typedef struct {
 	void (*attention)(const dpt_attn *a, long part, void *scratch);
 	// Bytes of scratch memory, 64-byte aligned, for segments of at most that many queries and keys.
 	size_t (*attention_scratch)(const dpt_attn *a, long queries, long keys);
-	// Gradients of weights: see train_impl.h. Part i of weight_gradient is rows 96·i to 96·(i+1) of dw.
+	// Gradients of weights: see train_impl.h. Part i of weight_gradient is rows 96·i to 96·(i+1)
+	// of dw.
 	void (*weight_gradient)(const dpt_weight_gradient *a, long part, void *scratch);
 	size_t (*weight_gradient_scratch)(void);
 	void (*gain_gradient)(const dpt_gain_gradient *a, long from, long to);
 	void (*bias_gradient)(const dpt_attn *a, long head, long segments, void *scratch);
 	size_t (*bias_gradient_scratch)(const dpt_attn *a, long queries, long keys);
-	// Columns [first, last) of weights, first a multiple of the layout's nb, last too or n: column j is the to->k numbers from w + j*ld on. Padding
-	// becomes zero.
+	// Columns [first, last) of weights, first a multiple of the layout's nb, last too or n: column
+	// j is the to->k numbers from w + j*ld on. Padding becomes zero.
 	void (*pack)(const dpt_layout *to, void *dst, const float *w, long ld, long first, long last);
-	// Transposed, without padding: element (at+i, j) of dst becomes (i0+j, j0+i) of src, for `rows` i and all columns j of dst. The types are the same.
+	// Transposed, without padding: element (at+i, j) of dst becomes (i0+j, j0+i) of src, for `rows`
+	// i and all columns j of dst. The types are the same.
 	void (*turn)(const dpt_layout *from, const void *src, long i0, long j0, long rows, const dpt_layout *to, void *dst, long at);
-	// Products of `rows` rows and `cols` columns by the weights' type, NULL where the library's are better. A row's bits do not depend on their number.
+	// Products of `rows` rows and `cols` columns by the weights' type, NULL if the library's are
+	// faster. A row's bits do not depend on the number of rows.
 	void (*product[2])(const dpt_product *p, long rows, long cols);
 	// For tests: y = exp(x), log(x), tanh(x).
 	void (*exp)(float *y, const float *x, long n);
@@ -125,11 +132,13 @@ typedef struct {
 	void (*tanh)(float *y, const float *x, long n);
 } dpt_kernels;
 
-// dpt_kernels_count is how many instruction sets of this build the CPU has; dpt_kernels_get returns the i-th, best first.
+// dpt_kernels_count is how many instruction sets of this build the CPU has; dpt_kernels_get returns
+// the i-th, best first.
 int dpt_kernels_count(void);
 const dpt_kernels *dpt_kernels_get(int i);
 
-// dpt_matrix_units says whether the CPU has units for products of bfloat16 matrices (AMX), which the library uses.
+// dpt_matrix_units reports whether the CPU has units for products of bfloat16 matrices (AMX), which
+// the library uses.
 int dpt_matrix_units(void);
 
 #endif

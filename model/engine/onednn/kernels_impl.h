@@ -1,5 +1,6 @@
-// The kernels, for vectors of VL floats. Vectors are the compiler's own (GCC and Clang), which every CPU has in some width. A row
-// whose length is no multiple of VL ends in a vector that is filled up.
+// The kernels, for vectors of VL floats. Vectors are the compiler's own (GCC and Clang), which
+// every CPU has in some width. A row whose length is no multiple of VL ends in a vector that is
+// filled up.
 
 #if defined(__clang__)
 #pragma clang fp contract(fast)
@@ -171,10 +172,12 @@ INLINE vi lanes(long m) {
 	return v < (int32_t)m;
 }
 
-// expv is eˣ within 2 units in the last place, for x in [-87.3, 88.3]; what lies outside is taken for the nearer end. NaN stays NaN.
+// expv is eˣ within 2 units in the last place, for x in [-87.3, 88.3]; what lies outside is taken
+// for the nearer end. NaN stays NaN.
 INLINE vf expv(vf x) {
-	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low bits, and 127 more makes them 2ⁿ's exponent.
-	// ln2Hi has few enough bits that n·ln2Hi is exact. The polynomial is eʳ's best of its degree, 3e-9 off at most.
+	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low
+	// bits, and 127 more makes them 2ⁿ's exponent. ln2Hi has few enough bits that n·ln2Hi is
+	// exact. The polynomial is eʳ's best of its degree, 3e-9 off at most.
 	const float round = 1.5f * (1 << 23) + 127, ln2Hi = 0.693359375f, ln2Lo = -2.12194440054690583e-4f;
 	x = maxv(splat(-87.3f), x);
 	x = minv(splat(88.3f), x);
@@ -191,7 +194,8 @@ INLINE vf expv(vf x) {
 	return p * scale;
 }
 
-// logv is the natural logarithm within 2e-7, relative or absolute, for normal x > 0; that of infinity is infinity, that of NaN is NaN.
+// logv is the natural logarithm within 2e-7, relative or absolute, for normal x > 0; that of
+// infinity is infinity, that of NaN is NaN.
 INLINE vf logv(vf x) {
 	// x = m·2ⁿ with m in [√½, √2), and log m = 2·artanh(s) for s = (m − 1)/(m + 1).
 	vi n = ((vi)x - 0x3f3504f3) >> 23;

@@ -13,9 +13,11 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// linearTask computes y = x·w or y += x·w, a block of rows with a part of w at a time, for each weight of a group. Where w is a transpose without memory
-// of its own, a worker packs a part of it, a panel, into scratch memory and multiplies a chunk of blocks with it. Operands that are not as the
-// product wants them (another type, rows apart, too few rows) are copied through scratch memory.
+// linearTask computes y = x·w or y += x·w by the library's product, a block of rows with a part
+// of w at a time, for each weight of a group. If w is a transpose without memory of its own, a
+// worker packs a part of it, a panel, into scratch memory and multiplies a chunk of blocks with it.
+// Operands that the product cannot use in place (another type, rows apart, too few rows) are copied
+// through scratch memory.
 type linearTask struct {
 	e            *Engine
 	x, y         tensor // of the group's first weight
@@ -27,7 +29,7 @@ type linearTask struct {
 	products [2]*product // for all parts of w but the last, and for the last
 	counts   [len(blockRows)]int
 	blocks   int
-	chunks   int // of blocks, that a panel's parts are
+	chunks   int // of blocks: each is multiplied with a panel at a time
 
 	xOffset, yOffset, panelOffset int // in a worker's scratch memory
 }
@@ -48,7 +50,7 @@ func (e *Engine) LinearBackward(dx, dy engine.Tensor, w engine.Linear, accumulat
 	e.multiplyGroup(linearTask{x: *dym, y: *dxm, w: l.backward, accumulate: accumulate})
 }
 
-// multiplyGroup runs t; e and what follows from the operands need not be set.
+// multiplyGroup runs t. It sets e and the fields that follow from the operands.
 func (e *Engine) multiplyGroup(t linearTask) {
 	if t.x.rows == 0 {
 		return
@@ -62,6 +64,8 @@ func (e *Engine) multiplyGroup(t linearTask) {
 	if t.accumulate {
 		t.dst = f32
 	}
+
+	// The products for the parts of w.
 	scratch := 0
 	for i, part := range [2]int{0, w.count() - 1} {
 		p, err := e.partProduct(w, part, t.dst)
@@ -78,8 +82,10 @@ func (e *Engine) multiplyGroup(t linearTask) {
 		t.products[i] = p
 		scratch = max(scratch, p.scratch)
 	}
+
+	// Scratch memory: the library's, then a block of x, a block of y and a panel. Copied operands
+	// run in blocks of the base size at most.
 	t.plan()
-	// What is copied runs in blocks of the base size at most.
 	t.xOffset = align(scratch)
 	t.yOffset = t.xOffset + align(blockRows[base]*w.k*e.source().size())
 	t.panelOffset = t.yOffset + align(blockRows[base]*w.width*t.dst.size())
@@ -109,8 +115,8 @@ func (e *Engine) fail(err error) {
 
 func align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 
-// plan cuts the rows into blocks: three quarters into the largest, then as many smaller ones as all workers can share evenly, the rest small, so
-// that none waits long for another.
+// plan cuts the rows into blocks: three quarters into the largest, then as many smaller ones as all
+// workers can share evenly, the rest small, so that none waits long for another.
 func (t *linearTask) plan() {
 	t.counts, t.blocks = [len(blockRows)]int{}, 0
 	rows := t.x.rows
@@ -143,7 +149,7 @@ func (t *linearTask) plan() {
 	t.chunks = min(t.blocks, max(1, t.x.rows/chunkRows))
 }
 
-// direct says whether the product takes and gives whole blocks where they lie.
+// direct reports whether the product reads and writes whole blocks in place.
 func (t *linearTask) direct() bool {
 	w := t.w[0]
 	return t.x.dt == t.products[0].key.src && t.x.ld == w.k && !t.accumulate && t.y.ld == w.width
@@ -152,12 +158,12 @@ func (t *linearTask) direct() bool {
 // chunkRows is about how many rows are multiplied with a panel at a time.
 const chunkRows = 512
 
-// has says whether products of the i-th block size are there.
+// has reports whether there are products of the i-th block size.
 func (t *linearTask) has(i int) bool {
 	return t.products[0].gemms[i] != nil && t.products[1].gemms[i] != nil
 }
 
-// block is where block b begins, and the index of its size.
+// block returns the first row of block b and the index of its size.
 func (t *linearTask) block(b int) (row, size int) {
 	for i, n := range t.counts {
 		if b < n {
@@ -178,7 +184,7 @@ func (t *linearTask) Do(part, worker int) {
 		t.multiply(b, member, part, t.w[member].parts[part], worker)
 		return
 	}
-	// Parts are so numbered that workers in step stay with a panel each for all of its chunks.
+	// Parts are numbered so that workers in step each keep one panel for all of its chunks.
 	panels := len(t.w) * w.count()
 	first := part / (t.e.pool.Workers() * t.chunks) * t.e.pool.Workers()
 	abreast := min(t.e.pool.Workers(), panels-first)
@@ -191,7 +197,7 @@ func (t *linearTask) Do(part, worker int) {
 		memory := unsafe.Add(t.e.scratch[worker].p, t.panelOffset)
 		t.e.turnInto(memory, t.w[member], part, p)
 		if C.dpt_packed_move(handle, memory) != 0 {
-			t.e.fail(errors.New("oneDNN does not take a panel of weights"))
+			t.e.fail(errors.New("oneDNN refuses a panel of weights"))
 			return
 		}
 		t.e.panels[worker] = panel

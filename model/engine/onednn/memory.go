@@ -7,7 +7,7 @@ import "C"
 
 import "unsafe"
 
-// alloc returns n bytes that free or Close gives back, or nil where there is no memory.
+// alloc returns n bytes that free or Close gives back, or nil if there is no memory.
 func (e *Engine) alloc(n int) unsafe.Pointer {
 	n = max(n, 1)
 	p := C.dpt_alloc(C.size_t(n))
@@ -17,7 +17,8 @@ func (e *Engine) alloc(n int) unsafe.Pointer {
 	return p
 }
 
-// Memory is what the engine holds outside of Go's heap: weights, workspaces and its threads' scratch memory.
+// Memory is what the engine holds outside of Go's heap: weights, workspaces and its threads'
+// scratch memory.
 func (e *Engine) Memory() (blocks, bytes int) {
 	for _, n := range e.memory {
 		bytes += n
@@ -36,10 +37,11 @@ func (e *Engine) free(p unsafe.Pointer) {
 	delete(e.memory, p)
 }
 
-// slabBytes is how much memory is taken at a time for what stays until Close. In a block of its own, a weight's last huge page would be half empty in the mean.
+// slabBytes is the size of the blocks from which hold hands out memory. If each weight had a block
+// of its own, its last huge page would on average be half empty.
 const slabBytes = 1 << 25
 
-// hold returns n bytes, 64-byte aligned, that stay until Close, or nil where there is no memory.
+// hold returns n bytes, 64-byte aligned, that stay until Close, or nil if there is no memory.
 func (e *Engine) hold(n int) unsafe.Pointer {
 	n = align(max(n, 1))
 	if n > slabBytes/2 {

@@ -4,7 +4,8 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_embed_backward_run(const dpt_kernels *k, const dpt_embed_backward *a, long from, long to, void *scratch) {
+// static void dpt_embed_backward_run(const dpt_kernels *k, const dpt_embed_backward *a,
+//		long from, long to, void *scratch) {
 //	k->embed_backward(a, from, to, scratch);
 // }
 import "C"
@@ -70,7 +71,7 @@ func download[F float32 | float64](e *Engine, op string, dst []F, src engine.Ten
 	return e.takeError()
 }
 
-// takeError reports what failed since the last report.
+// takeError returns the first failure since it was last called, and forgets it.
 func (e *Engine) takeError() error {
 	err := e.err
 	e.err = nil
@@ -124,7 +125,8 @@ func (e *Engine) EmbedForward(dst engine.Tensor, tbl engine.Table, prompt engine
 	e.each(ym.rows, ym.cols, args)
 }
 
-// embedBackwardTask sums rows by prompt row, for a block of columns per part: each element is one worker's, in order of rows.
+// embedBackwardTask sums rows by prompt row, for a block of columns per part: one worker sums each
+// element, in order of rows.
 type embedBackwardTask struct {
 	e    *Engine
 	cols int
@@ -145,12 +147,19 @@ func (e *Engine) EmbedBackward(dprompt, dx engine.Tensor, ids engine.Index) {
 	e.reserve(4 * embedCols * pm.rows)
 	t := &e.embed
 	t.e, t.cols = e, pm.cols
-	t.args = C.dpt_embed_backward{dprompt: pm.mat(), dx: xm.mat(), prompt_rows: C.long(pm.rows), n: C.long(xm.rows), ids: x.p}
+	t.args = C.dpt_embed_backward{
+		dprompt:     pm.mat(),
+		dx:          xm.mat(),
+		prompt_rows: C.long(pm.rows),
+		n:           C.long(xm.rows),
+		ids:         x.p,
+	}
 	e.run((pm.cols+embedCols-1)/embedCols, xm.rows*xm.cols, t)
 	t.args = C.dpt_embed_backward{}
 }
 
 func (t *embedBackwardTask) Do(part, worker int) {
 	from := part * embedCols
-	C.dpt_embed_backward_run(t.e.kernels, &t.args, C.long(from), C.long(min(t.cols, from+embedCols)), t.e.scratch[worker].p)
+	C.dpt_embed_backward_run(t.e.kernels, &t.args, C.long(from), C.long(min(t.cols, from+embedCols)),
+		t.e.scratch[worker].p)
 }

@@ -28,9 +28,12 @@ import (
 type Options struct {
 	Threads int  // 0 or less means one per CPU that Go may use; results do not depend on it
 	BF16    bool // bfloat16 mode
-	Plain   bool // weights row by row instead of packed, in both orientations, and the library's products: to measure what packing brings
+	// Plain keeps weights row by row, in both orientations, instead of packed, and uses the
+	// library's products: to measure what packing brings.
+	Plain bool
 
-	// kernels is the index of the kernels' instruction set among those that the CPU has, best first; tests try all.
+	// kernels is the index of the kernels' instruction set among those that the CPU has, best
+	// first; tests try all.
 	kernels int
 	library bool // the library's products even where the kernels' are better, for tests
 }
@@ -44,13 +47,13 @@ type Engine struct {
 	own     bool // products with frozen weights are the kernels', not the library's
 	pool    *pool.Pool
 	scratch []scratch // per worker
-	turned  scratch   // a panelTask's
+	turned  scratch   // for the turned panels of a panelTask
 	panels  []int     // per worker: which panel its scratch memory holds while a linearTask runs
 
 	products map[productKey]*product
-	probes   hash.Hash64            // over what products gave for fixed operands
+	probes   hash.Hash64            // over the results of products of fixed operands: see probe
 	memory   map[unsafe.Pointer]int // bytes of each block
-	slab     chunk                  // what is left of the block that keep cuts up
+	slab     chunk                  // the rest of the block from which hold hands out memory
 	packed   []*C.dpt_packed
 
 	errMu sync.Mutex
@@ -66,7 +69,7 @@ type Engine struct {
 	weight   weightGradientTask
 	gainGrad gainGradientTask
 	biasGrad biasGradientTask
-	stacked  []float32 // SetLinear's
+	stacked  []float32 // memory of SetLinear
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -108,7 +111,8 @@ func open(opt Options) (*Engine, error) {
 	return e, nil
 }
 
-// call runs f, which calls the library, on one thread, and returns the library's error if f returns false.
+// call runs f, which calls the library, on one thread, and returns the library's error if f returns
+// false.
 func call(f func() bool) error {
 	runtime.LockOSThread() // the error message is the thread's
 	defer runtime.UnlockOSThread()
@@ -118,24 +122,26 @@ func call(f func() bool) error {
 	return nil
 }
 
-// Version is the version of the library that this process has loaded.
-func Version() string { return C.GoString(C.dpt_dnnl_version()) }
+// version is the version of the library that this process has loaded.
+func version() string { return C.GoString(C.dpt_dnnl_version()) }
 
-// Name is "onednn 2.6.3/bf16/avx2/2 threads" or the like, and "onednn own products/bf16/avx512bf16/2 threads" where the library multiplies nothing.
+// Name is "onednn 2.6.3/bf16/avx2/2 threads" or the like, and
+// "onednn own products/bf16/avx512bf16/2 threads" if the library multiplies nothing.
 func (e *Engine) Name() string {
 	return fmt.Sprintf("onednn %s/%s/%s/%d threads", e.multiplier(), e.dtype(), e.isa(), e.pool.Workers())
 }
 
-// multiplier is who multiplies with frozen weights.
+// multiplier names what multiplies with frozen weights.
 func (e *Engine) multiplier() string {
 	if e.own {
 		return "own products"
 	}
-	return Version()
+	return version()
 }
 
-// Numerics identifies what decides the bits of results: engines of one build with equal Numerics, that hold weights of equal shapes, compute the
-// same bits. It covers how products are summed, as seen in what they gave for fixed operands: the library's of each weight's shape.
+// Numerics is "onednn 2.6.3/bf16/avx2/0123456789abcdef" or the like. The last part is a digest of
+// the results of products of fixed operands, which show the order of summation; the library's
+// product has results for the shape of each weight.
 func (e *Engine) Numerics() string {
 	return fmt.Sprintf("onednn %s/%s/%s/%016x", e.multiplier(), e.dtype(), e.isa(), e.probes.Sum64())
 }
@@ -214,10 +220,12 @@ func (e *Engine) reserveTurned(n int) unsafe.Pointer {
 	return e.turned.p
 }
 
-// serialWork is the number of floating-point operations below which waking a worker costs more than it brings.
+// serialWork is the number of floating-point operations below which waking a worker costs more than
+// it brings.
 const serialWork = 1 << 19
 
-// run spreads the parts of t over the workers, or runs them here if the whole work is too small for that.
+// run spreads the parts of t over the workers, or runs them here if the whole work is too small for
+// that.
 func (e *Engine) run(parts, work int, t pool.Task) {
 	if work >= serialWork {
 		e.pool.Run(parts, t)
@@ -243,7 +251,8 @@ func (d dtype) size() int {
 	return 4
 }
 
-// tensor is a matrix whose element (i, j) is number i*ld + j from p on. Rows lie densely unless it is a view.
+// tensor is a matrix whose element (i, j) is number i*ld + j from p on. Rows lie densely unless it
+// is a view.
 type tensor struct {
 	rows, cols, ld int
 	dt             dtype

@@ -23,16 +23,19 @@ func mustOpen(t testing.TB, opt Options) *Engine {
 	return e
 }
 
-// With rounding to 8 bits, by u = 2⁻⁹ at most, a score of attention in the suite (d ≤ 20 products of two normal numbers) is wrong by
-// sqrt(d)·sqrt(2/3)·u = 7e-3 in the mean, and the probabilities, relatively, by as much. What is summed from them with random signs is wrong by
-// the same share of its own mean size. Among some thousand elements the worst error is 4 to 5 times the mean one, 3.5e-2, and the largest result, against which
-// the suite measures, at least twice the mean one: 2e-2. Other ops round their operands and results only, and stay below.
+// With rounding to 8 bits, by u = 2⁻⁹ at most, a score of attention in the suite (d ≤ 20
+// products of two normal numbers) is wrong by sqrt(d)·sqrt(2/3)·u = 7e-3 in the mean, and the
+// probabilities, relatively, by as much. What is summed from them with random signs is wrong by the
+// same share of its own mean size. Among some thousand elements the worst error is 4 to 5 times the
+// mean one, 3.5e-2, and the largest result, against which the suite measures, at least twice the
+// mean one: 2e-2. Other ops round their operands and results only, and stay below.
 const (
 	tolF32  enginetest.Tolerance = 1e-5
 	tolBF16 enginetest.Tolerance = 2e-2
 )
 
-// eachMode runs f on every instruction set that this CPU has, in both precisions, with the kernels' products where they have some and with the library's.
+// eachMode runs f on every instruction set that this CPU has, in both precisions, with the
+// library's products and, where there are some, with the kernels'.
 func eachMode(t *testing.T, f func(t *testing.T, opt Options, tol enginetest.Tolerance)) {
 	for i := range kernelSets() {
 		for _, b := range []bool{false, true} {
@@ -115,7 +118,8 @@ func TestLongAttention(t *testing.T) {
 			}
 			for j, w := range want[i] {
 				if !(math.Abs(got[j]-w) <= tol*scale) {
-					t.Errorf("%s: result %d: element %d is %g, want %g within %g", e.dtype(), i, j, got[j], w, tol*scale)
+					t.Errorf("%s: result %d: element %d is %g, want %g within %g",
+						e.dtype(), i, j, got[j], w, tol*scale)
 					break
 				}
 			}
@@ -183,12 +187,36 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// TestBlockSizes: rows that run in small or large blocks have the bits they have in those of the base size.
+// TestAttentionScratch: scratch memory for segments of at most a number of queries and keys
+// suffices for those of fewer.
+func TestAttentionScratch(t *testing.T) {
+	for i := range kernelSets() {
+		e := mustOpen(t, Options{Threads: 1, kernels: i})
+		defer e.Close()
+		for _, d := range []int{4, 16, 24, 64, 256} {
+			for _, backward := range []bool{false, true} {
+				for _, most := range []struct{ queries, keys int }{{100, 3}, {100, 16}, {100, 40}, {1000, 500}} {
+					want := e.attentionScratch(d, backward, most.queries, most.keys)
+					for queries := 1; queries <= most.queries; queries++ {
+						if got := e.attentionScratch(d, backward, queries, most.keys); got > want {
+							t.Fatalf("%s: %d keys of %d columns, backward %v: %d queries take %d bytes, %d queries %d",
+								e.kernelsName(), most.keys, d, backward, queries, got, most.queries, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestBlockSizes: rows have the same bits in small or large blocks as in those of the base size.
 func TestBlockSizes(t *testing.T) {
 	for _, b := range []bool{false, true} {
 		e := mustOpen(t, Options{Threads: 2, BF16: b, library: true})
 		r := rand.New(rand.NewPCG(1, 2))
-		for _, s := range []struct{ rows, in, out int }{{75, 768, 768}, {1100, 96, 64}, {1, 64, 640}, {39, 3072, 96}, {5, 100, 33}} {
+		for _, s := range []struct{ rows, in, out int }{
+			{75, 768, 768}, {1100, 96, 64}, {1, 64, 640}, {39, 3072, 96}, {5, 100, 33},
+		} {
 			w := must(e.NewLinear(engine.LinearSpec{In: s.in, Weights: [][]float32{normal(r, s.in*s.out)}}))
 			ws := e.NewWorkspace()
 			for _, p := range []engine.Precision{engine.Wide, engine.Narrow} {
@@ -207,7 +235,8 @@ func TestBlockSizes(t *testing.T) {
 				keep := product.gemms
 				product.gemms = [len(blockRows)]*cGEMM{base: keep[base]}
 				if !slices.Equal(small, run()) {
-					t.Errorf("%s: %d rows of %d×%d: other bits in blocks of the base size alone", e.dtype(), s.rows, s.out, s.in)
+					t.Errorf("%s: %d rows of %d×%d: other bits in blocks of the base size alone",
+						e.dtype(), s.rows, s.out, s.in)
 				}
 				product.gemms = keep
 			}
@@ -227,7 +256,10 @@ func TestCutWeights(t *testing.T) {
 	run := func(e engine.Engine) (y, dx []float64) {
 		w := must(e.NewLinear(engine.LinearSpec{In: in, Weights: [][]float32{weight}}))
 		ws := e.NewWorkspace()
-		x, dyt, yt, dxt := ws.Tensor(engine.Narrow, rows, in), ws.Tensor(engine.Narrow, rows, out), ws.Tensor(engine.Wide, rows, out), ws.Tensor(engine.Wide, rows, in)
+		x := ws.Tensor(engine.Narrow, rows, in)
+		dyt := ws.Tensor(engine.Narrow, rows, out)
+		yt := ws.Tensor(engine.Wide, rows, out)
+		dxt := ws.Tensor(engine.Wide, rows, in)
 		e.Upload(x, data)
 		e.Upload(dyt, grad)
 		e.LinearForward(yt, x, w)
@@ -266,12 +298,15 @@ func TestSteadyState(t *testing.T) {
 	spans := []engine.Span{{Start: 0, Len: 101}, {Start: 101, Len: 199}}
 	step := func() {
 		ws.Reset()
-		x, y, dx := ws.Tensor(engine.Narrow, 300, 64), ws.Tensor(engine.Narrow, 300, 192), ws.Tensor(engine.Wide, 300, 64)
+		x := ws.Tensor(engine.Narrow, 300, 64)
+		y := ws.Tensor(engine.Narrow, 300, 192)
+		dx := ws.Tensor(engine.Wide, 300, 64)
 		out, lse := ws.Tensor(engine.Narrow, 300, 64), ws.Tensor(engine.Wide, 300, 2)
 		e.Upload(x, data)
 		e.LinearForward(y, x, w)
 		seg := ws.Segments(engine.SegmentSpec{Q: spans, KV: spans})
-		e.AttentionForward(out, lse, ws.View(y, 0, 300, 0, 64), ws.View(y, 0, 300, 64, 64), ws.View(y, 0, 300, 128, 64), seg, nil, 2)
+		e.AttentionForward(out, lse, ws.View(y, 0, 300, 0, 64), ws.View(y, 0, 300, 64, 64), ws.View(y, 0, 300, 128, 64),
+			seg, nil, 2)
 		e.LinearBackward(dx, y, w, false)
 		e.LinearBackward(dx, y, w, true)
 	}
@@ -282,11 +317,12 @@ func TestSteadyState(t *testing.T) {
 		t.Errorf("a step allocates %v times", n)
 	}
 	if len(e.memory) != memory || len(e.products) != products {
-		t.Errorf("a step takes %d more blocks of memory and makes %d more products", len(e.memory)-memory, len(e.products)-products)
+		t.Errorf("a step takes %d more blocks of memory and makes %d more products",
+			len(e.memory)-memory, len(e.products)-products)
 	}
 }
 
-// TestNumerics: engines that differ in what they compute say so, others do not.
+// TestNumerics: engines have different Numerics exactly if they compute different bits.
 func TestNumerics(t *testing.T) {
 	seen := map[string]string{}
 	weights := normal(rand.New(rand.NewPCG(1, 2)), 96*64)

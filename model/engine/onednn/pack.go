@@ -4,8 +4,13 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_pack_run(const dpt_kernels *k, const dpt_layout *to, void *dst, const float *w, long ld, long first, long last) { k->pack(to, dst, w, ld, first, last); }
-// static void dpt_turn_run(const dpt_kernels *k, const dpt_layout *from, const void *src, long i0, long j0, long rows, const dpt_layout *to, void *dst, long at) {
+// static void dpt_pack_run(const dpt_kernels *k, const dpt_layout *to, void *dst,
+//		const float *w, long ld, long first, long last) {
+//	k->pack(to, dst, w, ld, first, last);
+// }
+//
+// static void dpt_turn_run(const dpt_kernels *k, const dpt_layout *from, const void *src,
+//		long i0, long j0, long rows, const dpt_layout *to, void *dst, long at) {
 //	k->turn(from, src, i0, j0, rows, to, dst, at);
 // }
 import "C"
@@ -16,8 +21,9 @@ import (
 	"unsafe"
 )
 
-// packed is a weight [k, n] in the layout of products, cut along n where it is large: those parts run in parallel, and stay in cache. One whose
-// source is set has no memory of its own: its parts are packed anew, from the transposed weight, when they are used.
+// packed is a weight [k, n] in the layout of products. A large one is cut along n into parts that
+// run in parallel and stay in cache. One with a source has no memory of its own: its parts are
+// packed from the source, the transposed weight, whenever they are used.
 type packed struct {
 	k, n     int
 	width    int // columns of all parts but the last
@@ -32,7 +38,7 @@ const (
 	partElems  = 1 << 22
 )
 
-// newPacked lays out a weight of its own memory; fill fills it.
+// newPacked lays out a weight in memory of its own; fill fills it.
 func (e *Engine) newPacked(k, n int) (*packed, error) {
 	if e.own {
 		return e.newPanels(k, n)
@@ -59,7 +65,7 @@ func (e *Engine) newPacked(k, n int) (*packed, error) {
 	return p, nil
 }
 
-// packedAt makes the library's handle of weights at m.
+// packedAt makes the library's handle for weights at m.
 func (e *Engine) packedAt(p *product, m unsafe.Pointer) (*C.dpt_packed, error) {
 	var h *C.dpt_packed
 	if err := call(func() bool {
@@ -72,19 +78,27 @@ func (e *Engine) packedAt(p *product, m unsafe.Pointer) (*C.dpt_packed, error) {
 	return h, nil
 }
 
-// Panels of a weight that is packed when it is used: as many columns as make a product efficient, and as few as keep a panel in a core's cache where they
-// can. More bytes than maxPanel only where 64 columns have more.
+// Panels of a weight that is packed when it is used have enough columns to make a product efficient
+// and, if possible, few enough to stay in a core's cache. Only a panel of 64 columns may exceed
+// maxPanel.
 const (
 	panelMin   = 128
 	panelElems = 3 << 17
-	minPanels  = 6 // of a weight, so that few rows still keep several workers busy
-	maxPanel   = 12 << 20
+	minPanels  = 6        // of a weight, so that few rows still keep several workers busy
+	maxPanel   = 12 << 20 // bytes
 )
 
-// transposed is source's transpose, to be packed when it is used, or nil where the layouts are the library's secret.
+// transposed is source's transpose, to be packed when it is used, or nil if the library does not
+// tell the layouts.
 func (e *Engine) transposed(source *packed) (*packed, error) {
 	if e.own {
-		return &packed{k: source.n, n: source.k, width: source.k, source: source, layout: panelLayout(source.n, source.k, e.source())}, nil
+		return &packed{
+			k:      source.n,
+			n:      source.k,
+			width:  source.k,
+			source: source,
+			layout: panelLayout(source.n, source.k, e.source()),
+		}, nil
 	}
 	p := &packed{k: source.n, n: source.k, source: source}
 	p.width = min(p.n, max(panelMin, min(panelElems/p.k, p.n/minPanels)&^63))
@@ -131,7 +145,7 @@ func (e *Engine) partProduct(p *packed, i int, dst dtype) (*product, error) {
 	return e.product(productKey{p.k, n, e.source(), dst})
 }
 
-// layout is that of part i of p, which is filled; nil where only the library knows it.
+// layout is the layout of part i of p; nil if only the library knows it.
 func (e *Engine) layout(p *packed, i int) (*C.dpt_layout, error) {
 	if p.layout != nil {
 		return p.layout, nil
@@ -176,7 +190,8 @@ func (e *Engine) pack(w []float32, out, in int) (*linear, error) {
 	return l, e.fill(l, w)
 }
 
-// fillTask packs pieces of w [·, in] into weights that have memory: of known layouts some columns, else a part.
+// fillTask packs pieces of w [·, in] into weights that have memory. A piece is some columns if the
+// layout is known, else a whole part.
 type fillTask struct {
 	e      *Engine
 	w      []float32
@@ -227,7 +242,8 @@ func (t *fillTask) Do(i, worker int) {
 	p := t.pieces[i]
 	layout, err := t.e.layout(p.to, p.part)
 	if !p.backward && layout != nil {
-		C.dpt_pack_run(t.e.kernels, layout, p.to.memories[p.part], (*C.float)(unsafe.Pointer(&t.w[p.at*t.in])), C.long(t.in), C.long(p.first), C.long(p.last))
+		C.dpt_pack_run(t.e.kernels, layout, p.to.memories[p.part], (*C.float)(unsafe.Pointer(&t.w[p.at*t.in])),
+			C.long(t.in), C.long(p.first), C.long(p.last))
 		return
 	}
 	from, rs, cs := p.at*t.in, 1, t.in // element (i, j) is w[j*in + i]
@@ -246,6 +262,7 @@ func (t *fillTask) Do(i, worker int) {
 // reorder packs by the library: element (i, j) is w[i*rs + j*cs].
 func (e *Engine) reorder(to *C.dpt_packed, p *product, worker int, w []float32, rs, cs int) error {
 	return call(func() bool {
-		return C.dpt_repack(to, p.gemms[base], C.int(worker), (*C.float)(unsafe.Pointer(&w[0])), C.long(rs), C.long(cs)) == 0
+		return C.dpt_repack(to, p.gemms[base], C.int(worker), (*C.float)(unsafe.Pointer(&w[0])), C.long(rs),
+			C.long(cs)) == 0
 	})
 }

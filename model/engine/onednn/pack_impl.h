@@ -53,8 +53,8 @@ INLINE void transpose64(__m512i r[8]) {
 	}
 }
 
-// pack_tile packs rows w + j*ld, of TILE·v numbers, as columns: dst is where the first one's first number goes, whose neighbours follow; runs of rows
-// are step bytes apart.
+// pack_tile packs rows w + j*ld, of TILE·v numbers, as columns: dst is where the first one's first
+// number goes, whose neighbours follow; runs of rows are step bytes apart.
 INLINE void pack_tile(char *dst, size_t step, const float *w, long ld, int dt) {
 	__m512i r[16];
 	for (int j = 0; j < 16; j++) {
@@ -69,7 +69,8 @@ INLINE void pack_tile(char *dst, size_t step, const float *w, long ld, int dt) {
 	for (int i = 0; i < 16; i++) _mm512_storeu_si512(dst + i * step, r[i]);
 }
 
-// turn_tile transposes TILE × TILE numbers at src, whose runs of rows are from bytes apart, to dst, where they are to bytes apart.
+// turn_tile transposes TILE × TILE numbers at src, whose runs of rows are from bytes apart, to
+// dst, where they are to bytes apart.
 INLINE void turn_tile(char *dst, size_t to, const char *src, size_t from, int dt) {
 	__m512i r[16];
 	if (dt == DPT_F32) {
@@ -78,7 +79,8 @@ INLINE void turn_tile(char *dst, size_t to, const char *src, size_t from, int dt
 		for (int i = 0; i < 16; i++) _mm512_storeu_si512(dst + i * to, r[i]);
 		return;
 	}
-	// Words hold two rows. In a double word, (row 0, row 1) of two columns become (column 0, column 1) of two rows.
+	// Words hold two rows. In a double word, (row 0, row 1) of two columns become (column 0, column
+	// 1) of two rows.
 	const __m512i swap = _mm512_set4_epi32(0x0f0e0b0a, 0x0d0c0908, 0x07060302, 0x05040100);
 	for (int i = 0; i < 8; i++) r[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(src + i * from), swap);
 	transpose64(r);
@@ -97,7 +99,7 @@ static void put(const dpt_layout *l, void *dst, long i, long j, float f) {
 		storeh((uint16_t *)dst, (long)at, 1, splat(f));
 }
 
-// tiled says whether tiles of a layout are what pack_tile and turn_tile take for them.
+// tiled reports whether pack_tile and turn_tile fit a layout.
 INLINE int tiled(const dpt_layout *l) { return l->nb % TILE == 0 && l->v == (l->dt == DPT_F32 ? 1 : 2); }
 
 static void pack(const dpt_layout *to, void *dst, const float *w, long ld, long first, long last) {

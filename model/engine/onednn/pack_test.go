@@ -22,14 +22,17 @@ func reordered(t *testing.T, e *Engine, p *product, w []float32, rs, cs int) []b
 	return unsafe.Slice((*byte)(m), p.size())
 }
 
-// TestPacking: the kernels pack weights, and turn them, into the bytes that the library's own reorder makes of them.
+// TestPacking: the kernels pack weights, and turn them, into the bytes that the library's own
+// reorder makes of them.
 func TestPacking(t *testing.T) {
 	eachMode(t, func(t *testing.T, opt Options, _ enginetest.Tolerance) {
 		if !opt.library {
 			t.Skip("the weights are not the library's")
 		}
 		opt.Threads = 2
-		for _, s := range [][2]int{{1, 1}, {16, 16}, {64, 96}, {128, 64}, {192, 256}, {70, 130}, {33, 200}, {400, 17}, {64, 1000}} {
+		for _, s := range [][2]int{
+			{1, 1}, {16, 16}, {64, 96}, {128, 64}, {192, 256}, {70, 130}, {33, 200}, {400, 17}, {64, 1000},
+		} {
 			t.Run(fmt.Sprint(s), func(t *testing.T) {
 				out, in := s[0], s[1]
 				e := mustOpen(t, opt)

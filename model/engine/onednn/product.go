@@ -11,8 +11,8 @@ import (
 	"unsafe"
 )
 
-// blockRows are the numbers of rows that products are made for, the most first. All rows can run in blocks of the base size; larger ones stream
-// weights through the caches less often.
+// blockRows are the numbers of rows that products are made for, in falling order. All rows can run
+// in blocks of the base size; larger ones stream weights through the caches less often.
 var blockRows = [...]int{256, 64, 16, 4}
 
 const base = 1
@@ -29,10 +29,10 @@ type cGEMM = C.dpt_gemm
 // product multiplies blocks of rows with packed weights of one shape.
 type product struct {
 	key     productKey
-	gemms   [len(blockRows)]*cGEMM // nil where that many rows would give other bits
+	gemms   [len(blockRows)]*cGEMM // by index of blockRows; nil if that many rows would give other bits
 	scratch int                    // bytes
-	layout  *C.dpt_layout          // of packed weights; nil where only the library knows it, or is to lay them out
-	panels  []*C.dpt_packed        // per worker, to be moved to what it has just packed; made by newHandles
+	layout  *C.dpt_layout          // of packed weights; nil if only the library knows it, or lays them out
+	panels  []*C.dpt_packed        // per worker: the handle of the panel that it packs; made by newHandles
 }
 
 // source is the type of products' operands.
@@ -43,8 +43,8 @@ func (e *Engine) source() dtype {
 	return f32
 }
 
-// product returns the product for a key, made when it is first asked for. All products of equal shape use the weights' layout of the
-// one whose result is float32.
+// product returns the product for a key, made when it is first asked for. All products of equal
+// shape use the weights' layout of the one whose result is float32.
 func (e *Engine) product(key productKey) (*product, error) {
 	if p := e.products[key]; p != nil {
 		return p, nil
@@ -69,7 +69,7 @@ func (e *Engine) product(key productKey) (*product, error) {
 		if i == base {
 			continue
 		}
-		// Where the library has no such product for this layout, other blocks do.
+		// If the library has no such product for this layout, blocks of other sizes serve.
 		if p.gemms[i], err = e.newGEMM(key, rows, p.gemms[base]); err != nil {
 			p.gemms[i] = nil
 		}
@@ -95,7 +95,8 @@ func (p *product) size() int { return int(C.dpt_gemm_packed_size(p.gemms[base]))
 func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gemm, error) {
 	var g *C.dpt_gemm
 	err := call(func() bool {
-		g = C.dpt_gemm_new(e.lib, C.long(rows), C.long(key.k), C.long(key.n), C.int(key.src), C.int(key.dst), C.bool(e.plain), like)
+		g = C.dpt_gemm_new(e.lib, C.long(rows), C.long(key.k), C.long(key.n), C.int(key.src), C.int(key.dst),
+			C.bool(e.plain), like)
 		return g != nil
 	})
 	if err != nil {
@@ -104,8 +105,9 @@ func (e *Engine) newGEMM(key productKey, rows int, like *C.dpt_gemm) (*C.dpt_gem
 	return g, nil
 }
 
-// probe drops the block sizes whose results differ in any bit from the base's, and notes a base block's results. Its operands are such that each sum is 0 in exact
-// arithmetic: what is left is rounding, which shows the order of summation even in a bfloat16 result.
+// probe drops the block sizes whose results differ in any bit from the base's, and adds a base
+// block's results to the engine's probes. With its operands each sum is 0 in exact arithmetic: the
+// results are rounding errors alone, which show the order of summation even in bfloat16.
 func (e *Engine) probe(p *product) error {
 	k, n, rows := p.key.k, p.key.n, blockRows[0]
 	w, weights := e.alloc(4*k*n), e.alloc(p.size())
@@ -118,7 +120,8 @@ func (e *Engine) probe(p *product) error {
 		}
 		defer e.free(m)
 	}
-	// The second half of the depth repeats the first, negated in x.
+
+	// Operands: the second half of the depth repeats the first, negated in x.
 	r := noise(1)
 	ws := unsafe.Slice((*float32)(w), k*n)
 	half := max(k/2, 1)
@@ -145,6 +148,8 @@ func (e *Engine) probe(p *product) error {
 			unsafe.Slice((*uint16)(x), rows*k)[i*k+j] = uint16(*(*uint32)(unsafe.Pointer(&v)) >> 16)
 		}
 	}
+
+	// Compare every block size with the base.
 	var b *C.dpt_packed
 	if err := call(func() bool {
 		b = C.dpt_pack(p.gemms[base], 0, (*C.float)(w), C.long(n), 1, weights)
@@ -158,7 +163,8 @@ func (e *Engine) probe(p *product) error {
 	want, got := results[:rows*rowBytes], results[rows*rowBytes:]
 	run := func(i int, to []byte) error {
 		for at := 0; at < rows; at += blockRows[i] {
-			if err := e.multiply(p.gemms[i], 0, unsafe.Add(x, at*k*p.key.src.size()), b, unsafe.Pointer(&to[at*rowBytes])); err != nil {
+			from := unsafe.Add(x, at*k*p.key.src.size())
+			if err := e.multiply(p.gemms[i], 0, from, b, unsafe.Pointer(&to[at*rowBytes])); err != nil {
 				return err
 			}
 		}

@@ -1,10 +1,14 @@
-// Products of small matrices and the packing of their operands, for attention; part of kernels_impl.h.
+// Products of small matrices and the packing of their operands, for attention; part of
+// kernels_impl.h.
 //
-// The right side of a product is packed in panels of NR columns; a last panel is VL wide where that is enough. Products run in microkernels of at
-// most MR rows and one panel. An element is summed along the depth in order, in one accumulator, so its bits depend on nothing but its row and column.
+// The right side of a product is packed in panels of NR columns; a last panel is VL wide where that
+// is enough. Products run in microkernels of at most MR rows and one panel. An element is summed
+// along the depth in order, in one accumulator, so its bits depend on nothing but its row and
+// column.
 //
-// With HAVE_DPBF16 and tensors in bfloat16, products are of bfloat16 pairs: everything is the same on 32-bit words that hold two
-// neighbours along the depth. Otherwise bfloat16 operands become float32 as they are packed.
+// With HAVE_DPBF16 and tensors in bfloat16, products are of bfloat16 pairs: everything is the same
+// on 32-bit words that hold two neighbours along the depth. Otherwise bfloat16 operands become
+// float32 as they are packed.
 
 #define NR (2 * VL)
 
@@ -19,7 +23,8 @@
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 
-// micro adds to, or sets, c [M, N vectors]: the products of M rows of a, whose element (i, k) is a[i*rs + k*cs], with a panel b [depth, ldb].
+// micro adds to, or sets, c [M, N vectors]: the products of M rows of a, whose element (i, k) is
+// a[i*rs + k*cs], with a panel b [depth, ldb].
 INLINE void micro_f32(const int M, const int N, long depth, const float *a, long rs, long cs, const float *b, long ldb, float *c, long ldc, int add) {
 	vf s[MR][2];
 	UNROLL
@@ -83,7 +88,8 @@ PRODUCT(product_pair_1, 1, uint32_t, micro_pair)
 PRODUCT(product_pair_2, 2, uint32_t, micro_pair)
 #endif
 
-// multiply: c [m, n], n a multiple of VL and at most NR, = or += a·b on float32 or, when paired, on pairs; depth, rs, cs and ldb count words.
+// multiply: c [m, n], n a multiple of VL and at most NR, = or += a·b on float32 or, when paired,
+// on pairs; depth, rs, cs and ldb count words.
 INLINE void multiply(int paired, long m, long n, long depth, const void *a, long rs, long cs, const void *b, long ldb, float *c, long ldc, int add) {
 #if HAVE_DPBF16
 	if (paired) {
@@ -96,7 +102,8 @@ INLINE void multiply(int paired, long m, long n, long depth, const void *a, long
 	(n > VL ? product_f32_2 : product_f32_1)(m, depth, a, rs, cs, b, ldb, c, ldc, add);
 }
 
-// prefetch brings one head's part of rows [from, to) nearer. Rows lie far apart, where no CPU expects the next.
+// prefetch brings one head's part of rows [from, to) nearer. Rows lie far apart, where no CPU
+// expects the next.
 INLINE void prefetch(const dpt_mat *m, long from, long to, long col, long d) {
 	for (long i = from; i < to; i++) {
 		const char *p = at(m, i, col).p;
@@ -170,8 +177,8 @@ INLINE void pack_columns_of(uint32_t *dst, long w, const dpt_mat *m, long first,
 	}
 }
 
-// pack_columns makes a panel of w columns that are rows of m: word (k, j) is word k of row first+j. Columns beyond n are 0; the last VL columns hold at
-// least one that is not.
+// pack_columns makes a panel of w columns that are rows of m: word (k, j) is word k of row first+j.
+// Columns beyond n are 0; the last VL columns hold at least one that is not.
 static void pack_columns(uint32_t *dst, long w, const dpt_mat *m, long first, long n, long col, long depth, int paired) {
 	if (paired)
 		pack_columns_of(dst, w, m, first, n, col, depth, 1, DPT_BF16);
@@ -181,8 +188,9 @@ static void pack_columns(uint32_t *dst, long w, const dpt_mat *m, long first, lo
 		pack_columns_of(dst, w, m, first, n, col, depth, 0, DPT_F32);
 }
 
-// pack_panel makes a panel of w columns whose rows are n rows of m: element (i, j) is element col+j of row first+i; columns beyond valid are 0.
-// When paired, a panel's row holds two neighbouring rows of m, interleaved; a missing last one is 0.
+// pack_panel makes a panel of w columns whose rows are n rows of m: element (i, j) is element col+j
+// of row first+i; columns beyond valid are 0. When paired, a panel's row holds two neighbouring
+// rows of m, interleaved; a missing last one is 0.
 static void pack_panel(uint32_t *dst, long w, const dpt_mat *m, long first, long n, long col, long valid, int paired) {
 	if (!paired) {
 		for (long i = 0; i < n; i++, dst += w) {

@@ -4,9 +4,12 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_rows_run(const dpt_kernels *k, const dpt_rows *a, long from, long to) { k->rows(a, from, to); }
+// static void dpt_rows_run(const dpt_kernels *k, const dpt_rows *a, long from, long to) {
+//	k->rows(a, from, to);
+// }
 //
-// static void dpt_rows_copy(const dpt_kernels *k, int op, dpt_mat y, dpt_mat x, long rows, long cols) {
+// static void dpt_rows_copy(const dpt_kernels *k, int op, dpt_mat y, dpt_mat x,
+//		long rows, long cols) {
 //	dpt_rows a = {.op = op, .y = y, .x = x, .cols = cols};
 //	k->rows(&a, 0, rows);
 // }
@@ -50,7 +53,15 @@ func (e *Engine) copyRows(op C.int, y, x C.dpt_mat, rows, cols int) {
 func (e *Engine) NormForward(y, r, x engine.Tensor, g engine.Gain, eps float64) {
 	ym, rm, xm, gm := mat(y), mat(r), mat(x), g.(*gain)
 	checkNorm("NormForward", ym, rm, xm, gm)
-	e.each(xm.rows, 2*xm.cols, C.dpt_rows{op: C.DPT_NORM, cols: C.long(gm.n), y: ym.mat(), r: rm.mat(), x: xm.mat(), gain: (*C.float)(gm.p), eps: C.double(eps)})
+	e.each(xm.rows, 2*xm.cols, C.dpt_rows{
+		op:   C.DPT_NORM,
+		cols: C.long(gm.n),
+		y:    ym.mat(),
+		r:    rm.mat(),
+		x:    xm.mat(),
+		gain: (*C.float)(gm.p),
+		eps:  C.double(eps),
+	})
 }
 
 // AddNormForward implements engine.Engine.
@@ -60,7 +71,15 @@ func (e *Engine) AddNormForward(sum, y, r, x, delta engine.Tensor, g engine.Gain
 	check("AddNormForward", "sum", sm, xm.rows, xm.cols)
 	check("AddNormForward", "delta", dm, xm.rows, xm.cols)
 	e.each(xm.rows, 3*xm.cols, C.dpt_rows{
-		op: C.DPT_ADD_NORM, cols: C.long(gm.n), y2: sm.mat(), y: ym.mat(), r: rm.mat(), x: xm.mat(), x2: dm.mat(), gain: (*C.float)(gm.p), eps: C.double(eps),
+		op:   C.DPT_ADD_NORM,
+		cols: C.long(gm.n),
+		y2:   sm.mat(),
+		y:    ym.mat(),
+		r:    rm.mat(),
+		x:    xm.mat(),
+		x2:   dm.mat(),
+		gain: (*C.float)(gm.p),
+		eps:  C.double(eps),
 	})
 }
 
@@ -75,7 +94,15 @@ func (e *Engine) NormBackward(dx, dy, x, r engine.Tensor, g engine.Gain) {
 	dxm, dym, xm, rm, gm := mat(dx), mat(dy), mat(x), mat(r), g.(*gain)
 	checkNorm("NormBackward", dxm, rm, xm, gm)
 	check("NormBackward", "dy", dym, xm.rows, xm.cols)
-	e.each(xm.rows, 4*xm.cols, C.dpt_rows{op: C.DPT_NORM_BACKWARD, cols: C.long(gm.n), y: dxm.mat(), x2: dym.mat(), x: xm.mat(), r: rm.mat(), gain: (*C.float)(gm.p)})
+	e.each(xm.rows, 4*xm.cols, C.dpt_rows{
+		op:   C.DPT_NORM_BACKWARD,
+		cols: C.long(gm.n),
+		y:    dxm.mat(),
+		x2:   dym.mat(),
+		x:    xm.mat(),
+		r:    rm.mat(),
+		gain: (*C.float)(gm.p),
+	})
 }
 
 // ReLUForward implements engine.Engine.
@@ -96,7 +123,8 @@ func (e *Engine) ReLUBackward(dx, dy engine.Tensor, positive engine.Mask) {
 	dxm, dym, m := mat(dx), mat(dy), positive.(*mask)
 	check("ReLUBackward", "dx", dxm, dym.rows, dym.cols)
 	m.check("ReLUBackward", dym.rows, dym.cols)
-	e.each(dym.rows, dym.cols, C.dpt_rows{op: C.DPT_RELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), bits: m.bits()})
+	e.each(dym.rows, dym.cols,
+		C.dpt_rows{op: C.DPT_RELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), bits: m.bits()})
 }
 
 // GatedGELUForward implements engine.Engine.
@@ -111,7 +139,8 @@ func (e *Engine) GatedGELUBackward(dx, dy, x engine.Tensor) {
 	dxm, dym, xm := mat(dx), mat(dy), mat(x)
 	check("GatedGELUBackward", "x", xm, dym.rows, 2*dym.cols)
 	check("GatedGELUBackward", "dx", dxm, dym.rows, 2*dym.cols)
-	e.each(dym.rows, 20*dym.cols, C.dpt_rows{op: C.DPT_GATED_GELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), x2: xm.mat()})
+	e.each(dym.rows, 20*dym.cols,
+		C.dpt_rows{op: C.DPT_GATED_GELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), x2: xm.mat()})
 }
 
 // CrossEntropyForward implements engine.Engine.
@@ -120,7 +149,8 @@ func (e *Engine) CrossEntropyForward(loss, lse, logits engine.Tensor, targets en
 	check("CrossEntropyForward", "loss", lm, xm.rows, 1)
 	checkWide("CrossEntropyForward", "lse", sm, xm.rows, 1)
 	checkIndex("CrossEntropyForward", ids, xm.rows, xm.cols)
-	e.each(xm.rows, 8*xm.cols, C.dpt_rows{op: C.DPT_CROSS_ENTROPY, cols: C.long(xm.cols), y: lm.mat(), r: sm.mat(), x: xm.mat(), ids: ids.p})
+	e.each(xm.rows, 8*xm.cols,
+		C.dpt_rows{op: C.DPT_CROSS_ENTROPY, cols: C.long(xm.cols), y: lm.mat(), r: sm.mat(), x: xm.mat(), ids: ids.p})
 }
 
 // CrossEntropyBackward implements engine.Engine.
@@ -129,7 +159,14 @@ func (e *Engine) CrossEntropyBackward(dlogits, logits, lse engine.Tensor, target
 	check("CrossEntropyBackward", "dlogits", dm, xm.rows, xm.cols)
 	checkWide("CrossEntropyBackward", "lse", sm, xm.rows, 1)
 	checkIndex("CrossEntropyBackward", ids, xm.rows, xm.cols)
-	e.each(xm.rows, 8*xm.cols, C.dpt_rows{op: C.DPT_CROSS_ENTROPY_BACKWARD, cols: C.long(xm.cols), y: dm.mat(), r: sm.mat(), x: xm.mat(), ids: ids.p})
+	e.each(xm.rows, 8*xm.cols, C.dpt_rows{
+		op:   C.DPT_CROSS_ENTROPY_BACKWARD,
+		cols: C.long(xm.cols),
+		y:    dm.mat(),
+		r:    sm.mat(),
+		x:    xm.mat(),
+		ids:  ids.p,
+	})
 }
 
 // checkIndex panics unless x has n elements in [0, limit).
@@ -152,7 +189,8 @@ func (e *Engine) Argmax(dst []int32, logits engine.Tensor) error {
 	}
 	e.reserve(4 * m.rows)
 	out := unsafe.Slice((*int32)(e.scratch[0].p), m.rows)
-	e.each(m.rows, m.cols, C.dpt_rows{op: C.DPT_ARGMAX, cols: C.long(m.cols), x: m.mat(), out: (*C.int32_t)(e.scratch[0].p)})
+	e.each(m.rows, m.cols,
+		C.dpt_rows{op: C.DPT_ARGMAX, cols: C.long(m.cols), x: m.mat(), out: (*C.int32_t)(e.scratch[0].p)})
 	copy(dst, out)
 	return e.takeError()
 }

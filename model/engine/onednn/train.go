@@ -4,11 +4,29 @@ package onednn
 
 // #include "kernels.h"
 //
-// static void dpt_weight_gradient_run(const dpt_kernels *k, const dpt_weight_gradient *a, long part, void *scratch) { k->weight_gradient(a, part, scratch); }
-// static size_t dpt_weight_gradient_scratch(const dpt_kernels *k) { return k->weight_gradient_scratch(); }
-// static void dpt_gain_gradient_run(const dpt_kernels *k, const dpt_gain_gradient *a, long from, long to) { k->gain_gradient(a, from, to); }
-// static void dpt_bias_gradient_run(const dpt_kernels *k, const dpt_attn *a, long head, long segments, void *scratch) { k->bias_gradient(a, head, segments, scratch); }
-// static size_t dpt_bias_gradient_scratch(const dpt_kernels *k, const dpt_attn *a, long queries, long keys) { return k->bias_gradient_scratch(a, queries, keys); }
+// static void dpt_weight_gradient_run(const dpt_kernels *k, const dpt_weight_gradient *a,
+//		long part, void *scratch) {
+//	k->weight_gradient(a, part, scratch);
+// }
+//
+// static size_t dpt_weight_gradient_scratch(const dpt_kernels *k) {
+//	return k->weight_gradient_scratch();
+// }
+//
+// static void dpt_gain_gradient_run(const dpt_kernels *k, const dpt_gain_gradient *a,
+//		long from, long to) {
+//	k->gain_gradient(a, from, to);
+// }
+//
+// static void dpt_bias_gradient_run(const dpt_kernels *k, const dpt_attn *a, long head,
+//		long segments, void *scratch) {
+//	k->bias_gradient(a, head, segments, scratch);
+// }
+//
+// static size_t dpt_bias_gradient_scratch(const dpt_kernels *k, const dpt_attn *a,
+//		long queries, long keys) {
+//	return k->bias_gradient_scratch(a, queries, keys);
+// }
 import "C"
 
 import (
@@ -36,7 +54,14 @@ func (e *Engine) LinearWeightGradient(dw, dy, x engine.Tensor) {
 	e.reserve(int(C.dpt_weight_gradient_scratch(e.kernels)))
 	t := &e.weight
 	t.e = e
-	t.args = C.dpt_weight_gradient{dw: dwm.mat(), dy: dym.mat(), x: xm.mat(), out: C.long(dwm.rows), in: C.long(dwm.cols), n: C.long(xm.rows)}
+	t.args = C.dpt_weight_gradient{
+		dw:  dwm.mat(),
+		dy:  dym.mat(),
+		x:   xm.mat(),
+		out: C.long(dwm.rows),
+		in:  C.long(dwm.cols),
+		n:   C.long(xm.rows),
+	}
 	if e.bf16 {
 		t.args.bf16 = 1
 	}
@@ -81,9 +106,16 @@ type biasGradientTask struct {
 }
 
 // AttentionBiasGradient implements engine.Trainer.
-func (e *Engine) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, b engine.Bias, heads int) {
+func (e *Engine) AttentionBiasGradient(
+	dbias, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	b engine.Bias,
+	heads int,
+) {
 	const op = "AttentionBiasGradient"
-	dbm, dom, om, lm, qm, km, vm, s, bm := mat(dbias), mat(dout), mat(out), mat(lse), mat(q), mat(k), mat(v), seg.(*segments), b.(*bias)
+	dbm, dom, om, lm := mat(dbias), mat(dout), mat(out), mat(lse)
+	qm, km, vm := mat(q), mat(k), mat(v)
+	s, bm := seg.(*segments), b.(*bias)
 	d := qm.cols / heads
 	checkWide(op, "dbias", dbm, heads, bm.hi-bm.lo+1)
 	check(op, "q", qm, qm.rows, d*heads)
@@ -93,14 +125,27 @@ func (e *Engine) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.Ten
 	check(op, "dout", dom, qm.rows, qm.cols)
 	checkWide(op, "lse", lm, qm.rows, heads)
 	if bm.heads != heads || s.qEnd > qm.rows || s.kEnd > km.rows {
-		panic(fmt.Sprintf("onednn: %s: bias for %d heads and segments of %d query and %d key rows, want %d, and at most %d and %d",
+		panic(fmt.Sprintf("onednn: %s: "+
+			"bias for %d heads and segments of %d query and %d key rows, want %d, and at most %d and %d",
 			op, bm.heads, s.qEnd, s.kEnd, heads, qm.rows, km.rows))
 	}
 	t := &e.biasGrad
 	t.e, t.segments = e, s.n
 	t.args = C.dpt_attn{
-		q: qm.mat(), k: km.mat(), v: vm.mat(), out: om.mat(), lse: lm.mat(), dout: dom.mat(), dq: dbm.mat(),
-		heads: C.long(heads), d: C.long(d), segments: s.p, bias: (*C.float)(bm.p), lo: C.long(bm.lo), hi: C.long(bm.hi), backward: 1,
+		q:        qm.mat(),
+		k:        km.mat(),
+		v:        vm.mat(),
+		out:      om.mat(),
+		lse:      lm.mat(),
+		dout:     dom.mat(),
+		dq:       dbm.mat(),
+		heads:    C.long(heads),
+		d:        C.long(d),
+		segments: s.p,
+		bias:     (*C.float)(bm.p),
+		lo:       C.long(bm.lo),
+		hi:       C.long(bm.hi),
+		backward: 1,
 	}
 	if s.causal {
 		t.args.causal = 1

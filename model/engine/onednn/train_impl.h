@@ -1,12 +1,13 @@
-// Gradients of weights; part of kernels_impl.h. Sums are float32, rows in order. In bfloat16 mode operands of weight_gradient are rounded to that where the
-// instruction set multiplies such pairs.
+// Gradients of weights; part of kernels_impl.h. Sums are float32, rows in order. In bfloat16 mode
+// operands of weight_gradient are rounded to that where the instruction set multiplies such pairs.
 
 #define WG_ROWS 96   // of dw in a part: a multiple of every MR
 #define WG_DEPTH 256 // rows of x and dy at a time: a panel of x stays in the first cache
 
 static size_t weight_gradient_scratch(void) { return 4 * (WG_DEPTH * WG_ROWS + WG_DEPTH * 2 * VL + WG_ROWS * 2 * VL); }
 
-// wg_micro adds to c [M, 2·VL]: the products of M columns of a, whose element (k, i) is a[k*WG_ROWS + i], with a panel b [depth, 2·VL].
+// wg_micro adds to c [M, 2·VL]: the products of M columns of a, whose element (k, i) is
+// a[k*WG_ROWS + i], with a panel b [depth, 2·VL].
 INLINE void wg_micro(const int M, long depth, const float *a, const float *b, float *c, long ldc) {
 	vf s[MR][2];
 	UNROLL
@@ -32,7 +33,8 @@ INLINE void wg_micro(const int M, long depth, const float *a, const float *b, fl
 }
 
 #if HAVE_DPBF16
-// wg_micro_pair is wg_micro on pairs of bfloat16 that are neighbours along the depth, which it counts in pairs.
+// wg_micro_pair is wg_micro on pairs of bfloat16 that are neighbours along the depth, which it
+// counts in pairs.
 INLINE void wg_micro_pair(const int M, long depth, const uint32_t *a, const uint32_t *b, float *c, long ldc) {
 	__m512 s[MR][2];
 	UNROLL
@@ -68,7 +70,8 @@ INLINE vu half(row r, long j, long m) {
 	return __builtin_convertvector(v, vu);
 }
 
-// wg_pairs joins rows k and k+1 of m, n columns from col on, into words; of a row at or beyond `rows` nothing is taken.
+// wg_pairs joins rows k and k+1 of m, n columns from col on, into words; of a row at or beyond
+// `rows` nothing is taken.
 INLINE void wg_pairs(uint32_t *dst, const dpt_mat *m, long k, long rows, long col, long n) {
 	row a = at(m, k, col), b = at(m, k + 1 < rows ? k + 1 : k, col);
 	for (long j = 0; j < n; j += VL) {
@@ -80,7 +83,8 @@ INLINE void wg_pairs(uint32_t *dst, const dpt_mat *m, long k, long rows, long co
 }
 #endif
 
-// wg_pack copies rows [k0, k0+depth) of m, n columns from col on, into words [·, ld] for wg_micro or, paired, for wg_micro_pair. Columns from n to ld are 0 or left alone.
+// wg_pack copies rows [k0, k0+depth) of m, n columns from col on, into words [·, ld] for wg_micro
+// or, paired, for wg_micro_pair. Columns from n to ld are 0 or left alone.
 INLINE void wg_pack(float *dst, long ld, const dpt_mat *m, long k0, long depth, long col, long n, int paired) {
 #if HAVE_DPBF16
 	if (paired) {
@@ -176,8 +180,9 @@ static size_t bias_gradient_scratch(const dpt_attn *a, long queries, long keys) 
 	return bg_layout(&x, NULL, a, queries, keys);
 }
 
-// bias_gradient adds head h's gradient to a->dq, which is [heads, hi-lo+1] here: the gradient of the scores, as attention has it, by distance. Each row
-// sums the distances beyond the ends first: they are many, and float32 sums are to stay short.
+// bias_gradient adds head h's gradient to a->dq, which is [heads, hi-lo+1] here: the gradient of
+// the scores, as attention has it, by distance. Each row sums the many distances beyond the ends
+// first, so that float32 sums stay short.
 static void bias_gradient(const dpt_attn *a, long h, long segments, void *scratch) {
 	long d = a->d, col = h * d;
 	float *sum = at(&a->dq, h, 0).p;

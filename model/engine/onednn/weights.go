@@ -9,7 +9,7 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// linear is a weight packed for forward and, there or when it is used, for backward.
+// linear is a weight packed for forward and for backward; the latter may have no memory of its own.
 type linear struct {
 	out, in  int
 	forward  []*packed // one: [in, out]
@@ -24,7 +24,8 @@ func (e *Engine) NewLinear(spec engine.LinearSpec) (engine.Linear, error) {
 	out := 0
 	for i, w := range spec.Weights {
 		if spec.In <= 0 || len(w)%spec.In != 0 {
-			return nil, fmt.Errorf("linear: weight %d has %d elements, want a multiple of the input size %d", i, len(w), spec.In)
+			return nil, fmt.Errorf("linear: weight %d has %d elements, want a multiple of the input size %d",
+				i, len(w), spec.In)
 		}
 		out += len(w) / spec.In
 	}
@@ -109,7 +110,8 @@ func (b *bias) Heads() int { return b.heads }
 // NewBias copies a bias table.
 func (e *Engine) NewBias(heads, lo, hi int, values []float32) (engine.Bias, error) {
 	if lo > 0 || hi < 0 || len(values) != heads*(hi-lo+1) {
-		return nil, fmt.Errorf("bias: %d values for %d heads and distances %d..%d, want %d", len(values), heads, lo, hi, heads*(hi-lo+1))
+		return nil, fmt.Errorf("bias: %d values for %d heads and distances %d..%d, want %d",
+			len(values), heads, lo, hi, heads*(hi-lo+1))
 	}
 	p, err := e.keep(values)
 	if err != nil {

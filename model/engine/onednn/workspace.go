@@ -17,8 +17,9 @@ const (
 	chunkBytes = 1 << 18
 )
 
-// workspace is an arena: chunks of memory, handed out front to back. Reset replaces several chunks by one that holds more than was ever handed
-// out at once, so a step that fits once never allocates again.
+// workspace is an arena: chunks of memory, handed out front to back. Reset replaces several chunks
+// by one that holds more than was ever handed out at once, so that a step that ran before never
+// allocates again.
 type workspace struct {
 	e       *Engine
 	chunks  []chunk
@@ -98,7 +99,8 @@ func (e *Engine) newChunk(size int) chunk {
 func (w *workspace) View(t engine.Tensor, row, rows, col, cols int) engine.Tensor {
 	src := mat(t)
 	if row < 0 || rows < 0 || row+rows > src.rows || col < 0 || cols < 0 || col+cols > src.cols {
-		panic(fmt.Sprintf("onednn: view of rows %d+%d and columns %d+%d in %d×%d", row, rows, col, cols, src.rows, src.cols))
+		panic(fmt.Sprintf("onednn: view of rows %d+%d and columns %d+%d in %d×%d",
+			row, rows, col, cols, src.rows, src.cols))
 	}
 	v := w.tensors.next()
 	*v = tensor{rows: rows, cols: cols, ld: src.ld, dt: src.dt, p: src.at(row, col)}
@@ -160,7 +162,8 @@ func (s *segments) Len() int { return s.n }
 
 func (w *workspace) Segments(spec engine.SegmentSpec) engine.Segments {
 	if len(spec.Q) != len(spec.KV) || (spec.Offset != nil && len(spec.Offset) != len(spec.Q)) {
-		panic(fmt.Sprintf("onednn: segments: %d query spans, %d key spans, %d offsets", len(spec.Q), len(spec.KV), len(spec.Offset)))
+		panic(fmt.Sprintf("onednn: segments: %d query spans, %d key spans, %d offsets",
+			len(spec.Q), len(spec.KV), len(spec.Offset)))
 	}
 	s := w.segs.next()
 	p := w.take(max(len(spec.Q), 1) * 5 * int(unsafe.Sizeof(C.long(0))))

@@ -9,8 +9,8 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// attentionTask runs attention for one segment and head per part. Scores exist only for blockRows queries at a time;
-// backward computes them again from q, k and lse.
+// attentionTask runs attention for one segment and head per part. Scores exist only for blockRows
+// queries at a time; backward computes them again from q, k and lse.
 type attentionTask[F Float] struct {
 	e          *Engine[F]
 	backward   bool
@@ -31,7 +31,12 @@ func (e *Engine[F]) AttentionForward(out, lse, q, k, v engine.Tensor, seg engine
 }
 
 // AttentionBackward implements engine.Engine.
-func (e *Engine[F]) AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, b engine.Bias, heads int) {
+func (e *Engine[F]) AttentionBackward(
+	dq, dk, dv, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	b engine.Bias,
+	heads int,
+) {
 	t := attentionTask[F]{
 		backward: true,
 		q:        *mat[F](q), k: *mat[F](k), v: *mat[F](v), out: *mat[F](out), lse: *mat[F](lse),
@@ -49,7 +54,8 @@ func (e *Engine[F]) SharedAttentionForward(out, lse, q, kv engine.Tensor, seg en
 	e.AttentionForward(out, lse, q, kv, kv, notCausal(seg), nil, 1)
 }
 
-// SharedAttentionBackward implements engine.Engine. Both parts of the gradient are added to the same rows.
+// SharedAttentionBackward implements engine.Engine. Both parts of the gradient are added to the
+// same rows.
 func (e *Engine[F]) SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv engine.Tensor, seg engine.Segments) {
 	t := attentionTask[F]{
 		backward: true, accumulate: true,
@@ -83,7 +89,8 @@ func (e *Engine[F]) attention(op string, t attentionTask[F], seg engine.Segments
 	check(op, "out", &t.out, t.q.rows, t.q.cols)
 	check(op, "lse", &t.lse, t.q.rows, heads)
 	if t.seg.qEnd > t.q.rows || t.seg.kEnd > t.k.rows {
-		panic(fmt.Sprintf("portable: %s: segments need %d query and %d key rows, tensors have %d and %d", op, t.seg.qEnd, t.seg.kEnd, t.q.rows, t.k.rows))
+		panic(fmt.Sprintf("portable: %s: segments need %d query and %d key rows, tensors have %d and %d",
+			op, t.seg.qEnd, t.seg.kEnd, t.q.rows, t.k.rows))
 	}
 	e.attn = t
 	e.run(t.seg.Len()*heads, 8*t.seg.work*t.q.cols, &e.attn)
@@ -135,7 +142,8 @@ func (t *attentionTask[F]) visible(b queryBlock, r int) int {
 	return b.kv.Len
 }
 
-// products sets s [b.rows, b.kv.Len] with row length ld to x·yᵀ, x the block's query rows, y its key rows. pack is room for the key rows.
+// products sets s [b.rows, b.kv.Len] with row length ld to x·yᵀ, x the block's query rows, y its
+// key rows. pack is room for the key rows.
 func (t *attentionTask[F]) products(b queryBlock, s []F, ld int, x, y *matrix[F], pack []F) {
 	clear(s)
 	keys, keysLD := t.from(y, b.kv.Start, b.head), y.ld
@@ -169,7 +177,8 @@ func (t *attentionTask[F]) blockForward(b queryBlock, worker int) {
 		t.lse.data[(b.first+r)*t.lse.ld+b.head] = F(float64(m) + math.Log(sum))
 		clear(t.head(&t.out, b.first+r, b.head))
 	}
-	gemm(blas.NoTrans, blas.NoTrans, b.rows, t.d, b.kv.Len, s, ld, t.from(&t.v, b.kv.Start, b.head), t.v.ld, t.from(&t.out, b.first, b.head), t.out.ld)
+	gemm(blas.NoTrans, blas.NoTrans, b.rows, t.d, b.kv.Len, s, ld, t.from(&t.v, b.kv.Start, b.head), t.v.ld,
+		t.from(&t.out, b.first, b.head), t.out.ld)
 }
 
 // blockBackward: with P the probabilities, dP = dout·vᵀ and D the row sums of dout∘out,
@@ -199,7 +208,10 @@ func (t *attentionTask[F]) blockBackward(b queryBlock, worker int) {
 		clear(dsrow[n:])
 		clear(t.head(&t.dq, b.first+r, b.head))
 	}
-	gemm(blas.NoTrans, blas.NoTrans, b.rows, t.d, b.kv.Len, ds, ld, t.from(&t.k, b.kv.Start, b.head), t.k.ld, t.from(&t.dq, b.first, b.head), t.dq.ld)
-	gemm(blas.Trans, blas.NoTrans, b.kv.Len, t.d, b.rows, ds, ld, t.from(&t.q, b.first, b.head), t.q.ld, t.from(&t.dk, b.kv.Start, b.head), t.dk.ld)
-	gemm(blas.Trans, blas.NoTrans, b.kv.Len, t.d, b.rows, p, ld, t.from(&t.dout, b.first, b.head), t.dout.ld, t.from(&t.dv, b.kv.Start, b.head), t.dv.ld)
+	gemm(blas.NoTrans, blas.NoTrans, b.rows, t.d, b.kv.Len, ds, ld, t.from(&t.k, b.kv.Start, b.head), t.k.ld,
+		t.from(&t.dq, b.first, b.head), t.dq.ld)
+	gemm(blas.Trans, blas.NoTrans, b.kv.Len, t.d, b.rows, ds, ld, t.from(&t.q, b.first, b.head), t.q.ld,
+		t.from(&t.dk, b.kv.Start, b.head), t.dk.ld)
+	gemm(blas.Trans, blas.NoTrans, b.kv.Len, t.d, b.rows, p, ld, t.from(&t.dout, b.first, b.head), t.dout.ld,
+		t.from(&t.dv, b.kv.Start, b.head), t.dv.ld)
 }

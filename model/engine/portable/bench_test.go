@@ -20,7 +20,11 @@ func BenchmarkLinear(b *testing.B) {
 			e := New[float32](threads)
 			ws := e.NewWorkspace()
 			r := rand.New(rand.NewPCG(1, 2))
-			w := must(e.NewLinear(engine.LinearSpec{In: s.in, Weights: [][]float32{normal32(r, s.in*s.out)}, SparseInput: s.sparse}))
+			w := must(e.NewLinear(engine.LinearSpec{
+				In:          s.in,
+				Weights:     [][]float32{normal32(r, s.in*s.out)},
+				SparseInput: s.sparse,
+			}))
 			x, y := ws.Tensor(engine.Narrow, rows, s.in), ws.Tensor(engine.Narrow, rows, s.out)
 			e.Upload(x, normal32(r, rows*s.in))
 			e.Upload(y, normal32(r, rows*s.out))
@@ -29,7 +33,8 @@ func BenchmarkLinear(b *testing.B) {
 					for b.Loop() {
 						op()
 					}
-					b.ReportMetric(2*rows*float64(s.in)*float64(s.out)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+					b.ReportMetric(2*rows*float64(s.in)*float64(s.out)*float64(b.N)/b.Elapsed().Seconds()/1e9,
+						"GFLOP/s")
 				})
 			}
 			run("forward", func() { e.LinearForward(y, x, w) })
@@ -69,7 +74,9 @@ func BenchmarkAttention(b *testing.B) {
 		}
 		out := ws.Tensor(engine.Narrow, rows, inner)
 		run("forward", 2, func() { e.AttentionForward(out, lse, t[0], t[1], t[2], seg, bias, heads) })
-		run("backward", 5, func() { e.AttentionBackward(t[3], t[4], t[5], t[6], out, lse, t[0], t[1], t[2], seg, bias, heads) })
+		run("backward", 5, func() {
+			e.AttentionBackward(t[3], t[4], t[5], t[6], out, lse, t[0], t[1], t[2], seg, bias, heads)
+		})
 		e.Close()
 	}
 }

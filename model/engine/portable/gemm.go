@@ -7,14 +7,15 @@ import (
 	"gonum.org/v1/gonum/blas/gonum"
 )
 
-// Block sizes. gonum multiplies serially, without goroutines or allocation and in one fixed order per element, as long as
-// fewer than four of its 64×64 blocks are wanted: at most 64 rows by 192 columns. Within that, these were the fastest at
-// T5-Small's shapes (about 19 GFLOP/s a core where one call for the whole product gives 12).
+// Block sizes. gonum multiplies serially, without goroutines or allocation and in one fixed order
+// per element, as long as the result has fewer than four of its 64×64 blocks: at most 64 rows by
+// 192 columns. Within that limit these sizes were the fastest at T5-Small's shapes (about 19
+// GFLOP/s a core; one call for the whole product gives 12).
 const (
 	blockRows   = 64
 	dotCols     = 64  // columns of a block when B is transposed (dot products)
 	axpyCols    = 192 // columns of a block when B is not (scaled row sums)
-	axpyDepth   = 64  // rows of B that stay in cache meanwhile
+	axpyDepth   = 64  // rows of B that stay in cache during a block
 	serialFlops = 1 << 18
 )
 
@@ -37,8 +38,8 @@ func as[T, F Float](x []F) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(x))), len(x))
 }
 
-// gemm adds op(A)·op(B) to C on the calling goroutine, block by block. An element's bits depend only on its row of op(A), its
-// column of op(B) and what C held.
+// gemm adds op(A)·op(B) to C on the calling goroutine, block by block. An element's bits depend
+// only on its row of op(A), its column of op(B) and what C held.
 func gemm[F Float](ta, tb blas.Transpose, m, n, k int, a []F, lda int, b []F, ldb int, c []F, ldc int) {
 	cols := axpyCols
 	if tb == blas.Trans {
@@ -93,11 +94,13 @@ func (t *gemmTask[F]) Do(part, _ int) {
 		return
 	}
 	for l := 0; l < t.k; l += axpyDepth {
-		gemmBlock(blas.NoTrans, blas.NoTrans, m, n, min(axpyDepth, t.k-l), a[l:], t.a.ld, t.b.data[l*t.b.ld+j:], t.b.ld, c, t.c.ld)
+		gemmBlock(blas.NoTrans, blas.NoTrans, m, n, min(axpyDepth, t.k-l), a[l:], t.a.ld, t.b.data[l*t.b.ld+j:], t.b.ld,
+			c, t.c.ld)
 	}
 }
 
-// multiply runs t on the engine's workers, or here when it is too small to be worth waking them.
+// multiply runs t on the engine's workers, or on the calling goroutine if it is too small to be
+// worth waking them.
 func (e *Engine[F]) multiply(t gemmTask[F]) {
 	if t.m == 0 || t.n == 0 {
 		return

@@ -11,8 +11,8 @@ import (
 // gradientCase is an op with the tensors its backward differentiates.
 type gradientCase struct {
 	name string
-	// make fills in with random tensors and returns the op: forward computes its result from the inputs, backward their gradients
-	// from the result's.
+	// make fills in with random tensors and returns the op: forward computes its result from the
+	// inputs, backward their gradients from the result's.
 	make func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable
 }
 
@@ -22,11 +22,17 @@ type differentiable struct {
 	backward func(dout engine.Tensor) []engine.Tensor
 }
 
+// at returns element (i, j) of a tensor at full precision.
+func (e *Engine[F]) at(t engine.Tensor, i, j int) F { return mat[F](t).row(i)[j] }
+
+// set changes element (i, j) of a tensor at full precision.
+func (e *Engine[F]) set(t engine.Tensor, i, j int, v F) { mat[F](t).row(i)[j] = v }
+
 func normal(e *Engine[float64], ws engine.Workspace, r *rand.Rand, rows, cols int) engine.Tensor {
 	x := ws.Tensor(engine.Wide, rows, cols)
 	for i := range rows {
 		for j := range cols {
-			e.Set(x, i, j, r.NormFloat64())
+			e.set(x, i, j, r.NormFloat64())
 		}
 	}
 	return x
@@ -63,7 +69,8 @@ func gradientCases() []gradientCase {
 			}}
 		}},
 		{"AddNorm with residual", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-			// The result is [norm(x+delta), x+delta] side by side: the branch and the residual stream beside it.
+			// The result is [norm(x+delta), x+delta] side by side: the branch and the residual
+			// stream beside it.
 			x, delta, rs := normal(e, ws, r, 5, 7), normal(e, ws, r, 5, 7), ws.Tensor(engine.Wide, 5, 1)
 			both := ws.Tensor(engine.Wide, 5, 14)
 			y, sum := ws.View(both, 0, 5, 0, 7), ws.View(both, 0, 5, 7, 7)
@@ -72,7 +79,7 @@ func gradientCases() []gradientCase {
 				e.AddNormForward(sum, y, rs, x, delta, g, 1e-6)
 				return both
 			}, func(d engine.Tensor) []engine.Tensor {
-				dx := ws.View(d, 0, 5, 7, 7) // the residual's gradient, added to
+				dx := ws.View(d, 0, 5, 7, 7) // the residual's gradient, to which backward adds
 				e.NormBackward(dx, ws.View(d, 0, 5, 0, 7), sum, rs, g)
 				return []engine.Tensor{dx, dx}
 			}}
@@ -109,7 +116,7 @@ func gradientCases() []gradientCase {
 				dx := ws.Tensor(engine.Wide, 4, 6)
 				e.CrossEntropyBackward(dx, x, lse, targets)
 				for i := range 4 {
-					e.Scale(ws.View(dx, i, 1, 0, 6), e.At(dy, i, 0))
+					e.Scale(ws.View(dx, i, 1, 0, 6), e.at(dy, i, 0))
 				}
 				return []engine.Tensor{dx}
 			}}
@@ -133,7 +140,11 @@ func gradientCases() []gradientCase {
 		cases = append(cases, gradientCase{map[bool]string{false: "Linear", true: "Linear, sparse input"}[sparse],
 			func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
 				x, y := normal(e, ws, r, 4, 5), ws.Tensor(engine.Wide, 4, 7)
-				w := must(e.NewLinear(engine.LinearSpec{In: 5, Weights: [][]float32{normal32(r, 15), normal32(r, 20)}, SparseInput: sparse}))
+				w := must(e.NewLinear(engine.LinearSpec{
+					In:          5,
+					Weights:     [][]float32{normal32(r, 15), normal32(r, 20)},
+					SparseInput: sparse,
+				}))
 				return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
 					e.LinearForward(y, x, w)
 					return y
@@ -144,78 +155,107 @@ func gradientCases() []gradientCase {
 				}}
 			}})
 	}
-	cases = append(cases, gradientCase{"ExpandHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-		x, y, w := normal(e, ws, r, 4, 6), ws.Tensor(engine.Wide, 12, 5), must(e.NewHeads(3, 5, normal32(r, 30)))
-		return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
-			e.ExpandHeads(y, x, w)
-			return y
-		}, func(dy engine.Tensor) []engine.Tensor {
-			dx := ws.Tensor(engine.Wide, 4, 6)
-			e.ContractHeads(dx, dy, w)
-			return []engine.Tensor{dx}
-		}}
-	}}, gradientCase{"ContractHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-		x, y, w := normal(e, ws, r, 12, 5), ws.Tensor(engine.Wide, 4, 6), must(e.NewHeads(3, 5, normal32(r, 30)))
-		return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
-			e.ContractHeads(y, x, w)
-			return y
-		}, func(dy engine.Tensor) []engine.Tensor {
-			dx := ws.Tensor(engine.Wide, 12, 5)
-			e.ExpandHeads(dx, dy, w)
-			return []engine.Tensor{dx}
-		}}
-	}}, gradientCase{"SharedAttention", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-		q, kv := normal(e, ws, r, 72, 5), normal(e, ws, r, 9, 5)
-		out, lse := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 72, 1)
-		seg := ws.Segments(engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 70}}, KV: []engine.Span{{Start: 1, Len: 4}, {Start: 5, Len: 4}}})
-		return differentiable{[]engine.Tensor{q, kv}, func() engine.Tensor {
-			e.SharedAttentionForward(out, lse, q, kv, seg)
-			return out
-		}, func(dout engine.Tensor) []engine.Tensor {
-			dq, dkv := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 9, 5)
-			e.Zero(dkv)
-			e.SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv, seg)
-			return []engine.Tensor{dq, dkv}
-		}}
-	}})
+	cases = append(cases,
+		gradientCase{"ExpandHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+			x, y, w := normal(e, ws, r, 4, 6), ws.Tensor(engine.Wide, 12, 5), must(e.NewHeads(3, 5, normal32(r, 30)))
+			return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
+				e.ExpandHeads(y, x, w)
+				return y
+			}, func(dy engine.Tensor) []engine.Tensor {
+				dx := ws.Tensor(engine.Wide, 4, 6)
+				e.ContractHeads(dx, dy, w)
+				return []engine.Tensor{dx}
+			}}
+		}}, gradientCase{"ContractHeads", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+			x, y, w := normal(e, ws, r, 12, 5), ws.Tensor(engine.Wide, 4, 6), must(e.NewHeads(3, 5, normal32(r, 30)))
+			return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
+				e.ContractHeads(y, x, w)
+				return y
+			}, func(dy engine.Tensor) []engine.Tensor {
+				dx := ws.Tensor(engine.Wide, 12, 5)
+				e.ExpandHeads(dx, dy, w)
+				return []engine.Tensor{dx}
+			}}
+		}}, gradientCase{"SharedAttention", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+			q, kv := normal(e, ws, r, 72, 5), normal(e, ws, r, 9, 5)
+			out, lse := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 72, 1)
+			seg := ws.Segments(engine.SegmentSpec{
+				Q:  []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 70}},
+				KV: []engine.Span{{Start: 1, Len: 4}, {Start: 5, Len: 4}},
+			})
+			return differentiable{[]engine.Tensor{q, kv}, func() engine.Tensor {
+				e.SharedAttentionForward(out, lse, q, kv, seg)
+				return out
+			}, func(dout engine.Tensor) []engine.Tensor {
+				dq, dkv := ws.Tensor(engine.Wide, 72, 5), ws.Tensor(engine.Wide, 9, 5)
+				e.Zero(dkv)
+				e.SharedAttentionBackward(dq, dkv, dout, out, lse, q, kv, seg)
+				return []engine.Tensor{dq, dkv}
+			}}
+		}})
 	for _, a := range []struct {
 		name   string
 		spec   engine.SegmentSpec
 		nq, nk int
 		biased bool
 	}{
-		{"Attention, encoder", engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 1}, {Start: 1, Len: 6}}, KV: []engine.Span{{Start: 0, Len: 1}, {Start: 1, Len: 6}}}, 7, 7, true},
-		{"Attention, decoder", engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 2}}, KV: []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 2}}, Causal: true}, 7, 7, true},
-		{"Attention, cross", engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 3}}, KV: []engine.Span{{Start: 0, Len: 6}, {Start: 6, Len: 1}}}, 5, 7, false},
-		{"Attention, cached", engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 1}}, KV: []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 4}}, Offset: []int{3, 1}, Causal: true}, 3, 9, true},
-		{"Attention, several query blocks", engine.SegmentSpec{Q: []engine.Span{{Start: 0, Len: 70}}, KV: []engine.Span{{Start: 0, Len: 70}}, Causal: true}, 70, 70, true},
+		{"Attention, encoder",
+			engine.SegmentSpec{
+				Q:  []engine.Span{{Start: 0, Len: 1}, {Start: 1, Len: 6}},
+				KV: []engine.Span{{Start: 0, Len: 1}, {Start: 1, Len: 6}},
+			}, 7, 7, true},
+		{"Attention, decoder",
+			engine.SegmentSpec{
+				Q:      []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 2}},
+				KV:     []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 2}},
+				Causal: true,
+			}, 7, 7, true},
+		{"Attention, cross",
+			engine.SegmentSpec{
+				Q:  []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 3}},
+				KV: []engine.Span{{Start: 0, Len: 6}, {Start: 6, Len: 1}},
+			}, 5, 7, false},
+		{"Attention, cached",
+			engine.SegmentSpec{
+				Q:      []engine.Span{{Start: 0, Len: 2}, {Start: 2, Len: 1}},
+				KV:     []engine.Span{{Start: 0, Len: 5}, {Start: 5, Len: 4}},
+				Offset: []int{3, 1},
+				Causal: true,
+			}, 3, 9, true},
+		{"Attention, several query blocks",
+			engine.SegmentSpec{
+				Q:      []engine.Span{{Start: 0, Len: 70}},
+				KV:     []engine.Span{{Start: 0, Len: 70}},
+				Causal: true,
+			}, 70, 70, true},
 	} {
-		cases = append(cases, gradientCase{a.name, func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
-			const heads, d = 2, 3
-			q, kv := normal(e, ws, r, a.nq, heads*d), normal(e, ws, r, a.nk, 2*heads*d)
-			k, v := ws.View(kv, 0, a.nk, 0, heads*d), ws.View(kv, 0, a.nk, heads*d, heads*d)
-			out, lse := ws.Tensor(engine.Wide, a.nq, heads*d), ws.Tensor(engine.Wide, a.nq, heads)
-			var b engine.Bias
-			if a.biased {
-				b = must(e.NewBias(heads, -3, 2, normal32(r, heads*6)))
-			}
-			seg := ws.Segments(a.spec)
-			return differentiable{[]engine.Tensor{q, k, v}, func() engine.Tensor {
-				e.AttentionForward(out, lse, q, k, v, seg, b, heads)
-				return out
-			}, func(dout engine.Tensor) []engine.Tensor {
-				dq, dkv := ws.Tensor(engine.Wide, a.nq, heads*d), ws.Tensor(engine.Wide, a.nk, 2*heads*d)
-				dk, dv := ws.View(dkv, 0, a.nk, 0, heads*d), ws.View(dkv, 0, a.nk, heads*d, heads*d)
-				e.Zero(dkv)
-				e.AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v, seg, b, heads)
-				return []engine.Tensor{dq, dk, dv}
-			}}
-		}})
+		cases = append(cases,
+			gradientCase{a.name, func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+				const heads, d = 2, 3
+				q, kv := normal(e, ws, r, a.nq, heads*d), normal(e, ws, r, a.nk, 2*heads*d)
+				k, v := ws.View(kv, 0, a.nk, 0, heads*d), ws.View(kv, 0, a.nk, heads*d, heads*d)
+				out, lse := ws.Tensor(engine.Wide, a.nq, heads*d), ws.Tensor(engine.Wide, a.nq, heads)
+				var b engine.Bias
+				if a.biased {
+					b = must(e.NewBias(heads, -3, 2, normal32(r, heads*6)))
+				}
+				seg := ws.Segments(a.spec)
+				return differentiable{[]engine.Tensor{q, k, v}, func() engine.Tensor {
+					e.AttentionForward(out, lse, q, k, v, seg, b, heads)
+					return out
+				}, func(dout engine.Tensor) []engine.Tensor {
+					dq, dkv := ws.Tensor(engine.Wide, a.nq, heads*d), ws.Tensor(engine.Wide, a.nk, 2*heads*d)
+					dk, dv := ws.View(dkv, 0, a.nk, 0, heads*d), ws.View(dkv, 0, a.nk, heads*d, heads*d)
+					e.Zero(dkv)
+					e.AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v, seg, b, heads)
+					return []engine.Tensor{dq, dk, dv}
+				}}
+			}})
 	}
 	return cases
 }
 
-// TestGradients holds every backward against central differences of its forward in float64.
+// TestGradients compares every backward with central differences of its forward in float64.
 func TestGradients(t *testing.T) {
 	for _, c := range gradientCases() {
 		t.Run(c.name, func(t *testing.T) {
@@ -226,13 +266,14 @@ func TestGradients(t *testing.T) {
 			f := c.make(e, ws, r)
 			out := f.forward()
 			weights := normal(e, ws, r, out.Rows(), out.Cols())
-			// loss is the result's sum under random weights, so that every element counts differently.
+			// loss is the result's sum under random weights, so that every element counts
+			// differently.
 			loss := func() float64 {
 				f.forward()
 				var sum float64
 				for i := range out.Rows() {
 					for j := range out.Cols() {
-						sum += e.At(out, i, j) * e.At(weights, i, j)
+						sum += e.at(out, i, j) * e.at(weights, i, j)
 					}
 				}
 				return sum
@@ -240,7 +281,7 @@ func TestGradients(t *testing.T) {
 			dout := ws.Tensor(engine.Wide, out.Rows(), out.Cols())
 			for i := range out.Rows() {
 				for j := range out.Cols() {
-					e.Set(dout, i, j, e.At(weights, i, j))
+					e.set(dout, i, j, e.at(weights, i, j))
 				}
 			}
 			grads := f.backward(dout)
@@ -249,13 +290,13 @@ func TestGradients(t *testing.T) {
 				for at := 0; at < x.Rows()*x.Cols(); at += stride {
 					i, j := at/x.Cols(), at%x.Cols()
 					const h = 1e-5
-					v := e.At(x, i, j)
-					e.Set(x, i, j, v+h)
+					v := e.at(x, i, j)
+					e.set(x, i, j, v+h)
 					up := loss()
-					e.Set(x, i, j, v-h)
+					e.set(x, i, j, v-h)
 					down := loss()
-					e.Set(x, i, j, v)
-					want, got := (up-down)/(2*h), e.At(grads[n], i, j)
+					e.set(x, i, j, v)
+					want, got := (up-down)/(2*h), e.at(grads[n], i, j)
 					if math.Abs(got-want) > 1e-7*max(1, math.Abs(want)) {
 						t.Fatalf("input %d, element (%d,%d): gradient %.9g, finite difference %.9g", n, i, j, got, want)
 					}
@@ -292,7 +333,8 @@ func TestExp32(t *testing.T) {
 	}
 }
 
-// TestOpsDoNotAllocate: ops, parallel ones included, in a workspace that has seen the step before.
+// TestOpsDoNotAllocate: ops, parallel ones included, allocate nothing in a workspace in which the
+// step ran before.
 func TestOpsDoNotAllocate(t *testing.T) {
 	e := New[float32](2)
 	defer e.Close()

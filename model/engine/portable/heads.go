@@ -21,7 +21,8 @@ func (w *heads[F]) In() int    { return w.w.cols }
 // NewHeads copies w.
 func (e *Engine[F]) NewHeads(n, in int, w []float32) (engine.Heads, error) {
 	if n <= 0 || in <= 0 || len(w)%(n*in) != 0 {
-		return nil, fmt.Errorf("heads: weight has %d elements, want a multiple of %d heads of %d columns", len(w), n, in)
+		return nil, fmt.Errorf("heads: weight has %d elements, want a multiple of %d heads of %d columns",
+			len(w), n, in)
 	}
 	h := &heads[F]{heads: n, d: len(w) / (n * in), w: newMatrix[F](len(w)/in, in)}
 	fill(&h.w, w)

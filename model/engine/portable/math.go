@@ -5,7 +5,8 @@ import (
 	"unsafe"
 )
 
-// maximum of x, which is not empty. A NaN anywhere but in front is passed over; the exponentials that follow keep it.
+// maximum returns the maximum of x, which is not empty. It ignores a NaN anywhere but in front; the
+// exponentials that follow keep it.
 func maximum[F Float](x []F) F {
 	m := x[0]
 	for _, v := range x[1:] {
@@ -59,7 +60,8 @@ const (
 	ln2Lo = -2.12194440054690583e-4
 )
 
-// exp32 is eˣ within two units in the last place. Results below the normal range are 0; NaN stays NaN.
+// exp32 is eˣ within two units in the last place. Results below the normal range are 0; NaN stays
+// NaN.
 func exp32(x float32) float32 {
 	if x < -87.33 {
 		return 0
@@ -70,7 +72,8 @@ func exp32(x float32) float32 {
 		}
 		return float32(math.Exp(float64(x))) // the last octave, and NaN
 	}
-	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low bits.
+	// x = n·ln 2 + r with |r| ≤ ln 2 / 2. Adding 2²³·1.5 rounds to an integer in the low
+	// bits.
 	const round = 1.5 * (1 << 23)
 	n := (x*log2e + round) - round
 	r := (x - n*ln2Hi) - n*ln2Lo
@@ -89,7 +92,8 @@ const (
 	geluCubic = 0.044715
 )
 
-// tanh through exp, whose error near 0 is absolute; gelu adds 1 to it, so that does not show.
+// tanh is computed from exp. Its error near 0 is absolute; gelu adds 1 to the result, so that the
+// error does not show.
 func tanh[F Float](x F) F {
 	if unsafe.Sizeof(x) == 4 {
 		v := float32(x)

@@ -90,7 +90,8 @@ func (t *rowsTask[F]) embed(i int) {
 	}
 }
 
-// embedBackwardTask sums rows by prompt row, for a block of columns per part: each element is one worker's, in order of rows.
+// embedBackwardTask sums rows by prompt row, for a block of columns per part: one worker sums each
+// element, in order of rows.
 type embedBackwardTask[F Float] struct {
 	dprompt, dx matrix[F]
 	ids         []int32

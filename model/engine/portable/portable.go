@@ -1,5 +1,6 @@
-// Package portable is the reference engine: pure Go with gonum's matrix products. It runs wherever Go does, and
-// other engines are tested against it. In float32 it serves; in float64 it checks gradients by finite differences.
+// Package portable is the reference engine: pure Go with gonum's matrix products. It runs wherever
+// Go does, and other engines are tested against it. Models run on it in float32; tests use float64
+// to check gradients by finite differences.
 package portable
 
 import (
@@ -33,7 +34,8 @@ type Engine[F Float] struct {
 
 var _ engine.Engine = (*Engine[float32])(nil)
 
-// New returns an engine with the given number of threads; 0 or less means one per CPU that Go may use.
+// New returns an engine with the given number of threads; 0 or less means one per CPU that Go may
+// use.
 func New[F Float](threads int) *Engine[F] {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
@@ -46,13 +48,20 @@ func (e *Engine[F]) Name() string {
 	return fmt.Sprintf("portable/float%d/%d threads", 8*unsafe.Sizeof(F(0)), e.pool.Workers())
 }
 
+// Numerics is "portable/f32/amd64" or the like: sums depend on the type and on what the compiler
+// fuses, by architecture.
+func (e *Engine[F]) Numerics() string {
+	return fmt.Sprintf("portable/f%d/%s", 8*unsafe.Sizeof(F(0)), runtime.GOARCH)
+}
+
 // Close ends the worker goroutines.
 func (e *Engine[F]) Close() error {
 	e.pool.Close()
 	return nil
 }
 
-// run spreads the parts of t over the workers, or runs them here if the whole work is too small for that.
+// run spreads the parts of t over the workers, or runs them here if the whole work is too small for
+// that.
 func (e *Engine[F]) run(parts, flops int, t pool.Task) {
 	if flops >= serialFlops {
 		e.pool.Run(parts, t)
@@ -71,11 +80,13 @@ func (e *Engine[F]) scratchFor(worker, n int) []F {
 	return e.scratch[worker][:n]
 }
 
-// alignment in bytes of every tensor's and weight's first element. gonum's dot products peel off elements up to a 16-byte boundary of
-// their right operand, so their bits depend on where it lies: it is a weight, all of whose rows are aligned, or is copied to an aligned place.
+// alignment in bytes of every tensor's and weight's first element. gonum's dot products peel off
+// elements up to a 16-byte boundary of their right operand, so their bits depend on its address. A
+// right operand is therefore a weight, all of whose rows are aligned, or is copied to an aligned
+// place.
 const alignment = 64
 
-// isAligned tells whether x starts at a 16-byte boundary.
+// isAligned reports whether x starts at a 16-byte boundary.
 func isAligned[F Float](x []F) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(x)))%16 == 0 }
 
 // aligned allocates n zeros at an aligned address.
@@ -103,12 +114,6 @@ func (m *matrix[F]) Rows() int { return m.rows }
 func (m *matrix[F]) Cols() int { return m.cols }
 
 func (m *matrix[F]) row(i int) []F { return m.data[i*m.ld : i*m.ld+m.cols] }
-
-// At gives element (i, j) of a tensor of this engine. Tests use it and Set to work at full precision.
-func (e *Engine[F]) At(t engine.Tensor, i, j int) F { return t.(*matrix[F]).row(i)[j] }
-
-// Set changes element (i, j) of a tensor of this engine.
-func (e *Engine[F]) Set(t engine.Tensor, i, j int, v F) { t.(*matrix[F]).row(i)[j] = v }
 
 func mat[F Float](t engine.Tensor) *matrix[F] { return t.(*matrix[F]) }
 

@@ -27,7 +27,8 @@ const (
 	opZero
 )
 
-// rowsTask runs a row-wise op on blockRows rows per part. Which operands an op uses is seen in its method.
+// rowsTask runs a row-wise op on blockRows rows per part. Each op has a method of its own, which
+// uses some of the operands.
 type rowsTask[F Float] struct {
 	op       rowOp
 	rows     int
@@ -35,7 +36,7 @@ type rowsTask[F Float] struct {
 	x, x2    matrix[F] // sources
 	gain     []F
 	ids      []int32
-	mask     *mask // nil where nobody wants one
+	mask     *mask // nil if the caller wants none
 	eps      float64
 	s        F
 }
@@ -94,7 +95,16 @@ func (e *Engine[F]) NormForward(y, r, x engine.Tensor, g engine.Gain, eps float6
 
 // AddNormForward implements engine.Engine.
 func (e *Engine[F]) AddNormForward(sum, y, r, x, delta engine.Tensor, g engine.Gain, eps float64) {
-	t := rowsTask[F]{op: opAddNorm, y2: *mat[F](sum), y: *mat[F](y), r: *mat[F](r), x: *mat[F](x), x2: *mat[F](delta), gain: g.(*gain[F]).w, eps: eps}
+	t := rowsTask[F]{
+		op:   opAddNorm,
+		y2:   *mat[F](sum),
+		y:    *mat[F](y),
+		r:    *mat[F](r),
+		x:    *mat[F](x),
+		x2:   *mat[F](delta),
+		gain: g.(*gain[F]).w,
+		eps:  eps,
+	}
 	t.checkNorm("AddNormForward")
 	check("AddNormForward", "sum", &t.y2, t.x.rows, t.x.cols)
 	check("AddNormForward", "delta", &t.x2, t.x.rows, t.x.cols)
@@ -130,7 +140,14 @@ func (t *rowsTask[F]) norm(i int, x []F) {
 
 // NormBackward implements engine.Engine.
 func (e *Engine[F]) NormBackward(dx, dy, x, r engine.Tensor, g engine.Gain) {
-	t := rowsTask[F]{op: opNormBackward, y: *mat[F](dx), x2: *mat[F](dy), x: *mat[F](x), r: *mat[F](r), gain: g.(*gain[F]).w}
+	t := rowsTask[F]{
+		op:   opNormBackward,
+		y:    *mat[F](dx),
+		x2:   *mat[F](dy),
+		x:    *mat[F](x),
+		r:    *mat[F](r),
+		gain: g.(*gain[F]).w,
+	}
 	t.checkNorm("NormBackward")
 	check("NormBackward", "dy", &t.x2, t.x.rows, t.x.cols)
 	e.each(t.x.rows, 4*t.x.cols, t)
@@ -233,7 +250,13 @@ func (t *rowsTask[F]) gatedGELUBackward(i int) {
 
 // CrossEntropyForward implements engine.Engine.
 func (e *Engine[F]) CrossEntropyForward(loss, lse, logits engine.Tensor, targets engine.Index) {
-	t := rowsTask[F]{op: opCrossEntropy, y: *mat[F](loss), r: *mat[F](lse), x: *mat[F](logits), ids: targets.(*index).ids}
+	t := rowsTask[F]{
+		op:  opCrossEntropy,
+		y:   *mat[F](loss),
+		r:   *mat[F](lse),
+		x:   *mat[F](logits),
+		ids: targets.(*index).ids,
+	}
 	check("CrossEntropyForward", "loss", &t.y, t.x.rows, 1)
 	check("CrossEntropyForward", "lse", &t.r, t.x.rows, 1)
 	checkIndex("CrossEntropyForward", t.ids, t.x.rows, t.x.cols)
@@ -250,7 +273,13 @@ func (t *rowsTask[F]) crossEntropy(i int) {
 
 // CrossEntropyBackward implements engine.Engine.
 func (e *Engine[F]) CrossEntropyBackward(dlogits, logits, lse engine.Tensor, targets engine.Index) {
-	t := rowsTask[F]{op: opCrossEntropyBackward, y: *mat[F](dlogits), x: *mat[F](logits), x2: *mat[F](lse), ids: targets.(*index).ids}
+	t := rowsTask[F]{
+		op:  opCrossEntropyBackward,
+		y:   *mat[F](dlogits),
+		x:   *mat[F](logits),
+		x2:  *mat[F](lse),
+		ids: targets.(*index).ids,
+	}
 	check("CrossEntropyBackward", "dlogits", &t.y, t.x.rows, t.x.cols)
 	check("CrossEntropyBackward", "lse", &t.x2, t.x.rows, 1)
 	checkIndex("CrossEntropyBackward", t.ids, t.x.rows, t.x.cols)

@@ -34,7 +34,8 @@ func (t *weightGradientTask[F]) Do(part, _ int) {
 	i, j := part/t.colBlocks*blockRows, part%t.colBlocks*axpyCols
 	m, n := min(blockRows, t.dw.rows-i), min(axpyCols, t.dw.cols-j)
 	for l := 0; l < t.x.rows; l += axpyDepth {
-		gemmBlock(blas.Trans, blas.NoTrans, m, n, min(axpyDepth, t.x.rows-l), t.dy.data[l*t.dy.ld+i:], t.dy.ld, t.x.data[l*t.x.ld+j:], t.x.ld, t.dw.data[i*t.dw.ld+j:], t.dw.ld)
+		gemmBlock(blas.Trans, blas.NoTrans, m, n, min(axpyDepth, t.x.rows-l), t.dy.data[l*t.dy.ld+i:], t.dy.ld,
+			t.x.data[l*t.x.ld+j:], t.x.ld, t.dw.data[i*t.dw.ld+j:], t.dw.ld)
 	}
 }
 
@@ -70,7 +71,12 @@ type biasGradientTask[F Float] struct {
 }
 
 // AttentionBiasGradient implements engine.Trainer.
-func (e *Engine[F]) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, b engine.Bias, heads int) {
+func (e *Engine[F]) AttentionBiasGradient(
+	dbias, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	b engine.Bias,
+	heads int,
+) {
 	t := biasGradientTask[F]{dbias: *mat[F](dbias), attentionTask: attentionTask[F]{
 		e: e, seg: seg.(*segments), bias: b.(*bias[F]), heads: heads,
 		q: *mat[F](q), k: *mat[F](k), v: *mat[F](v), out: *mat[F](out), lse: *mat[F](lse), dout: *mat[F](dout),
@@ -84,7 +90,8 @@ func (e *Engine[F]) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.
 	check("AttentionBiasGradient", "k", &t.k, t.k.rows, t.q.cols)
 	check("AttentionBiasGradient", "v", &t.v, t.k.rows, t.q.cols)
 	if t.bias.heads != heads || t.seg.qEnd > t.q.rows || t.seg.kEnd > t.k.rows {
-		panic(fmt.Sprintf("portable: AttentionBiasGradient: bias for %d heads and segments of %d query and %d key rows, want %d, and at most %d and %d",
+		panic(fmt.Sprintf("portable: AttentionBiasGradient: "+
+			"bias for %d heads and segments of %d query and %d key rows, want %d, and at most %d and %d",
 			t.bias.heads, t.seg.qEnd, t.seg.kEnd, heads, t.q.rows, t.k.rows))
 	}
 	e.biasGrad = t
@@ -95,7 +102,13 @@ func (e *Engine[F]) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.
 func (t *biasGradientTask[F]) Do(h, worker int) {
 	for s, q := range t.seg.spec.Q {
 		for i := 0; i < q.Len; i += blockRows {
-			b := queryBlock{first: q.Start + i, rows: min(blockRows, q.Len-i), pos: t.seg.spec.Offset[s] + i, kv: t.seg.spec.KV[s], head: h}
+			b := queryBlock{
+				first: q.Start + i,
+				rows:  min(blockRows, q.Len-i),
+				pos:   t.seg.spec.Offset[s] + i,
+				kv:    t.seg.spec.KV[s],
+				head:  h,
+			}
 			t.block(b, worker)
 		}
 	}
@@ -120,7 +133,8 @@ func (t *biasGradientTask[F]) block(b queryBlock, worker int) {
 		for j, o := range t.head(&t.out, b.first+r, b.head) {
 			dot += float64(o) * float64(dout[j])
 		}
-		// Distances beyond the ends are many: each row sums its own first, so that float32 sums stay short.
+		// Many distances lie beyond the ends. Each row sums its own first, so that float32 sums
+		// stay short.
 		var low, high F
 		for j, v := range row {
 			switch d, g := j-pos, v*(ds[r*ld+j]-F(dot)); {

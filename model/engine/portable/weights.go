@@ -8,10 +8,11 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// linear is a weight in one of two orientations. Both serve forward and backward, one of them by dot products (an operand is
-// transposed), the other by scaled row sums. Those skip zeros of the left operand, so a weight behind a ReLU is stored
-// transposed: then the sums run over the sparse activations in forward; other weights' sums run in backward, where the
-// gradient in front of a ReLU is the sparse one.
+// linear is a weight in one of two orientations. Each serves forward and backward, one of them by
+// dot products (an operand is transposed), the other by scaled row sums. Row sums skip zeros of the
+// left operand. So a weight behind a ReLU is stored transposed, and its row sums run in forward,
+// over the sparse activations; the row sums of other weights run in backward, where the gradient in
+// front of a ReLU is sparse.
 type linear[F Float] struct {
 	out, in    int
 	transposed bool
@@ -26,7 +27,8 @@ func (e *Engine[F]) NewLinear(spec engine.LinearSpec) (engine.Linear, error) {
 	out := 0
 	for i, w := range spec.Weights {
 		if spec.In <= 0 || len(w)%spec.In != 0 {
-			return nil, fmt.Errorf("linear: weight %d has %d elements, want a multiple of the input size %d", i, len(w), spec.In)
+			return nil, fmt.Errorf("linear: weight %d has %d elements, want a multiple of the input size %d",
+				i, len(w), spec.In)
 		}
 		out += len(w) / spec.In
 	}
@@ -143,7 +145,8 @@ func (b *bias[F]) Heads() int { return b.heads }
 // NewBias copies a bias table.
 func (e *Engine[F]) NewBias(heads, lo, hi int, values []float32) (engine.Bias, error) {
 	if lo > 0 || hi < 0 || len(values) != heads*(hi-lo+1) {
-		return nil, fmt.Errorf("bias: %d values for %d heads and distances %d..%d, want %d", len(values), heads, lo, hi, heads*(hi-lo+1))
+		return nil, fmt.Errorf("bias: %d values for %d heads and distances %d..%d, want %d",
+			len(values), heads, lo, hi, heads*(hi-lo+1))
 	}
 	b := &bias[F]{heads: heads, lo: lo, hi: hi, values: make([]F, len(values))}
 	for i, v := range values {

@@ -9,8 +9,9 @@ import (
 
 const chunkElems = 1 << 16
 
-// workspace is an arena: chunks of numbers, handed out front to back and kept, so a step that was run before finds room without allocating. A new
-// chunk is a quarter of all before it or more, so that they stay few; what is not used of it costs address space only.
+// workspace is an arena: chunks of numbers, handed out front to back and kept, so that a step that
+// ran before finds room without allocating. A new chunk is at least a quarter of all before it, so
+// that there are few; its unused part costs only address space.
 type workspace[F Float] struct {
 	chunks  [][]F
 	chunk   int // chunk in use
@@ -73,7 +74,8 @@ func (w *workspace[F]) take(n int) []F {
 func (w *workspace[F]) View(t engine.Tensor, row, rows, col, cols int) engine.Tensor {
 	src := mat[F](t)
 	if row < 0 || rows < 0 || row+rows > src.rows || col < 0 || cols < 0 || col+cols > src.cols {
-		panic(fmt.Sprintf("portable: view of rows %d+%d and columns %d+%d in %d×%d", row, rows, col, cols, src.rows, src.cols))
+		panic(fmt.Sprintf("portable: view of rows %d+%d and columns %d+%d in %d×%d",
+			row, rows, col, cols, src.rows, src.cols))
 	}
 	m := w.mats.next()
 	*m = matrix[F]{rows: rows, cols: cols, ld: src.ld}
@@ -134,7 +136,8 @@ func (s *segments) Len() int { return len(s.spec.Q) }
 
 func (w *workspace[F]) Segments(spec engine.SegmentSpec) engine.Segments {
 	if len(spec.Q) != len(spec.KV) || (spec.Offset != nil && len(spec.Offset) != len(spec.Q)) {
-		panic(fmt.Sprintf("portable: segments: %d query spans, %d key spans, %d offsets", len(spec.Q), len(spec.KV), len(spec.Offset)))
+		panic(fmt.Sprintf("portable: segments: %d query spans, %d key spans, %d offsets",
+			len(spec.Q), len(spec.KV), len(spec.Offset)))
 	}
 	s := w.segs.next()
 	s.spec.Q = append(s.spec.Q[:0], spec.Q...)

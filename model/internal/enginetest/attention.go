@@ -25,7 +25,7 @@ func randomAttention(r *rand.Rand, self, causal, biased bool, lengths []int) att
 	c.bias = random(r, c.heads*(c.hi-c.lo+1))
 	c.spec.Causal = causal
 	for _, n := range lengths {
-		c.nk += r.IntN(3) // rows of nobody
+		c.nk += r.IntN(3) // rows of no segment
 		kv := engine.Span{Start: c.nk, Len: n}
 		q, offset := kv, 0
 		if !self {
@@ -52,7 +52,12 @@ func (c attentionCase) segment(i int) attentionCase {
 	s.nq, s.nk = q.Len, kv.Len
 	s.q, s.dout = c.q[q.Start*inner:(q.Start+q.Len)*inner], c.dout[q.Start*inner:(q.Start+q.Len)*inner]
 	s.kv = c.kv[kv.Start*2*inner : (kv.Start+kv.Len)*2*inner]
-	s.spec = engine.SegmentSpec{Q: []engine.Span{{Len: q.Len}}, KV: []engine.Span{{Len: kv.Len}}, Offset: c.spec.Offset[i : i+1], Causal: c.spec.Causal}
+	s.spec = engine.SegmentSpec{
+		Q:      []engine.Span{{Len: q.Len}},
+		KV:     []engine.Span{{Len: kv.Len}},
+		Offset: c.spec.Offset[i : i+1],
+		Causal: c.spec.Causal,
+	}
 	return s
 }
 
@@ -110,7 +115,8 @@ func (s *suite) attention(t *testing.T) {
 						rows, start = alone.nk, c.spec.KV[i].Start
 					}
 					cols := len(part) / rows
-					sameBits(t, fmt.Sprintf("%s of segment %d alone", names[j], i), part, got[j][start*cols:(start+rows)*cols])
+					sameBits(t, fmt.Sprintf("%s of segment %d alone", names[j], i), part,
+						got[j][start*cols:(start+rows)*cols])
 				}
 			}
 		})

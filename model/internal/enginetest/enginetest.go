@@ -1,5 +1,6 @@
-// Package enginetest is the conformance suite of package engine: every op of an engine, on random ragged shapes, against the
-// float64 reference, and the promises about bits and memory that the contract makes.
+// Package enginetest is the conformance suite of package engine: it checks every op of an engine on
+// random ragged shapes against the float64 reference, and the contract's promises about bits,
+// memory and Numerics.
 package enginetest
 
 import (
@@ -13,7 +14,8 @@ import (
 	"github.com/dptune/dpt/model/engine/portable"
 )
 
-// Tolerance is how far a result may lie from the reference, relative to the largest magnitude in the reference result or to 1, the size of the operands.
+// Tolerance is how far a result may lie from the reference, relative to the largest magnitude in
+// the reference result or to 1, the size of the operands.
 type Tolerance float64
 
 // Run checks the engine that open returns, which it closes.
@@ -25,6 +27,7 @@ func Run(t *testing.T, open func(threads int) engine.Engine, tol Tolerance) {
 	t.Run("move", s.move)
 	t.Run("argmax", s.argmax)
 	t.Run("workspace", s.workspace)
+	t.Run("numerics", s.numerics)
 	if _, ok := s.engine(t, 1).(engine.Trainer); ok {
 		t.Run("training", s.training)
 	}
@@ -46,14 +49,14 @@ func (s *suite) engine(t *testing.T, threads int) engine.Engine {
 	return e
 }
 
-// reference is what results are compared with.
+// reference returns the engine whose results are compared with.
 func reference(t *testing.T) engine.Engine {
 	e := portable.New[float64](1)
 	t.Cleanup(func() { e.Close() })
 	return e
 }
 
-// random returns n normal numbers as float32, which every engine can be given exactly.
+// random returns n normal numbers as float32, which every engine takes without rounding.
 func random(r *rand.Rand, n int) []float32 {
 	x := make([]float32, n)
 	for i := range x {
@@ -87,12 +90,19 @@ func upload(e engine.Engine, ws engine.Workspace, p engine.Precision, data []flo
 	return x
 }
 
-// place is where a test's operands lie. The zero place is a fresh tensor for each; another is a view into the middle of a larger tensor, behind
-// one that shifts what a workspace hands out. Results may not depend on it.
+// place is where a test's operands lie in memory; results may not depend on it. With the zero place
+// each operand is a fresh tensor. With another it is a view into the middle of a larger tensor,
+// which a small one before it shifts.
 type place struct{ row, col int }
 
 // upload makes a tensor of data at p, among NaNs.
-func (at place) upload(e engine.Engine, ws engine.Workspace, p engine.Precision, data []float32, rows, cols int) engine.Tensor {
+func (at place) upload(
+	e engine.Engine,
+	ws engine.Workspace,
+	p engine.Precision,
+	data []float32,
+	rows, cols int,
+) engine.Tensor {
 	if at == (place{}) {
 		return upload(e, ws, p, data, rows, cols)
 	}
@@ -145,7 +155,7 @@ func sameBits(t *testing.T, what string, got, want []float64) {
 	}
 }
 
-// must is for constructors in tests, whose arguments are right.
+// must returns v; a test's constructor has valid arguments.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(fmt.Sprintf("enginetest: %v", err))

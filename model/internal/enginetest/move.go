@@ -54,7 +54,10 @@ func (s *suite) move(t *testing.T) {
 		e.Zero(zero)
 		empty := ws.Tensor(engine.Wide, 0, d)
 		e.Upload(empty, nil)
-		return [][]float64{download(t, e, x), download(t, e, sum), download(t, e, some), download(t, e, view), download(t, e, zero), download(t, e, empty), download(t, e, pairs)}
+		return [][]float64{
+			download(t, e, x), download(t, e, sum), download(t, e, some), download(t, e, view), download(t, e, zero),
+			download(t, e, empty), download(t, e, pairs),
+		}
 	}
 	want, got, got3 := run(ref), run(eng), run(many)
 	for i := range want {
@@ -84,7 +87,8 @@ func (s *suite) argmax(t *testing.T) {
 	}
 }
 
-// workspace checks that tensors keep their contents while others come and go, and that views share memory.
+// workspace checks that tensors keep their contents while others come and go, and that views share
+// memory.
 func (s *suite) workspace(t *testing.T) {
 	e := s.engine(t, 1)
 	ws := e.NewWorkspace()

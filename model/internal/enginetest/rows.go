@@ -8,13 +8,15 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// rowOp is an op on matrices of equally many rows whose result rows depend on their own operand rows alone.
+// rowOp is an op on matrices with the same number of rows, each of whose result rows depends only
+// on its own operand rows.
 type rowOp struct {
 	name  string
 	in    []operand
 	limit int // bound of the ids, if the op takes any
-	// make builds the op's weights, from r, and returns the op; it is given the operands and returns its results.
-	make func(e engine.Engine, r *rand.Rand) func(ws engine.Workspace, in []engine.Tensor, ids engine.Index) []engine.Tensor
+	// make builds the op's weights, from r, and returns the op; it is given the operands and
+	// returns its results.
+	make func(e engine.Engine, r *rand.Rand) op
 }
 
 // operand is a random matrix with group rows of cols columns for each row of the op.
@@ -60,11 +62,14 @@ func rowOps(r *rand.Rand) []rowOp {
 			return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
 				x, dy := in[0], in[1]
 				n := x.Rows()
-				y, y2, dx := ws.Tensor(engine.Narrow, n, f), ws.Tensor(engine.Narrow, n, f), ws.Tensor(engine.Narrow, n, f)
+				y := ws.Tensor(engine.Narrow, n, f)
+				y2 := ws.Tensor(engine.Narrow, n, f)
+				dx := ws.Tensor(engine.Narrow, n, f)
 				e.ReLUForward(y2, x, nil)
 				positive, again := ws.Mask(n, f), ws.Mask(n, f)
 				if positive.Rows() != n || positive.Cols() != f {
-					panic(fmt.Sprintf("enginetest: mask is %d×%d, want %d×%d", positive.Rows(), positive.Cols(), n, f))
+					panic(fmt.Sprintf("enginetest: mask is %d×%d, want %d×%d",
+						positive.Rows(), positive.Cols(), n, f))
 				}
 				e.ReLUForward(y, x, positive)
 				e.ReLUForward(x, x, again)
@@ -88,7 +93,9 @@ func rowOps(r *rand.Rand) []rowOp {
 				x := in[0]
 				e.Scale(x, 4)
 				n := x.Rows()
-				loss, lse, dx := ws.Tensor(engine.Wide, n, 1), ws.Tensor(engine.Wide, n, 1), ws.Tensor(engine.Wide, n, f)
+				loss := ws.Tensor(engine.Wide, n, 1)
+				lse := ws.Tensor(engine.Wide, n, 1)
+				dx := ws.Tensor(engine.Wide, n, f)
 				e.CrossEntropyForward(loss, lse, x, ids)
 				e.CrossEntropyBackward(dx, x, lse, ids)
 				e.CrossEntropyBackward(x, x, lse, ids)
@@ -115,7 +122,8 @@ func rowOps(r *rand.Rand) []rowOp {
 		make: func(e engine.Engine, r *rand.Rand) op {
 			w := must(e.NewHeads(heads, d, random(r, heads*dim*d)))
 			if w.Heads() != heads || w.Dim() != dim || w.In() != d {
-				panic(fmt.Sprintf("enginetest: heads are %d of %d×%d, want %d of %d×%d", w.Heads(), w.Dim(), w.In(), heads, dim, d))
+				panic(fmt.Sprintf("enginetest: heads are %d of %d×%d, want %d of %d×%d",
+					w.Heads(), w.Dim(), w.In(), heads, dim, d))
 			}
 			return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
 				n := in[0].Rows()
@@ -166,14 +174,7 @@ func (s *suite) rowOps(t *testing.T) {
 		for _, o := range rowOps(shapes) {
 			t.Run(fmt.Sprintf("%s/%d", o.name, seed), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				var in [][]float32
-				for _, x := range o.in {
-					in = append(in, random(r, n*x.group*x.cols))
-				}
-				var ids []int32
-				if o.limit > 0 {
-					ids = randomIDs(r, n, o.limit)
-				}
+				in, ids := o.operands(r, n)
 				run := func(e engine.Engine, from, rows int) [][]float64 {
 					return o.run(t, e, place{}, seed, in, ids, from, rows)
 				}
@@ -201,8 +202,27 @@ func (s *suite) rowOps(t *testing.T) {
 	}
 }
 
+// operands draws the op's operands for n rows.
+func (o rowOp) operands(r *rand.Rand, n int) (in [][]float32, ids []int32) {
+	for _, x := range o.in {
+		in = append(in, random(r, n*x.group*x.cols))
+	}
+	if o.limit > 0 {
+		ids = randomIDs(r, n, o.limit)
+	}
+	return in, ids
+}
+
 // run computes the op on some of the rows, in dirty memory.
-func (o rowOp) run(t *testing.T, e engine.Engine, at place, seed uint64, data [][]float32, ids []int32, from, rows int) [][]float64 {
+func (o rowOp) run(
+	t *testing.T,
+	e engine.Engine,
+	at place,
+	seed uint64,
+	data [][]float32,
+	ids []int32,
+	from, rows int,
+) [][]float64 {
 	t.Helper()
 	f := o.make(e, rand.New(rand.NewPCG(seed, 2)))
 	ws := e.NewWorkspace()

@@ -21,7 +21,7 @@ type sharedCase struct {
 func randomShared(r *rand.Rand, queries, keys []int) sharedCase {
 	c := sharedCase{cols: 1 + r.IntN(90)}
 	for i, n := range queries {
-		c.nq, c.nk = c.nq+r.IntN(3), c.nk+r.IntN(3) // rows of nobody
+		c.nq, c.nk = c.nq+r.IntN(3), c.nk+r.IntN(3) // rows of no segment
 		c.spec.Q = append(c.spec.Q, engine.Span{Start: c.nq, Len: n})
 		c.spec.KV = append(c.spec.KV, engine.Span{Start: c.nk, Len: keys[i]})
 		c.nq, c.nk = c.nq+n, c.nk+keys[i]
@@ -40,19 +40,28 @@ func (c sharedCase) segment(i int) sharedCase {
 	q, kv := c.spec.Q[i], c.spec.KV[i]
 	part := func(x []float32, s engine.Span) []float32 { return x[s.Start*c.cols : (s.Start+s.Len)*c.cols] }
 	return sharedCase{
-		cols: c.cols, nq: q.Len, nk: kv.Len, q: part(c.q, q), kv: part(c.kv, kv), dout: part(c.dout, q), dkv: part(c.dkv, kv),
+		cols: c.cols,
+		nq:   q.Len,
+		nk:   kv.Len,
+		q:    part(c.q, q),
+		kv:   part(c.kv, kv),
+		dout: part(c.dout, q),
+		dkv:  part(c.dkv, kv),
 		spec: engine.SegmentSpec{Q: []engine.Span{{Len: q.Len}}, KV: []engine.Span{{Len: kv.Len}}},
 	}
 }
 
-// run returns out, lse, dq, dkv; rows outside segments are zero, of dkv as they were.
+// run returns out, lse, dq and dkv. Rows outside segments are zero; those of dkv are unchanged.
 func (c sharedCase) run(t *testing.T, e engine.Engine, at place) [][]float64 {
 	t.Helper()
 	ws := e.NewWorkspace()
 	dirty(e, ws)
 	q, kv := at.upload(e, ws, engine.Narrow, c.q, c.nq, c.cols), at.upload(e, ws, engine.Narrow, c.kv, c.nk, c.cols)
-	dout, dkv := at.upload(e, ws, engine.Narrow, c.dout, c.nq, c.cols), at.upload(e, ws, engine.Wide, c.dkv, c.nk, c.cols)
-	out, lse, dq := ws.Tensor(engine.Narrow, c.nq, c.cols), ws.Tensor(engine.Wide, c.nq, 1), ws.Tensor(engine.Narrow, c.nq, c.cols)
+	dout := at.upload(e, ws, engine.Narrow, c.dout, c.nq, c.cols)
+	dkv := at.upload(e, ws, engine.Wide, c.dkv, c.nk, c.cols)
+	out := ws.Tensor(engine.Narrow, c.nq, c.cols)
+	lse := ws.Tensor(engine.Wide, c.nq, 1)
+	dq := ws.Tensor(engine.Narrow, c.nq, c.cols)
 	for _, x := range []engine.Tensor{out, lse, dq} {
 		e.Zero(x)
 	}
@@ -88,7 +97,8 @@ func (s *suite) sharedAttention(t *testing.T) {
 						rows, start = alone.nk, c.spec.KV[i].Start
 					}
 					cols := len(part) / rows
-					sameBits(t, fmt.Sprintf("%s of segment %d alone", names[j], i), part, got[j][start*cols:(start+rows)*cols])
+					sameBits(t, fmt.Sprintf("%s of segment %d alone", names[j], i), part,
+						got[j][start*cols:(start+rows)*cols])
 				}
 			}
 		})

@@ -9,7 +9,8 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// training checks the gradients of weights, and that an engine that was given new values computes as one made with them.
+// training checks the gradients of weights, and that weights with replaced values compute the same
+// bits as weights made with those values.
 func (s *suite) training(t *testing.T) {
 	ref := reference(t).(engine.Trainer)
 	one, many := s.engine(t, 1).(engine.Trainer), s.engine(t, 3).(engine.Trainer)
@@ -39,13 +40,14 @@ func (s *suite) training(t *testing.T) {
 		if err := one.SetLinear(first.linear, make([]float32, 7)); err == nil {
 			t.Error("SetLinear took too few values")
 		}
-		if one.SetTable(first.table, make([]float32, 7)) == nil || one.SetGain(first.gain, nil) == nil || one.SetBias(first.bias, make([]float32, 1)) == nil {
+		if one.SetTable(first.table, make([]float32, 7)) == nil || one.SetGain(first.gain, nil) == nil ||
+			one.SetBias(first.bias, make([]float32, 1)) == nil {
 			t.Error("a table, gain or bias took too few values")
 		}
 	})
 }
 
-// weightGradient is an op that adds to the gradient of a weight, twice.
+// weightGradient is an op that adds to the gradient of a weight; run calls it twice.
 type weightGradient struct {
 	name string
 	run  func(t *testing.T, e engine.Trainer, at place) []float64
@@ -81,7 +83,9 @@ func weightGradients(r *rand.Rand, n int) []weightGradient {
 			ws := e.NewWorkspace()
 			dirty(e, ws)
 			dg := at.upload(e, ws, engine.Wide, sum[:in], 1, in)
-			xt, rt, dyt := at.upload(e, ws, engine.Wide, x, n, in), at.upload(e, ws, engine.Wide, rs, n, 1), at.upload(e, ws, engine.Wide, dyn, n, in)
+			xt := at.upload(e, ws, engine.Wide, x, n, in)
+			rt := at.upload(e, ws, engine.Wide, rs, n, 1)
+			dyt := at.upload(e, ws, engine.Wide, dyn, n, in)
 			e.NormGainGradient(dg, dyt, xt, rt)
 			e.NormGainGradient(dg, dyt, xt, rt)
 			return download32(t, e, dg)
@@ -90,12 +94,13 @@ func weightGradients(r *rand.Rand, n int) []weightGradient {
 	longest := min(n, 300)
 	for _, causal := range []bool{false, true} {
 		c := randomAttention(r, true, causal, true, []int{1 + longest/3, 1, 1 + longest/2})
-		cases = append(cases, weightGradient{fmt.Sprintf("AttentionBiasGradient/causal=%v", causal), func(t *testing.T, e engine.Trainer, at place) []float64 {
+		run := func(t *testing.T, e engine.Trainer, at place) []float64 {
 			ws := e.NewWorkspace()
 			dirty(e, ws)
 			inner, span := c.heads*c.d, c.hi-c.lo+1
 			bias := must(e.NewBias(c.heads, c.lo, c.hi, c.bias))
-			q, kv := at.upload(e, ws, engine.Narrow, c.q, c.nq, inner), at.upload(e, ws, engine.Narrow, c.kv, c.nk, 2*inner)
+			q := at.upload(e, ws, engine.Narrow, c.q, c.nq, inner)
+			kv := at.upload(e, ws, engine.Narrow, c.kv, c.nk, 2*inner)
 			dout := at.upload(e, ws, engine.Narrow, c.dout, c.nq, inner)
 			out, lse := ws.Tensor(engine.Narrow, c.nq, inner), ws.Tensor(engine.Wide, c.nq, c.heads)
 			k, v := ws.View(kv, 0, c.nk, 0, inner), ws.View(kv, 0, c.nk, inner, inner)
@@ -106,7 +111,8 @@ func weightGradients(r *rand.Rand, n int) []weightGradient {
 				e.AttentionBiasGradient(dbias, dout, out, lse, q, k, v, seg, bias, c.heads)
 			}
 			return download32(t, e, dbias)
-		}})
+		}
+		cases = append(cases, weightGradient{fmt.Sprintf("AttentionBiasGradient/causal=%v", causal), run})
 	}
 	return cases
 }
@@ -124,7 +130,7 @@ const (
 	weightsLo, weightsHi               = -4, 3
 )
 
-// values are those of each weight for a seed.
+// weightValues returns the values of each weight for a seed.
 func weightValues(seed uint64) (a, b, c, table, gain, bias []float32) {
 	r := rand.New(rand.NewPCG(seed, 30))
 	a, b, c = random(r, weightsIn*30), random(r, weightsIn*40), random(r, weightsIn*weightsOut)
@@ -149,7 +155,12 @@ func (w weights) set(t *testing.T, e engine.Trainer, seed uint64) {
 	t.Helper()
 	a, b, c, table, gain, bias := weightValues(seed)
 	for _, err := range []error{
-		e.SetLinear(w.linear, a, b), e.SetLinear(w.sparse, c), e.SetTable(w.table, table), e.SetLinear(w.head, table), e.SetGain(w.gain, gain), e.SetBias(w.bias, bias),
+		e.SetLinear(w.linear, a, b),
+		e.SetLinear(w.sparse, c),
+		e.SetTable(w.table, table),
+		e.SetLinear(w.head, table),
+		e.SetGain(w.gain, gain),
+		e.SetBias(w.bias, bias),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -157,7 +168,7 @@ func (w weights) set(t *testing.T, e engine.Trainer, seed uint64) {
 	}
 }
 
-// results are those of ops that use every weight, both ways.
+// results returns the results of ops that use every weight, forward and backward.
 func (w weights) results(t *testing.T, e engine.Trainer) []float64 {
 	t.Helper()
 	const n = 21

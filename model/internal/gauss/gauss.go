@@ -1,10 +1,10 @@
 // Package gauss draws normally distributed numbers that are the same to the
 // last bit on every platform and with every Go version.
 //
-// The random bits are ChaCha8's, whose stream math/rand/v2 guarantees. They
-// become normal by Marsaglia's polar method in float64, with a logarithm of its
-// own: the one in package math is assembly on some architectures, and on others
-// the compiler fuses its products and sums.
+// The random bits are ChaCha8's, whose stream math/rand/v2 guarantees. Marsaglia's
+// polar method in float64 makes normal numbers of them, with a logarithm of this
+// package: the one in package math is assembly on some architectures, and on
+// others the compiler fuses its products and sums.
 package gauss
 
 import (
@@ -31,12 +31,12 @@ func New(seed uint64, name string) *Source {
 // Fill sets each number of out to a draw from N(0, std²).
 func (s *Source) Fill(out []float32, std float64) {
 	for i := range out {
-		out[i] = float32(float64(std * s.Next()))
+		out[i] = float32(float64(std * s.next()))
 	}
 }
 
-// Next returns a draw from N(0, 1).
-func (s *Source) Next() float64 {
+// next returns a draw from N(0, 1).
+func (s *Source) next() float64 {
 	if s.have {
 		s.have = false
 		return s.spare

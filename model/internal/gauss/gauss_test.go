@@ -16,12 +16,12 @@ func TestLn(t *testing.T) {
 	}
 }
 
-// TestBits pins the stream: a change of it would change every training.
+// TestBits pins the stream: changing it would change every training run.
 func TestBits(t *testing.T) {
 	s := New(7, "A")
 	want := []uint64{0xbfc6517c4d767a72, 0xbfe8ee82594fab4c, 0x3ff39f827ad516f4, 0xbff882ad678c4754}
 	for i, w := range want {
-		if got := math.Float64bits(s.Next()); got != w {
+		if got := math.Float64bits(s.next()); got != w {
 			t.Errorf("number %d has the bits %#016x, want %#016x", i, got, w)
 		}
 	}
@@ -35,7 +35,7 @@ func TestDistribution(t *testing.T) {
 	var m1, m2, m3, m4 float64
 	tails := 0
 	for range n {
-		x := s.Next()
+		x := s.next()
 		m1 += x
 		m2 += x * x
 		m3 += x * x * x
@@ -61,9 +61,9 @@ func TestDistribution(t *testing.T) {
 }
 
 func TestStreamsDiffer(t *testing.T) {
-	first := New(1, "A").Next()
+	first := New(1, "A").next()
 	for _, other := range []*Source{New(2, "A"), New(1, "B"), New(256, "A")} {
-		if other.Next() == first {
+		if other.next() == first {
 			t.Error("two streams start alike")
 		}
 	}

@@ -2,14 +2,16 @@ package meter
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/dptune/dpt/model/engine"
 )
 
-// Isolated measures how fast an engine multiplies at best: it runs products with frozen weights again, each by itself, with its operands
-// resident. It is made to run between passes of what it is compared with, since what else the machine does slows both.
+// Isolated measures the highest speed at which an engine multiplies: it runs products with frozen
+// weights again, each by itself, with its operands in cache. Alternate it with passes of the
+// computation that it is compared with, so that other load on the machine slows both.
 type Isolated struct {
 	e        engine.Engine
 	ws       engine.Workspace
@@ -17,20 +19,34 @@ type Isolated struct {
 	times    [][]time.Duration // per product
 }
 
-// Isolate takes the products that have run since the last Reset. Each counts as often as it has run when Limits is called.
+// Isolate collects the products that have run since the last Reset. Limits weighs each by the
+// number of times that it has run by then.
 func (m *Engine) Isolate() *Isolated {
 	l := &Isolated{e: m.Engine, ws: m.Engine.NewWorkspace()}
-	for _, p := range m.shapes {
-		l.products = append(l.products, p)
-	}
-	slices.SortFunc(l.products, func(a, b *product) int {
-		return cmp.Or(cmp.Compare(a.in, b.in), cmp.Compare(a.out, b.out), cmp.Compare(a.rows, b.rows), cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y))
+	l.products = slices.SortedFunc(maps.Values(m.shapes), func(a, b *product) int {
+		return cmp.Or(
+			cmp.Compare(a.in, b.in), cmp.Compare(a.out, b.out), cmp.Compare(a.rows, b.rows),
+			cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y),
+			compareBools(a.backward, b.backward), compareBools(a.accumulate, b.accumulate),
+		)
 	})
 	l.times = make([][]time.Duration, len(l.products))
 	return l
 }
 
-// Run runs each product once to warm up and then at least twice, until its share of the budget is spent. Calls add up.
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// Run runs each product once to warm up and then at least twice, until its share of the budget is
+// spent. Calls add up.
 func (l *Isolated) Run(budget time.Duration) {
 	for i, p := range l.products {
 		l.run(p, &l.times[i], budget/time.Duration(len(l.products)))
@@ -41,7 +57,8 @@ func (l *Isolated) run(p *product, times *[]time.Duration, budget time.Duration)
 	mark := l.ws.Mark()
 	defer l.ws.Release(mark)
 	x, y := l.ws.Tensor(p.x, p.rows, p.in), l.ws.Tensor(p.y, p.rows, p.out)
-	// The results of a product are the operands of the other direction's; both are filled so that no number is abnormal.
+	// The results of a product are the operands of the other direction's; both are filled so that
+	// no number is abnormal.
 	fill(l.e, x)
 	fill(l.e, y)
 	for began, n := time.Now(), 0; n < 3 || time.Since(began) < budget; n++ {
@@ -57,8 +74,9 @@ func (l *Isolated) run(p *product, times *[]time.Duration, budget time.Duration)
 	}
 }
 
-// Limits are the FLOPs per second of all products together, by the median and by the fastest of each one's times; 0 where none has run. A median
-// is to be compared with the median of passes, the fastest with the fastest pass.
+// Limits are the FLOPs per second of all products together, by the median and by the fastest of
+// each one's times; 0 if none has run. Compare the median with the median of passes, and the
+// fastest with the fastest pass.
 func (l *Isolated) Limits() (median, fastest float64) {
 	var flops, medians, best float64
 	for i, p := range l.products {
@@ -77,7 +95,7 @@ func (l *Isolated) Limits() (median, fastest float64) {
 	return flops / medians, flops / best
 }
 
-// fill sets t to numbers around 0, a third of them exactly that, as activations are behind a ReLU.
+// fill sets t to numbers around 0, a third of them exactly 0, like activations behind a ReLU.
 func fill(e engine.Engine, t engine.Tensor) {
 	data := make([]float32, t.Rows()*t.Cols())
 	for i := range data {

@@ -1,5 +1,6 @@
-// Package meter measures an engine from outside: it is an engine that passes every op on to another one and notes how long it
-// took and how much it multiplied. The other engine's ops must be done when they return, as a CPU's are.
+// Package meter is part of the lab, not of the trainer: it measures an engine from outside. Its
+// engine passes every op on to another one and notes how long it took and how much it multiplied.
+// The other engine's ops must be done when they return, as a CPU's are.
 package meter
 
 import (
@@ -13,21 +14,23 @@ type Kind string
 
 const (
 	Linear    Kind = "linear"    // products with frozen weights
-	Attention Kind = "attention" // scores, softmax and what is gathered, both ways
+	Attention Kind = "attention" // scores, softmax and weighted sums, forward and backward
 	Other     Kind = "other"     // norms, activations, losses, copies
 )
 
-// Entry is what the ops of one kind in one part of the computation took.
+// Entry is the cost of the ops of one kind in one part of the computation.
 type Entry struct {
 	Part  string
 	Kind  Kind
 	Calls int
 	Time  time.Duration
-	// FLOPs are multiplications and additions of matrix products. Zeros that an engine skips count as if computed.
+	// FLOPs are multiplications and additions of matrix products. Zeros that an engine skips count
+	// as if computed.
 	FLOPs float64
 }
 
-// Engine is an engine.Engine that measures.
+// Engine is an engine.Engine that measures. It computes the other engine's bits, so its Numerics is
+// the other engine's too.
 type Engine struct {
 	engine.Engine
 	part    string
@@ -37,7 +40,8 @@ type Engine struct {
 	live    int
 	peak    int
 
-	// What engine.Engine's handles do not tell. Engines recycle them; an entry is overwritten when its handle is handed out again.
+	// Properties that engine.Engine's handles do not tell. Engines recycle handles; an entry is
+	// overwritten when its handle is handed out again.
 	work      map[engine.Segments]float64 // Σ queries × keys
 	precision map[engine.Tensor]engine.Precision
 }
@@ -54,12 +58,16 @@ type key struct {
 
 // New measures e.
 func New(e engine.Engine) *Engine {
-	m := &Engine{Engine: e, work: make(map[engine.Segments]float64), precision: make(map[engine.Tensor]engine.Precision)}
+	m := &Engine{
+		Engine:    e,
+		work:      make(map[engine.Segments]float64),
+		precision: make(map[engine.Tensor]engine.Precision),
+	}
 	m.Reset()
 	return m
 }
 
-// Reset forgets what was measured.
+// Reset forgets all measurements.
 func (m *Engine) Reset() {
 	m.entries, m.order, m.shapes = make(map[key]*Entry), nil, make(map[shape]*product)
 	m.peak = m.live
@@ -68,7 +76,7 @@ func (m *Engine) Reset() {
 // Part implements engine.Observer.
 func (m *Engine) Part(name string) { m.part = name }
 
-// Entries are what was measured since the last Reset, in the order in which the kinds first ran.
+// Entries are the measurements since the last Reset, in the order in which the kinds first ran.
 func (m *Engine) Entries() []Entry {
 	out := make([]Entry, len(m.order))
 	for i, k := range m.order {
@@ -80,8 +88,8 @@ func (m *Engine) Entries() []Entry {
 // FLOPs of all products since the last Reset.
 func (m *Engine) FLOPs() float64 {
 	var sum float64
-	for _, e := range m.entries {
-		sum += e.FLOPs
+	for _, k := range m.order {
+		sum += m.entries[k].FLOPs
 	}
 	return sum
 }
@@ -102,7 +110,7 @@ func (m *Engine) note(kind Kind, flops float64, began time.Time) {
 	e.FLOPs += flops
 }
 
-// shape is a product with a frozen weight on so many rows.
+// shape is a product with a frozen weight on a number of rows.
 type shape struct {
 	rows, in, out        int
 	backward, accumulate bool

@@ -10,9 +10,14 @@ import (
 	"github.com/dptune/dpt/model/lab/meter"
 )
 
-// A measured engine is the engine.
+// TestConformance: an engine that is measured still fulfills the contract.
 func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(threads int) engine.Engine { return meter.New(portable.New[float32](threads)) }, 2e-6)
+}
+
+// TestNumerics: measuring changes neither bits nor Numerics.
+func TestNumerics(t *testing.T) {
+	enginetest.Wrapper(t, func(e engine.Trainer) engine.Engine { return meter.New(e) })
 }
 
 func TestMeasures(t *testing.T) {
@@ -45,7 +50,8 @@ func TestMeasures(t *testing.T) {
 	m.ExpandHeads(up, y, heads)
 	lse := ws.Tensor(engine.Wide, 20, 1)
 	out := ws.Tensor(engine.Narrow, 20, 8)
-	m.SharedAttentionForward(out, lse, up, x, ws.Segments(engine.SegmentSpec{Q: []engine.Span{{Len: 20}}, KV: []engine.Span{{Len: 10}}}))
+	m.SharedAttentionForward(out, lse, up, x,
+		ws.Segments(engine.SegmentSpec{Q: []engine.Span{{Len: 20}}, KV: []engine.Span{{Len: 10}}}))
 	ws.Release(mark)
 	ws.Tensor(engine.Wide, 1, 1)
 

@@ -93,7 +93,12 @@ func (m *Engine) AttentionForward(out, lse, q, k, v engine.Tensor, seg engine.Se
 	m.note(Attention, 2*2*m.work[seg]*float64(q.Cols()), began)
 }
 
-func (m *Engine) AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, bias engine.Bias, heads int) {
+func (m *Engine) AttentionBackward(
+	dq, dk, dv, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	bias engine.Bias,
+	heads int,
+) {
 	began := time.Now()
 	m.Engine.AttentionBackward(dq, dk, dv, dout, out, lse, q, k, v, seg, bias, heads)
 	m.note(Attention, 5*2*m.work[seg]*float64(q.Cols()), began)
@@ -166,9 +171,18 @@ func (m *Engine) Argmax(dst []int32, logits engine.Tensor) error {
 	return err
 }
 
-// linear notes a product between x [rows, in] and y [rows, out], whichever is the result, and returns its FLOPs.
+// linear notes a product between x [rows, in] and y [rows, out], whichever is the result, and
+// returns its FLOPs.
 func (m *Engine) linear(x, y engine.Tensor, w engine.Linear, backward, accumulate bool) float64 {
-	s := shape{rows: x.Rows(), in: x.Cols(), out: y.Cols(), backward: backward, accumulate: accumulate, x: m.precision[x], y: m.precision[y]}
+	s := shape{
+		rows:       x.Rows(),
+		in:         x.Cols(),
+		out:        y.Cols(),
+		backward:   backward,
+		accumulate: accumulate,
+		x:          m.precision[x],
+		y:          m.precision[y],
+	}
 	p := m.shapes[s]
 	if p == nil {
 		p = &product{shape: s, weight: w}

@@ -6,7 +6,7 @@ import (
 	"github.com/dptune/dpt/model/engine"
 )
 
-// The ops of engine.Trainer, each timed. They panic where the other engine is none.
+// The ops of engine.Trainer, each timed. They panic if the other engine is no Trainer.
 
 var _ engine.Trainer = (*Engine)(nil)
 
@@ -24,7 +24,12 @@ func (m *Engine) NormGainGradient(dg, dy, x, r engine.Tensor) {
 	m.note(Other, 0, began)
 }
 
-func (m *Engine) AttentionBiasGradient(dbias, dout, out, lse, q, k, v engine.Tensor, seg engine.Segments, bias engine.Bias, heads int) {
+func (m *Engine) AttentionBiasGradient(
+	dbias, dout, out, lse, q, k, v engine.Tensor,
+	seg engine.Segments,
+	bias engine.Bias,
+	heads int,
+) {
 	began := time.Now()
 	m.trainer().AttentionBiasGradient(dbias, dout, out, lse, q, k, v, seg, bias, heads)
 	m.note(Attention, 2*2*m.work[seg]*float64(q.Cols()), began) // scores and their gradients

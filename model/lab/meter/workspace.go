@@ -2,7 +2,8 @@ package meter
 
 import "github.com/dptune/dpt/model/engine"
 
-// workspace counts what it hands out. Its tensors are the other engine's; segments are remembered with the products that they cause.
+// workspace counts the numbers that it hands out. Its tensors are the other engine's; it notes the
+// number of products that segments cause.
 type workspace struct {
 	engine.Workspace
 	m     *Engine
@@ -28,7 +29,7 @@ func (w *workspace) Tensor(p engine.Precision, rows, cols int) engine.Tensor {
 	return t
 }
 
-// Mask counts the numbers that would take as much memory.
+// Mask counts as the numbers that would take as much memory.
 func (w *workspace) Mask(rows, cols int) engine.Mask {
 	w.set(w.used + rows*((cols+31)/32))
 	return w.Workspace.Mask(rows, cols)

@@ -9,5 +9,7 @@ import (
 
 func init() {
 	benchEngines["onednn-f32"] = func() (engine.Engine, error) { return onednn.New(onednn.Options{Threads: 1}) }
-	benchEngines["onednn-bf16"] = func() (engine.Engine, error) { return onednn.New(onednn.Options{Threads: 1, BF16: true}) }
+	benchEngines["onednn-bf16"] = func() (engine.Engine, error) {
+		return onednn.New(onednn.Options{Threads: 1, BF16: true})
+	}
 }

@@ -18,9 +18,11 @@ func encode(text string) []int32 {
 	return append(ids, eosID)
 }
 
-// corrupt takes random spans out of a text, T5's objective (Raffel et al., 2020, random_spans_noise_mask and noise_span_to_unique_sentinel) on ByT5's ids: in
-// the source a sentinel stands for each, the target is the sentinels with what they stand for. A share noise of the bytes is taken out, in spans
-// of mean bytes on average, as many as there are sentinels at most. Texts have two bytes at least.
+// corrupt takes random spans out of a text, T5's objective (Raffel et al., 2020,
+// random_spans_noise_mask and noise_span_to_unique_sentinel) on ByT5's ids: the source has a
+// sentinel in the place of each span, the target is each sentinel followed by its span. The share
+// noise of the bytes is taken out, in at most as many spans as there are sentinels, of mean bytes
+// on average. A text has at least two bytes.
 func corrupt(text string, noise, mean float64, sentinels int, r *random) (source, target []int32) {
 	n := len(text)
 	out := min(max(int(math.RoundToEven(float64(n)*noise)), 1), n-1)

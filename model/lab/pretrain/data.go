@@ -10,15 +10,16 @@ import (
 // Stream is one of a corpus's endless streams of texts.
 type Stream struct {
 	Seed    uint64
-	HeldOut bool // not to be trained on
+	HeldOut bool // for evaluation, never for training
 }
 
-// Corpus is what a model learns from: text i of a stream is a pure function of both.
+// Corpus is the source of the texts that a model learns from. Text i of a stream is a pure function
+// of i and the stream.
 type Corpus struct {
-	Name string // identifies it, in a run's state
-	// Pair is a text, what is to be answered, and what kind of pair that is.
+	Name string // identifies the corpus in a run's state
+	// Pair returns a text, the answer to learn, and the kind of the pair.
 	Pair func(s Stream, i uint64) (source, target, kind string)
-	// Document is plain text, of at least two bytes, from which spans are taken.
+	// Document returns plain text of at least two bytes, from which spans are taken.
 	Document func(s Stream, i uint64) string
 }
 
@@ -52,12 +53,13 @@ func (c Corpus) example(s Settings, heldOut bool, i uint64) example {
 // batch is one step's examples.
 type batch struct {
 	micro  [][]t5.Pair
-	next   uint64 // where in the stream the next step's begin
+	next   uint64 // position in the stream of the next step's first example
 	tokens int    // source and target tokens
 	target int    // target tokens
 }
 
-// batch takes examples from the stream's position at on, and deals them out to micro-batches of about equal work.
+// batch takes examples from the stream, from position at on, and deals them to micro-batches of
+// about equal work.
 func (c Corpus) batch(s Settings, at uint64) batch {
 	b := batch{micro: make([][]t5.Pair, s.Micro), next: at}
 	var pairs []t5.Pair

@@ -7,7 +7,7 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// Evaluation is how the model does on held-out examples.
+// Evaluation is the model's score on held-out examples.
 type Evaluation struct {
 	Step  int64
 	Kinds []KindResult // by name; the last, "all", sums up all pairs, without spans
@@ -18,10 +18,11 @@ type KindResult struct {
 	Kind  string
 	Count int
 	Loss  float64 // mean of target tokens
-	Exact float64 // share of examples whose greedy output is the target; 0 for spans, which have no one answer
+	Exact float64 // share of examples whose greedy output is the target; 0 for spans, which have many answers
 }
 
-// evaluate scores held-out examples, those of each worker apart, and decodes the pairs among them.
+// evaluate scores held-out examples, a part of them on each worker, and decodes the pairs among
+// them.
 func (r *run) evaluate() error {
 	if r.EvalPairs == 0 || r.Evaluation == nil {
 		return nil
@@ -30,6 +31,8 @@ func (r *run) evaluate() error {
 	for i := range examples {
 		examples[i] = r.Corpus.example(r.Settings, true, uint64(i))
 	}
+
+	// Score and decode, in groups of examples.
 	type outcome struct {
 		loss  float64
 		exact bool
@@ -58,6 +61,8 @@ func (r *run) evaluate() error {
 	if err != nil {
 		return err
 	}
+
+	// Sum up by kind, and over all pairs.
 	type sums struct {
 		count, tokens, exact int
 		loss                 float64
@@ -87,7 +92,8 @@ func (r *run) evaluate() error {
 	}
 	for _, name := range order {
 		k := kinds[name]
-		ev.Kinds = append(ev.Kinds, KindResult{name, k.count, k.loss / float64(k.tokens), float64(k.exact) / float64(k.count)})
+		ev.Kinds = append(ev.Kinds,
+			KindResult{name, k.count, k.loss / float64(k.tokens), float64(k.exact) / float64(k.count)})
 	}
 	r.Evaluation(ev)
 	return nil

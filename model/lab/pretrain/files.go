@@ -11,8 +11,10 @@ import (
 	"os"
 )
 
-// FileCorpus is a corpus of two files: documents, one to a line, and pairs, a JSON object {"source": …, "target": …} to a line, with an optional "kind". One line
-// in fifty is held out, and every text is drawn at random. A file that is "" has nothing: Settings.Spans must be 0 or 1 then.
+// FileCorpus is a corpus of two files: documents, one per line, and pairs, one JSON object
+// {"source": …, "target": …} per line, with an optional "kind". One line in fifty is held out,
+// and every text is drawn at random. Without documents (""), Settings.Spans must be 0; without
+// pairs, 1.
 func FileCorpus(documents, pairs string) (Corpus, error) {
 	h := sha256.New()
 	var docs []string
@@ -53,7 +55,8 @@ type filePair struct{ Source, Target, Kind string }
 
 const heldOutOf = 50
 
-// line draws one of n lines, n at least heldOutOf: those whose number is a multiple of heldOutOf are held out.
+// line draws one of n lines, n at least heldOutOf: those whose number is a multiple of heldOutOf
+// are held out.
 func (s Stream) line(n int, i uint64) int {
 	r := newRandom(s.Seed^0x6c696e65, i)
 	groups := n / heldOutOf
@@ -63,7 +66,7 @@ func (s Stream) line(n int, i uint64) int {
 	return heldOutOf*r.below(groups) + 1 + r.below(heldOutOf-1)
 }
 
-// readLines gives f every line of a file and h the whole.
+// readLines passes every line of a file to f and the whole file to h.
 func readLines(path string, h hash.Hash, f func([]byte) error) error {
 	if path == "" {
 		return nil

@@ -8,9 +8,10 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// initial weights: T5's (T5PreTrainedModel._init_weights) but for three things. Embeddings have half the size. Outputs of sublayers shrink with their
-// number, as GPT-2's do, so that the residual stream starts at the size of the embeddings whatever the depth. And most heads start near-sighted: see
-// locality.
+// initial returns the initial weights: T5's (T5PreTrainedModel._init_weights) with three
+// differences. Embeddings have half the size. Outputs of sublayers shrink with the number of
+// sublayers, as in GPT-2, so that the residual stream starts at the size of the embeddings at any
+// depth. And the attention of most heads starts local: see addLocality.
 func initial(s Settings) []float32 {
 	params := s.Model.Parameters(s.Tied)
 	last := params[len(params)-1]
@@ -26,21 +27,26 @@ func initial(s Settings) []float32 {
 		}
 		gauss.New(s.Seed, "pretrain/"+p.Name).Fill(v, std)
 		if strings.HasSuffix(p.Name, "relative_attention_bias.weight") {
-			locality(s.Model, strings.HasPrefix(p.Name, "encoder."), v)
+			addLocality(s.Model, strings.HasPrefix(p.Name, "encoder."), v)
 		}
 	}
 	return all
 }
 
-// sights are how the heads of an encoder see at first, over and over: how fast attention falls with the distance, and with how much less it looks
-// to one side (-1 the right, 1 the left).
-var sights = []struct{ slope, aside float32 }{{1, -1}, {1, 1}, {0.3, -1}, {0.3, 0}, {0, 0}, {0, 0}}
+// headBias is how a head's initial attention depends on the distance of a key: it falls by slope
+// per position, and by a constant on the other side of the query (side -1 prefers the left, 1 the
+// right, 0 neither).
+type headBias struct{ slope, side float32 }
 
-// locality adds to a table of relative attention biases [buckets, heads] a fall with the distance, as ALiBi has it (Press et al., 2022), which here is
-// only where training starts. A byte says little: what first has to be learned is to make words of the bytes nearby, and from attention that is spread evenly
-// over a text that takes long.
-func locality(c t5.Config, bidirectional bool, table []float32) {
-	const aside, most = 2, 8
+// headBiases are the biases of successive heads, repeated.
+var headBiases = []headBias{{1, -1}, {1, 1}, {0.3, -1}, {0.3, 0}, {0, 0}, {0, 0}}
+
+// addLocality subtracts from a table of relative attention biases [buckets, heads] a value that
+// grows with the distance, as in ALiBi (Press et al., 2022); here training starts from it and may
+// change it. A single byte tells little: a model first has to learn to join nearby bytes to words,
+// which takes long if attention is spread evenly over the text.
+func addLocality(c t5.Config, bidirectional bool, table []float32) {
+	const otherSide, most = 2, 8
 	seen := make([]bool, c.RelativeBuckets)
 	for d := 0; d <= c.RelativeDistance; d++ {
 		for _, distance := range []int{-d, d} {
@@ -50,10 +56,10 @@ func locality(c t5.Config, bidirectional bool, table []float32) {
 			}
 			seen[b] = true // by its least distance
 			for h := range c.NumHeads {
-				s := sights[h%len(sights)]
+				s := headBiases[h%len(headBiases)]
 				fall := s.slope * float32(d)
-				if bidirectional && float32(distance)*s.aside < 0 {
-					fall += aside
+				if bidirectional && float32(distance)*s.side < 0 {
+					fall += otherSide
 				}
 				table[b*c.NumHeads+h] -= min(fall, most)
 			}
@@ -61,8 +67,9 @@ func locality(c t5.Config, bidirectional bool, table []float32) {
 	}
 }
 
-// rate is a weight's share of the learning rate. T5 does not divide attention's scores by the root of a head's width but has queries start smaller by as
-// much; Adam's steps have one size for all, which would be as much too large for them.
+// rate is the factor of a weight's learning rate. T5 does not divide attention's scores by the root
+// of a head's width; the weights of queries start smaller by that factor instead. Adam's steps have
+// the same size for all weights, which would be too large for these by the same factor.
 func rate(c t5.Config, p t5.Parameter) float64 {
 	if strings.HasSuffix(p.Name, "Attention.q.weight") {
 		return 1 / math.Sqrt(float64(c.DKV))

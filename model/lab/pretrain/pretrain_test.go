@@ -22,7 +22,8 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// words is a corpus that can be learned: documents repeat one word, pairs ask for the other of two letters.
+// words is a corpus that can be learned: documents repeat one word, pairs ask for the other of two
+// letters.
 func words() Corpus {
 	return Corpus{
 		Name: "words",
@@ -42,7 +43,8 @@ func words() Corpus {
 
 func smallSettings(gated bool) Settings {
 	s := DefaultSettings()
-	s.Model.DModel, s.Model.DKV, s.Model.DFF, s.Model.NumHeads, s.Model.NumLayers, s.Model.NumDecoderLayers = 16, 8, 24, 2, 1, 1
+	s.Model.DModel, s.Model.DKV, s.Model.DFF, s.Model.NumHeads = 16, 8, 24, 2
+	s.Model.NumLayers, s.Model.NumDecoderLayers = 1, 1
 	s.Model.GatedGELU, s.Model.ScaleOutput, s.Tied = gated, !gated, !gated
 	s.Steps, s.Warmup, s.Decay, s.BatchTokens, s.Micro, s.Spans, s.Optimizer.LR = 40, 5, 20, 300, 3, 0.3, 1e-2
 	return s
@@ -50,11 +52,29 @@ func smallSettings(gated bool) Settings {
 
 func options(s Settings, dir string, workers int) Options {
 	return Options{
-		Settings: s, Corpus: words(), Dir: dir, Workers: workers,
-		Engine:   func() (engine.Engine, error) { return portable.New[float32](1), nil },
-		Numerics: func(engine.Engine) string { return "test" },
-		LogEvery: 10, EvalEvery: 20, EvalPairs: 30, SaveEvery: time.Hour, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Settings:  s,
+		Corpus:    words(),
+		Dir:       dir,
+		Workers:   workers,
+		Engine:    openNamed("test"),
+		LogEvery:  10,
+		EvalEvery: 20,
+		EvalPairs: 30,
+		SaveEvery: time.Hour,
+		Log:       slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
+}
+
+// namedEngine is an engine whose Numerics a test chooses.
+type namedEngine struct {
+	engine.Trainer
+	numerics string
+}
+
+func (e namedEngine) Numerics() string { return e.numerics }
+
+func openNamed(numerics string) func() (engine.Engine, error) {
+	return func() (engine.Engine, error) { return namedEngine{portable.New[float32](1), numerics}, nil }
 }
 
 func weightsOf(t *testing.T, dir string) []byte {
@@ -66,7 +86,8 @@ func weightsOf(t *testing.T, dir string) []byte {
 	return data
 }
 
-// TestRunLearns, and writes a model that opens; its bits depend neither on the number of workers nor on being stopped and resumed.
+// TestRunLearns: a run learns and writes a model that opens; its bits depend neither on the number
+// of workers nor on being stopped and resumed.
 func TestRunLearns(t *testing.T) {
 	for _, gated := range []bool{true, false} {
 		t.Run(fmt.Sprintf("gated=%v", gated), func(t *testing.T) {
@@ -76,12 +97,14 @@ func TestRunLearns(t *testing.T) {
 			var reports []Report
 			var evaluations []Evaluation
 			o := options(s, one, 1)
-			o.Report, o.Evaluation = func(r Report) { reports = append(reports, r) }, func(e Evaluation) { evaluations = append(evaluations, e) }
+			o.Report, o.Evaluation = func(r Report) { reports = append(reports, r) },
+				func(e Evaluation) { evaluations = append(evaluations, e) }
 			if err := Run(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
 			if n := len(reports); n != 8 || reports[n-1].Step != s.Steps || reports[0].Loss < 3*reports[n-1].Loss {
-				t.Errorf("%d reports, the first %+v, the last %+v: want 8 and a third of the loss", n, reports[0], reports[n-1])
+				t.Errorf("%d reports, the first %+v, the last %+v: want 8 and a third of the loss",
+					n, reports[0], reports[n-1])
 			}
 			last := evaluations[len(evaluations)-1]
 			if all := last.Kinds[len(last.Kinds)-1]; len(evaluations) != 4 || all.Kind != "all" || all.Exact < 0.9 {
@@ -94,7 +117,8 @@ func TestRunLearns(t *testing.T) {
 				t.Error("three workers trained other weights than one")
 			}
 
-			// Stopped twice, once after a save that later steps outlived; the number of steps is decided on the way.
+			// Stopped twice, once after a save that later steps outlived; the number of steps is
+			// decided on the way.
 			ctx, cancel := context.WithCancel(t.Context())
 			o = options(s, stopped, 2)
 			o.Settings.Steps, o.SaveEvery = 1000, 0
@@ -130,7 +154,8 @@ func TestRunLearns(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if text := "Ann is <in>"; !slices.Equal(append(tok.Encode(text), tok.EOSID()), encode(text)) || tok.VocabSize() != cfg.VocabSize {
+			if text := "Ann is <in>"; !slices.Equal(append(tok.Encode(text), tok.EOSID()), encode(text)) ||
+				tok.VocabSize() != cfg.VocabSize {
 				t.Errorf("the tokenizer gives %v, training saw %v", tok.Encode(text), encode(text))
 			}
 		})
@@ -149,7 +174,7 @@ func TestResumeRefusesAnotherRun(t *testing.T) {
 		"seed":       func(o *Options) { o.Settings.Seed++ },
 		"model":      func(o *Options) { o.Settings.Model.DFF++ },
 		"corpus":     func(o *Options) { o.Corpus.Name = "other" },
-		"numerics":   func(o *Options) { o.Numerics = func(engine.Engine) string { return "other" } },
+		"numerics":   func(o *Options) { o.Engine = openNamed("other") },
 		"more steps": func(o *Options) { o.Settings.Steps++ },
 	} {
 		o := options(s, dir, 1)
@@ -202,7 +227,8 @@ func TestResumable(t *testing.T) {
 	}
 }
 
-// TestReadRecord: a run's directory says what the run was, and a model that is not the run's is not taken for its.
+// TestReadRecord: a run's directory records what the run was, and a model of another run in it is
+// refused.
 func TestReadRecord(t *testing.T) {
 	for _, bf16 := range []bool{true, false} {
 		s := smallSettings(bf16)
@@ -226,7 +252,8 @@ func TestReadRecord(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadRecord(o.Dir); err == nil || !strings.Contains(err.Error(), "is not that of state.safetensors") {
+		if _, err := ReadRecord(o.Dir); err == nil ||
+			!strings.Contains(err.Error(), "is not that of state.safetensors") {
 			t.Errorf("a model with another weight: %v", err)
 		}
 	}
@@ -242,7 +269,8 @@ func TestFactor(t *testing.T) {
 	}
 }
 
-// TestCorrupt: a document comes back when every sentinel is replaced by what the target says, and as much is taken out as was wanted.
+// TestCorrupt: replacing every sentinel by its span in the target restores a document, and the
+// share of bytes that is taken out is the one asked for.
 func TestCorrupt(t *testing.T) {
 	r := newRandom(1, 1)
 	for range 2000 {
@@ -285,8 +313,10 @@ func TestCorrupt(t *testing.T) {
 		if string(back) != string(text) {
 			t.Fatalf("%q came back as %q", text, back)
 		}
-		if want := float64(n) * noise; float64(out) < want-1 && out < n-1 || float64(out) > want+1 || sentinels > most || sentinels != len(taken) {
-			t.Fatalf("%d of %d bytes in %d spans for a share of %v, %d sentinels at most", out, n, sentinels, noise, most)
+		if want := float64(n) * noise; float64(out) < want-1 && out < n-1 || float64(out) > want+1 ||
+			sentinels > most || sentinels != len(taken) {
+			t.Fatalf("%d of %d bytes in %d spans for a share of %v, %d sentinels at most",
+				out, n, sentinels, noise, most)
 		}
 	}
 }
@@ -323,7 +353,8 @@ func TestFileCorpus(t *testing.T) {
 		}
 		return path
 	}
-	docs, pairs := write("docs", "document %d", 100), write("pairs", `{"source": "s%d", "target": "t", "kind": "k"}`, 150)
+	docs := write("docs", "document %d", 100)
+	pairs := write("pairs", `{"source": "s%d", "target": "t", "kind": "k"}`, 150)
 	c, err := FileCorpus(docs, pairs)
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +372,10 @@ func TestFileCorpus(t *testing.T) {
 	if len(seen) != 98+147 || len(held) != 2 || seen["document 50"] || !held["document 50"] || seen["s100"] {
 		t.Errorf("%d lines to train on and %d documents held out, want 245 and 2", len(seen), len(held))
 	}
-	for _, bad := range [][2]string{{write("few", "line %d", 49), ""}, {"", write("no", "{}%.0d", 60)}, {"", write("json", "x %d", 60)}, {filepath.Join(dir, "none"), ""}, {write("short", "%.0dx", 60), ""}} {
+	for _, bad := range [][2]string{
+		{write("few", "line %d", 49), ""}, {"", write("no", "{}%.0d", 60)}, {"", write("json", "x %d", 60)},
+		{filepath.Join(dir, "none"), ""}, {write("short", "%.0dx", 60), ""},
+	} {
 		if _, err := FileCorpus(bad[0], bad[1]); err == nil {
 			t.Errorf("files %v were taken", bad)
 		}
@@ -350,8 +384,14 @@ func TestFileCorpus(t *testing.T) {
 
 func TestSettingsErrors(t *testing.T) {
 	for i, change := range []func(*Settings){
-		func(s *Settings) { s.Steps = 0 }, func(s *Settings) { s.Micro = 0 }, func(s *Settings) { s.Spans = 1.5 }, func(s *Settings) { s.Noise = 0 },
-		func(s *Settings) { s.Warmup, s.Decay = s.Steps, 1 }, func(s *Settings) { s.Model.VocabSize = 100 }, func(s *Settings) { s.Model.DModel = 0 }, func(s *Settings) { s.Optimizer.LR = -1 },
+		func(s *Settings) { s.Steps = 0 },
+		func(s *Settings) { s.Micro = 0 },
+		func(s *Settings) { s.Spans = 1.5 },
+		func(s *Settings) { s.Noise = 0 },
+		func(s *Settings) { s.Warmup, s.Decay = s.Steps, 1 },
+		func(s *Settings) { s.Model.VocabSize = 100 },
+		func(s *Settings) { s.Model.DModel = 0 },
+		func(s *Settings) { s.Optimizer.LR = -1 },
 	} {
 		s := DefaultSettings()
 		change(&s)
@@ -368,27 +408,30 @@ func TestSettingsErrors(t *testing.T) {
 	}
 }
 
-// TestLocality: near-sighted heads look at the keys beside a query, those that look to one side at that side, far-sighted ones at all alike.
-func TestLocality(t *testing.T) {
-	c := DefaultModel()
+// TestAddLocality: a head with a slope prefers keys near the query, one with a side prefers that
+// side, and the others treat all keys alike.
+func TestAddLocality(t *testing.T) {
+	c := defaultModel()
 	for _, bidirectional := range []bool{true, false} {
 		table := make([]float32, c.RelativeBuckets*c.NumHeads)
-		locality(c, bidirectional, table)
+		addLocality(c, bidirectional, table)
 		at := func(distance, head int) float32 {
 			return table[c.RelativeBucket(distance, bidirectional)*c.NumHeads+head]
 		}
-		for h, s := range sights {
+		for h, s := range headBiases {
 			if at(0, h) != 0 {
 				t.Errorf("head %d has %v at its own place, want 0", h, at(0, h))
 			}
-			if near, far := at(-1, h), at(-100, h); s.slope == 0 && (near != 0 || far != 0) || s.slope > 0 && far >= near {
+			near, far := at(-1, h), at(-100, h)
+			if s.slope == 0 && (near != 0 || far != 0) || s.slope > 0 && far >= near {
 				t.Errorf("head %d of slope %v has %v one place to the left and %v at a hundred", h, s.slope, near, far)
 			}
 			if !bidirectional {
 				continue
 			}
-			if left, right := at(-3, h), at(3, h); s.aside < 0 && right >= left || s.aside > 0 && left >= right || s.aside == 0 && left != right {
-				t.Errorf("head %d of side %v has %v to the left, %v to the right", h, s.aside, left, right)
+			left, right := at(-3, h), at(3, h)
+			if s.side < 0 && right >= left || s.side > 0 && left >= right || s.side == 0 && left != right {
+				t.Errorf("head %d of side %v has %v to the left, %v to the right", h, s.side, left, right)
 			}
 		}
 	}

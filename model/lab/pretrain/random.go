@@ -6,12 +6,13 @@ import (
 	"slices"
 )
 
-// random draws numbers by rules written out here, from a generator whose stream is fixed: a run's data may not change with the Go version.
+// random draws numbers by rules of this file from a generator whose stream is fixed, so that a
+// run's data do not change with the Go version.
 type random struct{ src *rand.PCG }
 
 func newRandom(seed, stream uint64) *random { return &random{rand.NewPCG(seed, stream)} }
 
-// below draws from [0, n). The bias, of n/2⁶⁴, is nobody's concern.
+// below draws from [0, n). Its bias of n/2⁶⁴ is negligible.
 func (r *random) below(n int) int {
 	hi, _ := bits.Mul64(r.src.Uint64(), uint64(n))
 	return int(hi)

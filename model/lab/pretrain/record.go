@@ -8,16 +8,17 @@ import (
 	"github.com/dptune/dpt/model/checkpoint"
 )
 
-// Record is what a run's directory says of how its model came to be.
+// Record describes how a run made its model, as the run's directory holds it.
 type Record struct {
 	Settings Settings `json:"settings"`
 	Corpus   string   `json:"corpus"`   // Corpus.Name
-	Numerics string   `json:"numerics"` // what decided the bits beside the settings
+	Numerics string   `json:"numerics"` // Engine.Numerics, which decided the bits beside the settings
 	Steps    int64    `json:"steps"`    // taken
 	Tokens   int64    `json:"tokens"`   // of sources and targets
 }
 
-// ReadRecord reads the record of the run in dir. It is an error when the weights of the model there are not those of the run's state.
+// ReadRecord reads the record of the run in dir. It fails if the weights of the model there are not
+// those of the run's state.
 func ReadRecord(dir string) (Record, error) {
 	path := filepath.Join(dir, stateFile)
 	f, err := checkpoint.Open(path)

@@ -16,37 +16,37 @@ import (
 type Options struct {
 	Settings Settings
 	Corpus   Corpus
-	// Dir is the model directory to write. The state of an unfinished run is in it, too: Run goes on from there.
+	// Dir is the model directory to write. It also holds the state of an unfinished run, with which
+	// Run continues.
 	Dir  string
-	BF16 bool // what the written weights are stored in; training keeps float32
+	BF16 bool // write the weights in bfloat16; training keeps float32
 
 	Workers int // engines that compute at a time
-	// Engine opens an engine of one thread; Numerics names what decides the bits of its results, once it holds the weights.
-	Engine   func() (engine.Engine, error)
-	Numerics func(engine.Engine) string
+	// Engine opens an engine of one thread.
+	Engine func() (engine.Engine, error)
 
 	LogEvery   int64         // steps between two reports
 	EvalEvery  int64         // steps between two evaluations; 0 is none
 	EvalPairs  int           // held-out examples of each evaluation
-	SaveEvery  time.Duration // between two times the state and the model are written; at the end they are in any case
+	SaveEvery  time.Duration // between two writes of the state and the model; both are also written at the end
 	Log        *slog.Logger
 	Report     func(Report)     // may be nil
 	Evaluation func(Evaluation) // may be nil
 }
 
-// Report is what happened since the last one.
+// Report sums up the steps since the last report.
 type Report struct {
 	Step, Steps int64
 	Loss        float64 // mean of target tokens
 	Norm        float64 // of the last step's gradient, before clipping
 	Factor      float64 // of the learning rate
 	Tokens      int64   // source and target tokens since the run's beginning
-	PerSecond   float64 // of those
+	PerSecond   float64 // tokens per second since the last report
 	Left        time.Duration
 }
 
-// Run trains until the settings' steps are taken, or ctx ends: then it saves its state and returns ctx's error. A run whose directory holds a finished
-// state only writes the model.
+// Run trains for the settings' steps. If ctx ends before, it saves its state and returns ctx's
+// error. If o.Dir holds a finished state, it only writes the model.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := o.Settings.Validate(); err != nil {
 		return err
@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	id := identity{o.Settings, o.Corpus.Name, o.Numerics(w.engines[0])}
+	id := identity{o.Settings, o.Corpus.Name, w.engines[0].Numerics()}
 	was, err := load(o.Dir, id)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	return r.save()
 }
 
-// run is a run that goes.
+// run is a run in progress.
 type run struct {
 	Options
 	id identity
@@ -93,7 +93,7 @@ type run struct {
 	since interval
 }
 
-// interval is what Report sums up.
+// interval sums up the steps since the last report.
 type interval struct {
 	start  time.Time
 	loss   float64
@@ -146,15 +146,21 @@ func (r *run) step() error {
 	if r.Report != nil && (r.s.Step%r.LogEvery == 0 || r.s.Step == r.Settings.Steps) {
 		took := time.Since(i.start)
 		r.Report(Report{
-			Step: r.s.Step, Steps: r.Settings.Steps, Loss: i.loss / float64(i.target), Norm: norm, Factor: factor, Tokens: r.s.tokens,
-			PerSecond: float64(i.tokens) / took.Seconds(), Left: time.Duration(float64(took) / float64(i.steps) * float64(r.Settings.Steps-r.s.Step)),
+			Step:      r.s.Step,
+			Steps:     r.Settings.Steps,
+			Loss:      i.loss / float64(i.target),
+			Norm:      norm,
+			Factor:    factor,
+			Tokens:    r.s.tokens,
+			PerSecond: float64(i.tokens) / took.Seconds(),
+			Left:      time.Duration(float64(took) / float64(i.steps) * float64(r.Settings.Steps-r.s.Step)),
 		})
 		*i = interval{start: time.Now()}
 	}
 	return nil
 }
 
-// save writes the state, and the model as it is now.
+// save writes the state and the model.
 func (r *run) save() error {
 	if err := r.s.save(r.Dir, r.id); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// Settings decide, with the Corpus, the result of a run.
+// Settings and the Corpus decide the result of a run.
 type Settings struct {
 	Model t5.Config
 	Tied  bool // the output projection is the embedding table
@@ -19,35 +19,36 @@ type Settings struct {
 
 	Spans     float64 // share of the examples that are corrupted documents; the others are pairs
 	Noise     float64 // share of a document's bytes that are taken out
-	SpanBytes float64 // mean length of what is taken out in one piece
+	SpanBytes float64 // mean length of a span that is taken out
 	MaxBytes  int     // of a document; a longer one is cut
 
 	Optimizer optim.AdamW
 	Clip      float64 // bound of the gradient's norm; 0 is none
-	// The learning rate grows linearly over Warmup steps, stays, and falls linearly to 0 over the last Decay steps.
+	// The learning rate grows linearly over Warmup steps, stays, and falls linearly to 0 over the
+	// last Decay steps.
 	Warmup, Decay int64
 }
 
-// DefaultSettings are those that made the embedded model.
+// DefaultSettings returns the settings that made the embedded model.
 func DefaultSettings() Settings {
 	o := optim.NewAdamW(7e-4, 0.01)
 	o.Beta2 = 0.98
 	return Settings{
-		Model: DefaultModel(), Seed: 1, Steps: 12000, BatchTokens: 14500, Micro: 4,
+		Model: defaultModel(), Seed: 1, Steps: 12000, BatchTokens: 14500, Micro: 4,
 		Spans: 0.05, Noise: 0.15, SpanBytes: 10, MaxBytes: 256,
 		Optimizer: o, Clip: 1, Warmup: 200, Decay: 1500,
 	}
 }
 
-// DefaultModel is a T5 v1.1 of a byte-level vocabulary.
-func DefaultModel() t5.Config {
+// defaultModel is a T5 v1.1 with a byte-level vocabulary.
+func defaultModel() t5.Config {
 	return t5.Config{
 		ModelType: "t5", VocabSize: 384, DModel: 192, DKV: 32, DFF: 448, NumLayers: 4, NumDecoderLayers: 2, NumHeads: 6,
 		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, GatedGELU: true, EOSTokenIDs: []int32{1},
 	}
 }
 
-// Validate reports what no run can have.
+// Validate checks that a run can have the settings.
 func (s Settings) Validate() error {
 	if err := s.Model.Validate(); err != nil {
 		return err
@@ -76,10 +77,12 @@ func (s Settings) Validate() error {
 		}
 	}
 	if s.Warmup+s.Decay > s.Steps {
-		return fmt.Errorf("%d warm-up and %d decay steps, want at most the %d steps of the run", s.Warmup, s.Decay, s.Steps)
+		return fmt.Errorf("%d warm-up and %d decay steps, want at most the %d steps of the run",
+			s.Warmup, s.Decay, s.Steps)
 	}
 	if s.Model.VocabSize < firstSentinel+1 {
-		return fmt.Errorf("vocabulary of %d ids, want at least %d: 3 special tokens, 256 bytes, and sentinels", s.Model.VocabSize, firstSentinel+1)
+		return fmt.Errorf("vocabulary of %d ids, want at least %d: 3 special tokens, 256 bytes, and sentinels",
+			s.Model.VocabSize, firstSentinel+1)
 	}
 	return nil
 }
@@ -96,8 +99,9 @@ func (s Settings) factor(t int64) float64 {
 	return f
 }
 
-// resumable says whether a run that has taken step steps under s may go on under next: everything is equal but the highest learning rate, which may become
-// another at any step before it falls, the number of steps and the decay, and the learning rate has not begun to fall under either.
+// resumable returns an error unless a run that has taken step steps under s may continue under
+// next. The highest learning rate, the number of steps and the decay may change as long as the
+// learning rate falls under neither; everything else must be equal.
 func (s Settings) resumable(next Settings, step int64) error {
 	old, same := s, next
 	old.Steps, old.Decay, same.Steps, same.Decay = 0, 0, 0, 0
@@ -110,7 +114,8 @@ func (s Settings) resumable(next Settings, step int64) error {
 	}
 	for _, v := range []Settings{s, next} {
 		if step > v.Steps-v.Decay {
-			return fmt.Errorf("the run of %d steps at %v, the last %d of them falling, cannot become one of %d at %v, %d falling, after step %d: the learning rate would have been another",
+			return fmt.Errorf("the run of %d steps at %v, the last %d of them falling, "+
+				"cannot become one of %d at %v, %d falling, after step %d: the learning rate would have been another",
 				s.Steps, s.Optimizer.LR, s.Decay, next.Steps, next.Optimizer.LR, next.Decay, step)
 		}
 	}

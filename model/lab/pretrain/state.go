@@ -14,7 +14,7 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// stateFile holds, in a run's directory, what it goes on from.
+// stateFile holds the state with which a run continues, in its directory.
 const stateFile = "state.safetensors"
 
 // state is a run between two steps.
@@ -24,11 +24,11 @@ type state struct {
 	tokens int64  // source and target tokens so far
 }
 
-// identity is what a state file says of the run that it belongs to.
+// identity identifies the run that a state file belongs to.
 type identity struct {
 	Settings Settings
 	Corpus   string
-	Numerics string // what decides the bits beside the settings
+	Numerics string // Engine.Numerics, which decides the bits beside the settings
 }
 
 // save writes s, of the run id, into dir.
@@ -39,13 +39,19 @@ func (s *state) save(dir string, id identity) error {
 	}
 	n := []int{len(s.Params)}
 	return checkpoint.Write(filepath.Join(dir, stateFile),
-		[]checkpoint.Tensor{checkpoint.F32("params", n, s.Params), checkpoint.F32("m", n, s.M), checkpoint.F32("v", n, s.V)},
+		[]checkpoint.Tensor{
+			checkpoint.F32("params", n, s.Params), checkpoint.F32("m", n, s.M), checkpoint.F32("v", n, s.V),
+		},
 		map[string]string{
-			"run": string(data), "step": strconv.FormatInt(s.Step, 10), "at": strconv.FormatUint(s.at, 10), "tokens": strconv.FormatInt(s.tokens, 10),
+			"run":    string(data),
+			"step":   strconv.FormatInt(s.Step, 10),
+			"at":     strconv.FormatUint(s.at, 10),
+			"tokens": strconv.FormatInt(s.tokens, 10),
 		})
 }
 
-// load reads the state in dir, nil where there is none, and refuses one of another run than id.
+// load reads the state in dir and refuses one of another run than id. It returns nil if there is
+// none.
 func load(dir string, id identity) (*state, error) {
 	path := filepath.Join(dir, stateFile)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +75,8 @@ func read(f *checkpoint.File, id identity) (*state, error) {
 		return nil, err
 	}
 	if was.Corpus != id.Corpus || was.Numerics != id.Numerics {
-		return nil, fmt.Errorf("the run was started with corpus %s on %s, want the same, not %s on %s", was.Corpus, was.Numerics, id.Corpus, id.Numerics)
+		return nil, fmt.Errorf("the run was started with corpus %s on %s, want the same, not %s on %s",
+			was.Corpus, was.Numerics, id.Corpus, id.Numerics)
 	}
 	if err := was.Settings.resumable(id.Settings, s.Step); err != nil {
 		return nil, err
@@ -77,7 +84,7 @@ func read(f *checkpoint.File, id identity) (*state, error) {
 	return s, s.weights(f, size(id.Settings))
 }
 
-// parse reads which run a state file belongs to and where that stands.
+// parse reads which run a state file belongs to and how far that is.
 func parse(f *checkpoint.File) (s *state, was identity, err error) {
 	meta := f.Metadata()
 	if err := json.Unmarshal([]byte(meta["run"]), &was); err != nil {
@@ -96,8 +103,11 @@ func parse(f *checkpoint.File) (s *state, was identity, err error) {
 
 // weights reads the n weights and their moments.
 func (s *state) weights(f *checkpoint.File, n int) error {
-	for name, to := range map[string]*[]float32{"params": &s.Params, "m": &s.M, "v": &s.V} {
-		t, err := f.Tensor(name)
+	for _, part := range []struct {
+		tensor string
+		to     *[]float32
+	}{{"params", &s.Params}, {"m", &s.M}, {"v", &s.V}} {
+		t, err := f.Tensor(part.tensor)
 		if err != nil {
 			return err
 		}
@@ -106,9 +116,9 @@ func (s *state) weights(f *checkpoint.File, n int) error {
 			return err
 		}
 		if len(v) != n {
-			return fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", name, len(v), n)
+			return fmt.Errorf("tensor %s: %d numbers, want %d, the model's weights", part.tensor, len(v), n)
 		}
-		*to = append(make([]float32, 0, n), v...)
+		*part.to = append(make([]float32, 0, n), v...)
 	}
 	return nil
 }
@@ -120,7 +130,7 @@ func size(s Settings) int {
 	return last.Offset + last.Size()
 }
 
-// byteLevelConfig is a tokenizer_config.json for the byte-level vocabulary of a size.
+// byteLevelConfig is a tokenizer_config.json for a byte-level vocabulary of vocab ids.
 func byteLevelConfig(vocab int) ([]byte, error) {
 	data, err := json.MarshalIndent(struct {
 		EOS      string `json:"eos_token"`
@@ -132,7 +142,8 @@ func byteLevelConfig(vocab int) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// writeModel writes the weights as a model directory that Transformers loads, in float32 or, with bf16, in bfloat16.
+// writeModel writes the weights as a model directory that Transformers loads, in float32 or, with
+// bf16, in bfloat16.
 func writeModel(dir string, s Settings, weights []float32, bf16 bool) error {
 	dtype, tensor := "float32", checkpoint.F32
 	if bf16 {
@@ -146,10 +157,15 @@ func writeModel(dir string, s Settings, weights []float32, bf16 bool) error {
 	if err != nil {
 		return fmt.Errorf("encode tokenizer config: %w", err)
 	}
-	return checkpoint.WriteModel(dir, config, tensors(s.Model.Parameters(s.Tied), weights, tensor), map[string][]byte{"tokenizer_config.json": tokenizer})
+	return checkpoint.WriteModel(dir, config, tensors(s.Model.Parameters(s.Tied), weights, tensor),
+		map[string][]byte{"tokenizer_config.json": tokenizer})
 }
 
-func tensors(params []t5.Parameter, weights []float32, tensor func(string, []int, []float32) checkpoint.Tensor) []checkpoint.Tensor {
+func tensors(
+	params []t5.Parameter,
+	weights []float32,
+	tensor func(string, []int, []float32) checkpoint.Tensor,
+) []checkpoint.Tensor {
 	var list []checkpoint.Tensor
 	for _, p := range params {
 		list = append(list, tensor(p.Name, p.Shape, weights[p.Offset:p.Offset+p.Size()]))

@@ -26,7 +26,7 @@ type workers struct {
 // piece is a run of weights that the optimizer treats alike.
 type piece struct {
 	lo, hi int
-	rate   float64 // the learning rate's share
+	rate   float64 // factor of the learning rate
 }
 
 // pieces cuts all weights.
@@ -41,7 +41,7 @@ func pieces(s Settings) []piece {
 	return list
 }
 
-// newWorkers opens n engines. Close ends them.
+// newWorkers opens n engines; close ends them.
 func newWorkers(s Settings, n int, open func() (engine.Engine, error), weights []float32) (_ *workers, err error) {
 	w := &workers{settings: s, pieces: pieces(s), sum: make([]float32, len(weights)), losses: make([][]float64, n)}
 	defer func() {
@@ -75,7 +75,7 @@ func (w *workers) close() error {
 	return errors.Join(errs...)
 }
 
-// each runs f for 0 to n-1, each by some worker, and returns the first error.
+// each runs f for 0 to n-1, each on some worker, and returns the first error.
 func (w *workers) each(n int, f func(worker, i int) error) error {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -95,7 +95,7 @@ func (w *workers) each(n int, f func(worker, i int) error) error {
 	return errors.Join(errs...)
 }
 
-// set gives all trainers the weights.
+// set passes the weights to all trainers.
 func (w *workers) set(weights []float32) error {
 	errs := make([]error, len(w.trainers))
 	var wg sync.WaitGroup
@@ -106,7 +106,8 @@ func (w *workers) set(weights []float32) error {
 	return errors.Join(errs...)
 }
 
-// gradient leaves in w.sum the gradient of the mean token loss of b, whose sum it returns.
+// gradient sets w.sum to the gradient of the mean token loss of b, and returns the sum of the
+// losses.
 func (w *workers) gradient(b batch) (loss float64, err error) {
 	sums := make([]float64, len(b.micro))
 	err = w.each(len(b.micro), func(worker, i int) error {
@@ -146,7 +147,7 @@ func (w *workers) gradient(b batch) (loss float64, err error) {
 	})
 }
 
-// rangeSize is how many numbers are one part of the work on all weights.
+// rangeSize is the number of weights in one part of the work on all of them.
 const rangeSize = 1 << 16
 
 // ranges runs f on all weights, a range at a time.

@@ -1,10 +1,12 @@
-// Package tinyrandom is the T5 that tests run on where they want some model and not the embedded one: small enough that a
-// cluster's step takes milliseconds, and the same whatever the embedded model has learned.
+// Package tinyrandom is part of the lab, not of the trainer: it makes the T5 for tests that need
+// any model rather than the embedded one. It is so small that a cluster's step takes milliseconds,
+// and it stays the same when the embedded model changes.
 //
-// It is a T5 v1.0 of two encoder and two decoder layers, d_model 64, with ByT5's byte-level vocabulary of 384, in the files that
-// Transformers' save_pretrained writes. Its weights are random, drawn from a seed as Transformers initializes a T5 (the scheme of
-// Mesh TensorFlow) with an initializer_factor of 1.5: at 1 the final norm leaves the logits so narrow that no prompt can bring the
-// loss below about 2. Making it takes some milliseconds.
+// The model is a T5 v1.0 of two encoder and two decoder layers, d_model 64, with ByT5's byte-level
+// vocabulary of 384, in the files that Transformers' save_pretrained writes. Its weights are
+// random, drawn from a seed as Transformers initializes a T5 (the scheme of Mesh TensorFlow) with
+// an initializer_factor of 1.5: at 1 the final norm leaves the logits so narrow that no prompt can
+// bring the loss below about 2. Making it takes some milliseconds.
 package tinyrandom
 
 import (
@@ -19,7 +21,7 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// What tests need to know of its shape.
+// The model's shape, as far as tests need it.
 const (
 	DModel    = 64
 	VocabSize = 384
@@ -30,11 +32,22 @@ const (
 	factor = 1.5 // Transformers' initializer_factor
 )
 
-// Config is its architecture. The output projection is tied to the embeddings.
-func Config() t5.Config {
+// config is the architecture. The output projection is tied to the embeddings.
+func config() t5.Config {
 	return t5.Config{
-		ModelType: "t5", VocabSize: VocabSize, DModel: DModel, DKV: 16, DFF: 192, NumLayers: 2, NumDecoderLayers: 2, NumHeads: 4,
-		RelativeBuckets: 32, RelativeDistance: 128, LayerNormEpsilon: 1e-6, ScaleOutput: true, EOSTokenIDs: []int32{1},
+		ModelType:        "t5",
+		VocabSize:        VocabSize,
+		DModel:           DModel,
+		DKV:              16,
+		DFF:              192,
+		NumLayers:        2,
+		NumDecoderLayers: 2,
+		NumHeads:         4,
+		RelativeBuckets:  32,
+		RelativeDistance: 128,
+		LayerNormEpsilon: 1e-6,
+		ScaleOutput:      true,
+		EOSTokenIDs:      []int32{1},
 	}
 }
 
@@ -48,33 +61,34 @@ const byteLevel = `{
 }
 `
 
-// made is drawn once in a process.
-var made = sync.OnceValue(func() []checkpoint.Tensor { return tensors(Config()) })
+// made returns the weights, which it draws once in a process.
+var made = sync.OnceValue(func() []checkpoint.Tensor { return tensors(config()) })
 
-// Write writes the model's directory: config.json, model.safetensors and tokenizer_config.json.
-func Write(dir string) error {
-	config, err := Config().JSON(true, "float32")
+// write writes the model's directory: config.json, model.safetensors and tokenizer_config.json.
+func write(dir string) error {
+	encoded, err := config().JSON(true, "float32")
 	if err != nil {
 		return fmt.Errorf("encode config: %w", err)
 	}
-	return checkpoint.WriteModel(dir, config, made(), map[string][]byte{"tokenizer_config.json": []byte(byteLevel)})
+	return checkpoint.WriteModel(dir, encoded, made(), map[string][]byte{"tokenizer_config.json": []byte(byteLevel)})
 }
 
-// Dir writes the model into a directory of the test's and returns its path.
+// Dir writes the model into a temporary directory of the test and returns its path.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir := tb.TempDir()
-	if err := Write(dir); err != nil {
+	if err := write(dir); err != nil {
 		tb.Fatal(err)
 	}
 	return dir
 }
 
-// Main runs the tests of a TestMain with the model in a directory that they share: its path is in dir while they run.
+// Main runs the tests of a TestMain with the model in a directory that they share. It sets dir to
+// the directory's path before they run, and removes the directory afterwards.
 func Main(m *testing.M, dir *string) (code int) {
 	made, err := os.MkdirTemp("", "tiny-random-t5-")
 	if err == nil {
-		err = Write(made)
+		err = write(made)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "write the model for tests:", err)
@@ -89,8 +103,9 @@ func Main(m *testing.M, dir *string) (code int) {
 	return code
 }
 
-// tensors returns the weights of a T5 v1.0 as Transformers names and initializes them (T5PreTrainedModel._init_weights). The output
-// projection is tied to the embeddings and so is not among them.
+// tensors returns the weights of a T5 v1.0 as Transformers names and initializes them
+// (T5PreTrainedModel._init_weights). The output projection is tied to the embeddings and so is not
+// among them.
 func tensors(c t5.Config) []checkpoint.Tensor {
 	var b builder
 	dModel, inner, dFF := float64(c.DModel), c.NumHeads*c.DKV, float64(c.DFF)
@@ -129,7 +144,8 @@ func tensors(c t5.Config) []checkpoint.Tensor {
 // builder collects tensors, scaled by factor.
 type builder struct{ tensors []checkpoint.Tensor }
 
-// normal adds a rows×cols matrix of draws from N(0, (factor·std)²), each tensor from a stream of its own.
+// normal adds a rows×cols matrix of draws from N(0, (factor·std)²), each tensor from a stream of
+// its own.
 func (b *builder) normal(name string, std float64, rows, cols int) {
 	v := make([]float32, rows*cols)
 	gauss.New(seed, "tiny/"+name).Fill(v, float64(factor*std))

@@ -9,10 +9,10 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// digest is of the model as it was when the tests that run on it were written.
+// digest is the model's digest when the tests that run on it were written.
 const digest = "78ed97e3a0c6adbd268460d02ece4ab084c1033fc802361a41008d41b16f25e2"
 
-// TestDir: the model is the same to the last bit wherever it is made, and its files fit together.
+// TestDir: the model is the same to the last bit on every platform, and its files fit together.
 func TestDir(t *testing.T) {
 	dir := Dir(t)
 	m, err := checkpoint.OpenModel(dir)
@@ -35,7 +35,8 @@ func TestDir(t *testing.T) {
 		t.Error(err)
 	}
 	if c.DModel != DModel || c.VocabSize != VocabSize || !t5.Tied(m) {
-		t.Errorf("d_model %d, vocabulary %d, tied %v; want %d, %d and tied", c.DModel, c.VocabSize, t5.Tied(m), DModel, VocabSize)
+		t.Errorf("d_model %d, vocabulary %d, tied %v; want %d, %d and tied",
+			c.DModel, c.VocabSize, t5.Tied(m), DModel, VocabSize)
 	}
 	tok, err := tokenizer.Open(dir)
 	if err != nil || tok.VocabSize() != VocabSize {
@@ -45,6 +46,6 @@ func TestDir(t *testing.T) {
 
 func BenchmarkTensors(b *testing.B) {
 	for b.Loop() {
-		tensors(Config())
+		tensors(config())
 	}
 }

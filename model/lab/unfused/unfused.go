@@ -1,5 +1,7 @@
-// Package unfused is an engine around another one that takes fused ops apart, for measurements of what fusing brings: what is added to the residual stream or to a gradient
-// is added by a pass over memory of its own. Ops that have no simpler ones in the contract, attention and activations among them, pass as they are.
+// Package unfused is part of the lab, not of the trainer: its engine takes the fused ops of another
+// one apart, to measure what fusing brings. Additions to the residual stream or to a gradient are
+// passes of their own over memory. Ops that the contract cannot split, such as attention and
+// activations, pass unchanged.
 package unfused
 
 import "github.com/dptune/dpt/model/engine"
@@ -7,7 +9,7 @@ import "github.com/dptune/dpt/model/engine"
 // Engine is an engine.Trainer whose fused additions are separate.
 type Engine struct {
 	engine.Trainer
-	tmp  engine.Workspace // an op's
+	tmp  engine.Workspace // memory during an op
 	rows []int32
 }
 
@@ -18,6 +20,10 @@ var (
 
 // New takes e's ops apart.
 func New(e engine.Trainer) *Engine { return &Engine{Trainer: e, tmp: e.NewWorkspace()} }
+
+// Numerics is the other engine's with a mark: a separate addition rounds once more than a fused
+// one.
+func (u *Engine) Numerics() string { return u.Trainer.Numerics() + "/unfused" }
 
 // Part implements engine.Observer.
 func (u *Engine) Part(name string) {

@@ -10,9 +10,20 @@ import (
 	"github.com/dptune/dpt/model/lab/unfused"
 )
 
-// An engine whose ops are taken apart is the engine.
+// TestConformance: an engine whose fused ops are taken apart still fulfills the contract.
 func TestConformance(t *testing.T) {
 	enginetest.Run(t, func(threads int) engine.Engine { return unfused.New(portable.New[float32](threads)) }, 2e-6)
+}
+
+// TestNumerics: separate additions round once more than fused ones, so Numerics differs.
+func TestNumerics(t *testing.T) {
+	enginetest.Wrapper(t, func(e engine.Trainer) engine.Engine { return unfused.New(e) })
+	inner := portable.New[float32](1)
+	u := unfused.New(inner)
+	defer u.Close()
+	if got := u.Numerics(); got == inner.Numerics() {
+		t.Errorf("numerics %q, want others than the inner engine's", got)
+	}
 }
 
 // TestTakesApart: a norm of a sum is a copy, an addition and a norm.

@@ -1,4 +1,5 @@
-// Package pool runs parts of work on a fixed set of goroutines, for the engines that compute on CPUs.
+// Package pool runs parts of work on a fixed set of goroutines, for the engines that compute on
+// CPUs.
 package pool
 
 import (
@@ -6,13 +7,15 @@ import (
 	"sync/atomic"
 )
 
-// Task is work cut into independent parts. Do runs part i; worker, below the pool's size, tells which scratch memory is its own.
+// Task is work cut into independent parts. Do runs part i; worker, a number below the pool's size,
+// is no other running part's, so that it can choose scratch memory.
 type Task interface {
 	Do(i, worker int)
 }
 
-// Pool runs the parts of one task at a time on a fixed set of goroutines, the caller's among them. Which worker runs which part is
-// a race, so parts must not depend on it. Running allocates nothing.
+// Pool runs the parts of one task at a time on a fixed set of goroutines, the caller's among them.
+// Which worker runs which part is a race, so parts must not depend on it. Running allocates
+// nothing.
 type Pool struct {
 	workers int
 	wake    chan int // carries a worker's number

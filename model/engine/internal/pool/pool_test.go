@@ -18,7 +18,8 @@ func (c *count) Do(i, worker int) {
 	}
 }
 
-// Every part runs exactly once, on a worker below the pool's size, whatever the numbers, and running allocates nothing.
+// TestRun: every part runs exactly once, on a worker below the pool's size, for any number of
+// workers and parts, and running allocates nothing.
 func TestRun(t *testing.T) {
 	for workers := 1; workers <= 4; workers++ {
 		p := New(workers)

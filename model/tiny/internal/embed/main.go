@@ -1,5 +1,6 @@
-// Command embed makes the model of a finished run of dpt pretrain the embedded one: it copies the model's files to model/tiny/data and writes
-// model/tiny/provenance.json. From the repository's root:
+// Command embed makes the model of a finished run of dpt pretrain the embedded one: it copies the
+// model's files to model/tiny/data and writes model/tiny/provenance.json. From the repository's
+// root:
 //
 //	go run ./model/tiny/internal/embed RUN
 package main
@@ -44,7 +45,8 @@ func run(args []string, to, date, note string, unfinished bool) error {
 	}
 	p.Date, p.Note = date, note
 	if p.Run.Steps != p.Run.Settings.Steps && !unfinished {
-		return fmt.Errorf("run %s has taken %d of %d steps, want all of them, or -unfinished", dir, p.Run.Steps, p.Run.Settings.Steps)
+		return fmt.Errorf("run %s has taken %d of %d steps, want all of them, or -unfinished",
+			dir, p.Run.Steps, p.Run.Settings.Steps)
 	}
 	for _, name := range provenance.Files {
 		data, err := os.ReadFile(filepath.Join(dir, name))
@@ -55,7 +57,7 @@ func run(args []string, to, date, note string, unfinished bool) error {
 			return err
 		}
 	}
-	// A run that goes on writes these files: what was described is what was copied.
+	// A run in progress rewrites these files: make sure that the copies are the files described.
 	copied, err := provenance.Describe(os.DirFS(filepath.Join(to, "data")))
 	if err != nil {
 		return err

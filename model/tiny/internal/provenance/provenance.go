@@ -1,5 +1,6 @@
-// Package provenance is the record of how the embedded model was made: what provenance.json holds, and how that is read from a run's directory and
-// checked against the model's files.
+// Package provenance is part of the lab, not of the trainer: it is the record of how the embedded
+// model was made, as provenance.json holds it. It is read from a run's directory and compared with
+// the model's files.
 package provenance
 
 import (
@@ -19,17 +20,18 @@ import (
 	"github.com/dptune/dpt/model/t5"
 )
 
-// Provenance is how a model was made, and which files that gave.
+// Provenance describes how a model was made, and its files.
 type Provenance struct {
 	Date    string          `json:"date"`           // on which it was made, as 2006-01-02
-	Note    string          `json:"note,omitempty"` // what else there is to know, such as that the run went on under another build
-	Command string          `json:"command"`        // that made it, as it was in the end
-	Run     pretrain.Record `json:"run"`            // what the command amounts to
+	Note    string          `json:"note,omitempty"` // further facts, such as that the run continued under another build
+	Command string          `json:"command"`        // that made it, with its final flags
+	Run     pretrain.Record `json:"run"`            // the settings and texts that the command stands for
 	HeldOut []Look          `json:"held_out"`       // the last look at texts that the run had not seen
 	Model   Model           `json:"model"`
 }
 
-// Look is an evaluation on held-out texts of one kind: pairs of a skill, spans of documents, or all.
+// Look is an evaluation on held-out texts of one kind: pairs of a skill, spans of documents, or
+// all.
 type Look struct {
 	Step     int64   `json:"step"`
 	Kind     string  `json:"kind"`
@@ -55,7 +57,7 @@ type File struct {
 // Files are the files of the model's directory.
 var Files = []string{"config.json", "model.safetensors", "tokenizer_config.json"}
 
-// Of reads the provenance of the model that the run in dir has made.
+// Of reads the provenance of the model that the run in dir made.
 func Of(dir string) (p Provenance, err error) {
 	if p.Run, err = pretrain.ReadRecord(dir); err != nil {
 		return p, err
@@ -100,7 +102,7 @@ func Describe(fsys fs.FS) (Model, error) {
 	return m, nil
 }
 
-// command is the dpt pretrain with all flags that decide the result.
+// command is the command line of dpt pretrain with all flags that decide the result.
 func command(r pretrain.Record) string {
 	s, c := r.Settings, r.Settings.Model
 	engine, rest, _ := strings.Cut(r.Numerics, "/")
@@ -111,17 +113,21 @@ func command(r pretrain.Record) string {
 		name  string
 		value any
 	}{
-		{"engine", engine}, {"dtype", dtype}, {"seed", s.Seed}, {"steps", s.Steps}, {"batch-tokens", s.BatchTokens}, {"micro-batches", s.Micro},
-		{"lr", s.Optimizer.LR}, {"beta2", s.Optimizer.Beta2}, {"weight-decay", s.Optimizer.WeightDecay}, {"clip", s.Clip}, {"warmup", s.Warmup}, {"decay", s.Decay},
+		{"engine", engine}, {"dtype", dtype}, {"seed", s.Seed}, {"steps", s.Steps}, {"batch-tokens", s.BatchTokens},
+		{"micro-batches", s.Micro},
+		{"lr", s.Optimizer.LR}, {"beta2", s.Optimizer.Beta2}, {"weight-decay", s.Optimizer.WeightDecay},
+		{"clip", s.Clip}, {"warmup", s.Warmup}, {"decay", s.Decay},
 		{"spans", s.Spans}, {"noise", s.Noise}, {"span-bytes", s.SpanBytes}, {"max-bytes", s.MaxBytes},
-		{"d-model", c.DModel}, {"d-ff", c.DFF}, {"heads", c.NumHeads}, {"d-kv", c.DKV}, {"layers", c.NumLayers}, {"decoder-layers", c.NumDecoderLayers},
+		{"d-model", c.DModel}, {"d-ff", c.DFF}, {"heads", c.NumHeads}, {"d-kv", c.DKV}, {"layers", c.NumLayers},
+		{"decoder-layers", c.NumDecoderLayers},
 	} {
 		text += fmt.Sprintf(" --%s %v", f.name, f.value)
 	}
 	return text
 }
 
-// lastLook reads the last evaluation of a run's metrics. One that was made again after a stop counts as made then.
+// lastLook reads the last evaluation of a run's metrics. An evaluation that was repeated after a
+// stop replaces the first one.
 func lastLook(path string) (list []Look, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -19,7 +19,8 @@ func TestLastLook(t *testing.T) {
 		metrics string
 		want    []Look // nil: an error
 	}{
-		"the last":   {train + all("4", "0.2") + train + all("8", "0.3") + train, []Look{{8, "copy", 3, 0.5, 1}, {8, "all", 4, 0.7, 0.3}}},
+		"the last": {train + all("4", "0.2") + train + all("8", "0.3") + train,
+			[]Look{{8, "copy", 3, 0.5, 1}, {8, "all", 4, 0.7, 0.3}}},
 		"made twice": {all("8", "0.3") + all("8", "0.4"), []Look{{8, "copy", 3, 0.5, 1}, {8, "all", 4, 0.7, 0.4}}},
 		"none":       {train, nil},
 		"torn":       {all("8", "0.3") + `{"st`, nil},
@@ -29,7 +30,8 @@ func TestLastLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := lastLook(path)
-		if (err != nil) != (c.want == nil) || err == nil && (len(got) != 2 || got[0] != c.want[0] || got[1] != c.want[1]) {
+		if (err != nil) != (c.want == nil) || err == nil &&
+			(len(got) != 2 || got[0] != c.want[0] || got[1] != c.want[1]) {
 			t.Errorf("%s: %+v, %v; want %+v", name, got, err, c.want)
 		}
 	}
@@ -39,7 +41,10 @@ func TestCommand(t *testing.T) {
 	s := pretrain.DefaultSettings()
 	s.Seed, s.Steps, s.Optimizer.LR, s.Model.NumDecoderLayers = 7, 500, 0.004, 3
 	got := command(pretrain.Record{Settings: s, Numerics: "onednn 2.6.3/bf16/avx2/0123"})
-	for _, want := range []string{"dpt pretrain --out DIR --engine onednn --dtype bf16 --seed 7 --steps 500 ", " --lr 0.004 ", " --spans 0.05 ", " --d-model 192 ", " --decoder-layers 3"} {
+	for _, want := range []string{
+		"dpt pretrain --out DIR --engine onednn --dtype bf16 --seed 7 --steps 500 ", " --lr 0.004 ", " --spans 0.05 ",
+		" --d-model 192 ", " --decoder-layers 3",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q lacks %q", got, want)
 		}
