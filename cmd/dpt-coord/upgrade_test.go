@@ -22,7 +22,8 @@ func otherBuild(t *testing.T, version string, protocol int) string {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "dpt-coord")
-	args := []string{"build", "-o", path, "-ldflags", "-X github.com/dptune/dpt/cmd/internal/cli.version=" + version}
+	args := []string{"build", "-o", path,
+		"-ldflags", "-s -w -X github.com/dptune/dpt/cmd/internal/cli.version=" + version}
 	if protocol != coordpb.ProtocolVersion {
 		file, err := filepath.Abs("../../coordinator/coordpb/doc.go")
 		if err != nil {
@@ -75,7 +76,7 @@ func TestRollingUpgrade(t *testing.T) {
 	const newer, foreign = "v99.1.0", "v99.2.0"
 	ours, theirs := coordpb.ProtocolVersion, coordpb.ProtocolVersion+1
 	next, other := otherBuild(t, newer, ours), otherBuild(t, foreign, theirs)
-	c := newChaos(t, 600)
+	c := newChaos(t, 200)
 	// Where one of four workers is missing the job waits, so that it does not end before the
 	// upgrade.
 	c.flags = []string{"--min-nodes", fmt.Sprint(chaosWorkers)}
