@@ -19,6 +19,10 @@ import (
 // This is mostly arithmetic, so the examples are few. The first batch of seed 1 lacks a label: a
 // sampler that repeats it fails too.
 func TestPromptLearns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("training on the embedded model: skipped with -short")
+	}
+	t.Parallel()
 	const want = 98 // per cent
 	sizes := mini.Standard
 	sizes.Val = 96

@@ -16,6 +16,10 @@ import (
 // TestSweepSurvivesKills kills a sweep on its way, workers and coordinator with it, and stops it
 // cleanly once: the same command goes on, and every run ends with the bits of an undisturbed sweep.
 func TestSweepSurvivesKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two sweeps: skipped with -short")
+	}
+	t.Parallel()
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data") // a small split to evaluate on
 	if err := os.CopyFS(data, mini.New(mini.Seed, mini.Sizes{Train: 64, Val: 1, Test: 1})); err != nil {
@@ -100,6 +104,7 @@ func TestSweepSurvivesKills(t *testing.T) {
 
 // TestServe queues jobs on a coordinator by dpt submit, lists and cancels them.
 func TestServe(t *testing.T) {
+	t.Parallel()
 	out := t.TempDir()
 	c := start(t, "dpt-coord", "--serve", "--local", "--nodes", "1", "--listen", "127.0.0.1:0", "--out", out)
 	addr := workerAddrOf(t, c)

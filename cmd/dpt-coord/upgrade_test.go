@@ -73,6 +73,10 @@ func (c *chaos) awaitLog(name string, all ...string) {
 // A newer build takes over replica by replica and worker by worker. A process with another protocol
 // is refused, and both sides log the two versions.
 func TestRollingUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two more builds and half a minute of upgrades: skipped with -short")
+	}
+	t.Parallel()
 	const newer, foreign = "v99.1.0", "v99.2.0"
 	ours, theirs := coordpb.ProtocolVersion, coordpb.ProtocolVersion+1
 	next, other := otherBuild(t, newer, ours), otherBuild(t, foreign, theirs)
