@@ -41,7 +41,7 @@ type session struct {
 	joined bool   // the coordinator has welcomed this worker
 	stream coordpb.Coordinator_SessionClient
 	blobs  coordpb.BlobsClient // on the same connection
-	mu     sync.Mutex          // serializes stream.Send
+	mu     sync.Mutex          // serializes stream.Send and CloseSend
 	gen    *generation         // the latest generation; nil before the first
 
 	// unfinished counts the generations that have not ended, including the present one, and the
@@ -118,7 +118,7 @@ func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 	}
 	welcomeTimer.Stop()
 	if first.GetFinish() != nil {
-		return s.stream.CloseSend()
+		return s.closeSend()
 	}
 	welcome, idle := first.GetWelcome(), first.GetIdle()
 	if welcome == nil && idle == nil {
@@ -189,7 +189,7 @@ func (s *session) run(ctx context.Context, welcomeTimer *time.Timer) error {
 			}
 		case *coordpb.CoordinatorMessage_Heartbeat:
 		case *coordpb.CoordinatorMessage_Finish:
-			return s.stream.CloseSend()
+			return s.closeSend()
 		default:
 			return &localError{fmt.Errorf("coordinator %s: unknown message %T", s.addr, m.Body)}
 		}
@@ -241,6 +241,14 @@ func (s *session) send(m *coordpb.WorkerMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stream.Send(m)
+}
+
+// closeSend ends the messages to the coordinator. A heartbeat may be on its way: a stream allows no
+// CloseSend beside a Send.
+func (s *session) closeSend() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream.CloseSend()
 }
 
 // startGeneration abandons the present generation and starts the next. It does not wait for the

@@ -40,6 +40,10 @@ var (
 const chaosWorkers = 4
 
 func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ten seconds of chaos: skipped with -short")
+	}
+	t.Parallel()
 	steps := 600
 	if *chaosFor < time.Minute && *chaosEvents == 0 {
 		steps = 250 // a short run's job must not go on long after the storm
@@ -75,6 +79,7 @@ func TestPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("half a minute of partitions: skipped with -short")
 	}
+	t.Parallel()
 	nw := newNetwork(t, len(chaosIDs)+chaosWorkers)
 	c := newChaos(t, 300)
 	c.net, c.kinds = nw, c.partitions()

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", dir+string(filepath.Separator),
+	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir+string(filepath.Separator),
 		"../dpt-coord", "../dpt-worker", "../dpt")
 	out, err := build.CombinedOutput()
 	if err != nil {
@@ -113,6 +113,7 @@ func awaitLines(t *testing.T, path string, n int) {
 }
 
 func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	whole, cut := filepath.Join(dir, "whole"), filepath.Join(dir, "cut")
 	undisturbed := start(t, "dpt-coord", smallJob(whole, "--steps", "60", "--local", "--nodes", "1")...)
@@ -145,6 +146,7 @@ func TestInterruptedJobGoesOnToTheSameBits(t *testing.T) {
 
 // Without --model and --data the programs train and evaluate on what they hold.
 func TestEverythingEmbedded(t *testing.T) {
+	t.Parallel()
 	out := t.TempDir()
 	start(t, "dpt-coord", "--local", "--nodes", "2", "--shots", "4", "--batch-size", "4", "--steps", "2",
 		"--prompt-length", "4", "--bottleneck", "2", "--max-source-length", "48", "--eval-every", "-1",
@@ -162,6 +164,7 @@ func TestEverythingEmbedded(t *testing.T) {
 }
 
 func TestKilledWorkersLeaveNoTrace(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	whole, hurt := filepath.Join(dir, "whole"), filepath.Join(dir, "hurt")
 	start(t, "dpt-coord", smallJob(whole, "--steps", "60", "--local", "--nodes", "1")...).mustEnd(0)
@@ -204,6 +207,7 @@ func workerAddrOf(t *testing.T, p *process) string {
 }
 
 func TestWrongUsage(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		program string

@@ -31,6 +31,7 @@ func tlsFlags(t *testing.T, host string) []string {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := tlsFlags(t, "ours.example"), tlsFlags(t, "theirs.example")
 	dir := t.TempDir()
 	plain, secure := filepath.Join(dir, "plain"), filepath.Join(dir, "secure")

@@ -22,7 +22,8 @@ func otherBuild(t *testing.T, version string, protocol int) string {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "dpt-coord")
-	args := []string{"build", "-o", path, "-ldflags", "-X github.com/dptune/dpt/cmd/internal/cli.version=" + version}
+	args := []string{"build", "-o", path,
+		"-ldflags", "-s -w -X github.com/dptune/dpt/cmd/internal/cli.version=" + version}
 	if protocol != coordpb.ProtocolVersion {
 		file, err := filepath.Abs("../../coordinator/coordpb/doc.go")
 		if err != nil {
@@ -72,10 +73,14 @@ func (c *chaos) awaitLog(name string, all ...string) {
 // A newer build takes over replica by replica and worker by worker. A process with another protocol
 // is refused, and both sides log the two versions.
 func TestRollingUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two more builds and half a minute of upgrades: skipped with -short")
+	}
+	t.Parallel()
 	const newer, foreign = "v99.1.0", "v99.2.0"
 	ours, theirs := coordpb.ProtocolVersion, coordpb.ProtocolVersion+1
 	next, other := otherBuild(t, newer, ours), otherBuild(t, foreign, theirs)
-	c := newChaos(t, 600)
+	c := newChaos(t, 200)
 	// Where one of four workers is missing the job waits, so that it does not end before the
 	// upgrade.
 	c.flags = []string{"--min-nodes", fmt.Sprint(chaosWorkers)}

@@ -245,6 +245,26 @@ func TestBlockSizes(t *testing.T) {
 	}
 }
 
+// TestNoiseRounds checks that a sum of products of noise shows its order, so that probe can tell
+// products apart that sum in different orders.
+func TestNoiseRounds(t *testing.T) {
+	for _, depth := range []int{64, 100, 768} {
+		r := noise(1)
+		terms := make([]float32, depth)
+		for i := range terms {
+			terms[i] = r.next() * r.next()
+		}
+		var there, back float32
+		for i := range terms {
+			there += terms[i]
+			back += terms[depth-1-i]
+		}
+		if there == back {
+			t.Errorf("%d terms summed in either order give %v, want different bits", depth, there)
+		}
+	}
+}
+
 // TestCutWeights: a weight cut into parts gives what a whole one does.
 func TestCutWeights(t *testing.T) {
 	e, ref := mustOpen(t, Options{Threads: 2}), portable.New[float64](2)

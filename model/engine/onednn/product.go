@@ -197,10 +197,13 @@ func (e *Engine) multiply(g *C.dpt_gemm, worker int, x unsafe.Pointer, w *C.dpt_
 	return fmt.Errorf("oneDNN failed to run %s", C.GoString(C.dpt_gemm_info(g)))
 }
 
-// noise is a small generator of numbers in (-1, 1) that bfloat16 holds exactly.
+// noise is a small generator of numbers that bfloat16 holds exactly, of magnitudes up to 2^15. The
+// magnitudes differ by powers of 2, so that sums of their products round in float32: numbers of one
+// magnitude have few enough bits for every order of summation to be exact.
 type noise uint64
 
 func (r *noise) next() float32 {
 	*r = *r*6364136223846793005 + 1442695040888963407
-	return float32(int64(*r)>>57) / 64
+	size := uint64(1) << (*r >> 40 & 15)
+	return float32(int64(*r)>>57) / 64 * float32(size)
 }
