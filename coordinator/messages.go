@@ -81,7 +81,7 @@ func standDownMessage(number ids.Generation) *coordpb.CoordinatorMessage {
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_StandDown{StandDown: m}}
 }
 
-// finishMessage tells a worker that the job is finished, after so many steps.
+// finishMessage tells a worker that the job is finished after a number of steps.
 func finishMessage(steps ids.Step) *coordpb.CoordinatorMessage {
 	m := &coordpb.Finish{Steps: int64(steps)}
 	return &coordpb.CoordinatorMessage{Body: &coordpb.CoordinatorMessage_Finish{Finish: m}}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
-	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // How workers come and go.
@@ -53,7 +53,7 @@ func (c *controller) onReady(s *session, r *coordpb.Ready) {
 		c.logger.Error("worker refused: it holds another model",
 			"worker", s.id, "host", s.host, "model", r.ModelName, "digest", got, "want", want)
 		s.close(codes.FailedPrecondition, "worker %s has model %q with digest %s, the job's model %q has digest %s",
-			s.id, job.ModelName(r.ModelName), got.Short(), job.ModelName(c.job.Spec.Model), want.Short())
+			s.id, tiny.NameOf(r.ModelName), got.Short(), tiny.NameOf(c.job.Spec.Model), want.Short())
 		return
 	}
 	if s.ready {

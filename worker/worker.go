@@ -30,6 +30,7 @@ import (
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/model"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // Config is how a worker runs.
@@ -266,17 +267,9 @@ func (w *worker) load(name string) error {
 			return err
 		}
 		w.backbone, w.backbonePath = b, path
-		w.Logger.Info("backbone loaded", "model", modelName(path), "engine", b.EngineName(),
+		w.Logger.Info("backbone loaded", "model", tiny.NameOf(path), "engine", b.EngineName(),
 			"d_model", b.Dim(), "digest", ids.Digest(b.Digest()).Short(),
 			"seconds", time.Since(began).Round(time.Millisecond).Seconds())
 	}
 	return nil
-}
-
-// modelName returns what to call the model at path in messages to people.
-func modelName(path string) string {
-	if path == "" {
-		return "embedded"
-	}
-	return path
 }

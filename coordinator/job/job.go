@@ -60,11 +60,3 @@ func (j *Job) Plan(t ids.Step) *StepPlan {
 	}
 	return p
 }
-
-// ModelName is how messages to people name a model directory; "" is the embedded model.
-func ModelName(name string) string {
-	if name == "" {
-		return "embedded"
-	}
-	return name
-}

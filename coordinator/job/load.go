@@ -25,7 +25,7 @@ func Load(s Settings, logger *slog.Logger) (*Job, error) {
 		s.PromptLength = 0
 	}
 
-	m, err := openModel(s.Model)
+	m, err := tiny.OpenModel(s.Model)
 	if err != nil {
 		return nil, err
 	}
@@ -69,21 +69,14 @@ func Load(s Settings, logger *slog.Logger) (*Job, error) {
 	return job, job.initialize(s, m)
 }
 
-func openModel(dir string) (*checkpoint.Model, error) {
-	if dir == "" {
-		return tiny.Open()
-	}
-	return checkpoint.OpenModel(dir)
-}
-
 // checkModel checks the model's files against its configuration, and fills in the job's fields
 // about the model.
 func (j *Job) checkModel(s Settings, m *checkpoint.Model) (config t5.Config, err error) {
 	if config, err = t5.ParseConfig(m.Config()); err != nil {
-		return config, fmt.Errorf("model %s: %w", ModelName(s.Model), err)
+		return config, fmt.Errorf("model %s: %w", tiny.NameOf(s.Model), err)
 	}
 	if err := t5.Check(config, m); err != nil {
-		return config, fmt.Errorf("model %s: %w", ModelName(s.Model), err)
+		return config, fmt.Errorf("model %s: %w", tiny.NameOf(s.Model), err)
 	}
 	j.ModelConfig, j.vocabulary = m.Config(), config.VocabSize
 	digest, err := m.Digest()
@@ -106,7 +99,7 @@ func (j *Job) loadTokenizer(s Settings) (err error) {
 	}
 	if have, room := j.Tokenizer.VocabSize(), j.vocabulary; have > room {
 		return fmt.Errorf("tokenizer has %d ids, model %s embeds %d: they do not belong together",
-			have, ModelName(s.Model), room)
+			have, tiny.NameOf(s.Model), room)
 	}
 	return nil
 }

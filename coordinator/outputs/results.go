@@ -12,7 +12,6 @@ import (
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
-	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/model/checkpoint"
 	"github.com/dptune/dpt/model/optim"
 	"github.com/dptune/dpt/model/prompt"
@@ -159,7 +158,7 @@ func tokenizerFiles(model string) (map[string][]byte, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("copy the tokenizer of model %s: %w", job.ModelName(model), err)
+			return nil, fmt.Errorf("copy the tokenizer of model %s: %w", tiny.NameOf(model), err)
 		}
 		files[name] = data
 	}

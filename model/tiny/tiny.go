@@ -31,6 +31,7 @@
 package tiny
 
 import (
+	"cmp"
 	"embed"
 	"io/fs"
 	"sync"
@@ -56,6 +57,9 @@ func FS() fs.FS {
 const Name = "embedded"
 
 var opened = sync.OnceValues(func() (*checkpoint.Model, error) { return checkpoint.OpenModelFS(FS(), Name) })
+
+// NameOf is what messages, logs and reports call the model in a directory; "" is the embedded one.
+func NameOf(dir string) string { return cmp.Or(dir, Name) }
 
 // OpenModel opens the model directory dir, or the embedded model if dir is "".
 func OpenModel(dir string) (*checkpoint.Model, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/model/tiny"
 )
 
 // lineInterval is the least time between two steps that Lines logs.
@@ -33,7 +34,7 @@ type Lines struct {
 // Start implements coordinator.Reporter.
 func (l *Lines) Start(spec job.Spec, step, total ids.Step) {
 	l.total, l.first, l.since = total, step, time.Now()
-	l.Logger.Info("job", "task", spec.Task, "model", job.ModelName(spec.Model), "method", spec.Method,
+	l.Logger.Info("job", "task", spec.Task, "model", tiny.NameOf(spec.Model), "method", spec.Method,
 		"parameters", spec.Parameters, "examples", spec.TrainExamples, "batch", spec.BatchSize, "steps", total)
 }
 
