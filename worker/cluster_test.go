@@ -30,11 +30,11 @@ import (
 // A whole cluster in one process: a coordinator with its raft log on disk, and workers that talk to
 // it and to each other over loopback.
 
-// settings returns a job that takes about a second: a small random model, the embedded data, a
-// short prompt, few examples.
+// settings returns a job that takes about a second: a small random model, few examples, a short
+// prompt.
 func settings() job.Settings {
 	s := job.DefaultSettings()
-	s.Model, s.Task = tinyModel, "rte"
+	s.Model, s.Data, s.Task = tinyModel, smallData, "rte"
 	s.PromptLength, s.Bottleneck = 5, 2
 	s.Shots, s.Epochs, s.BatchSize, s.MicroBatch = 12, 2, 4, 1
 	s.MaxSourceLength, s.MaxTargetLength, s.EvalEvery = 20, 3, -1

@@ -1,13 +1,30 @@
 package worker_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
+	"github.com/dptune/dpt/dataset/mini"
 	"github.com/dptune/dpt/model/lab/tinyrandom"
 )
 
-// tinyModel is the directory of the random model that clusters train on.
-var tinyModel string
+var (
+	tinyModel string // directory of the random model that clusters train on
+	smallData string // directory of the embedded data with fewer examples, above all to evaluate on
+)
 
-func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "small-data-")
+	if err == nil {
+		err = os.CopyFS(dir, mini.New(mini.Seed, mini.Sizes{Train: 512, Val: 64, Test: 1}))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "write the data for tests:", err)
+		os.Exit(1)
+	}
+	smallData = dir
+	code := tinyrandom.Main(m, &tinyModel)
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
