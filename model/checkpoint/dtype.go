@@ -67,28 +67,11 @@ func F32(name string, shape []int, data []float32) Tensor {
 // handed out without a copy where alignment and byte order allow it, so the
 // result is read-only and lives as long as t.Data.
 func (t Tensor) Float32() ([]float32, error) {
-	size, err := byteSize(t.DType, t.Shape)
-	if err != nil {
-		return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
-	}
-	if uint64(len(t.Data)) != size {
-		return nil, fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v",
-			t.Name, len(t.Data), size, t.DType, t.Shape)
+	if err := t.check(); err != nil {
+		return nil, err
 	}
 	d := t.Data
 	switch t.DType {
-	case Float32:
-		if len(d) == 0 {
-			return []float32{}, nil
-		}
-		if littleEndian && uintptr(unsafe.Pointer(&d[0]))%4 == 0 {
-			return unsafe.Slice((*float32)(unsafe.Pointer(&d[0])), len(d)/4), nil
-		}
-		out := make([]float32, len(d)/4)
-		for i := range out {
-			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(d[4*i:]))
-		}
-		return out, nil
 	case Float64:
 		out := make([]float32, len(d)/8)
 		for i := range out {
@@ -108,7 +91,35 @@ func (t Tensor) Float32() ([]float32, error) {
 		}
 		return out, nil
 	}
-	return nil, fmt.Errorf("tensor %s: dtype %s, want F32, F16, BF16 or F64", t.Name, t.DType)
+	// Float32
+	if len(d) == 0 {
+		return []float32{}, nil
+	}
+	if littleEndian && uintptr(unsafe.Pointer(&d[0]))%4 == 0 {
+		return unsafe.Slice((*float32)(unsafe.Pointer(&d[0])), len(d)/4), nil
+	}
+	out := make([]float32, len(d)/4)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(d[4*i:]))
+	}
+	return out, nil
+}
+
+// check verifies that Float32 can convert the tensor.
+func (t Tensor) check() error {
+	size, err := byteSize(t.DType, t.Shape)
+	if err != nil {
+		return fmt.Errorf("tensor %s: %w", t.Name, err)
+	}
+	if uint64(len(t.Data)) != size {
+		return fmt.Errorf("tensor %s: %d bytes of data, want %d for %s %v",
+			t.Name, len(t.Data), size, t.DType, t.Shape)
+	}
+	switch t.DType {
+	case Float16, BFloat16, Float32, Float64:
+		return nil
+	}
+	return fmt.Errorf("tensor %s: dtype %s, want F32, F16, BF16 or F64", t.Name, t.DType)
 }
 
 // halfToFloat32 widens an IEEE 754 binary16, exactly.

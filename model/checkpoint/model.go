@@ -225,22 +225,42 @@ func (m *Model) Has(name string) bool { return m.tensors[name] != nil }
 // Tensor.Float32 for conversions and ownership. The tensor's shape must be
 // shape: a checkpoint that disagrees with its config.json is refused here.
 func (m *Model) Float32(name string, shape ...int) ([]float32, error) {
-	f := m.tensors[name]
-	if f == nil {
-		return nil, fmt.Errorf("read model %s: tensor %s is missing, want shape %v", m.name, name, shape)
-	}
-	t, err := f.Tensor(name)
+	t, err := m.tensor(name, shape)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Equal(t.Shape, shape) {
-		return nil, fmt.Errorf("read %s: tensor %s: shape %v, want %v", f.name, name, t.Shape, shape)
-	}
 	v, err := t.Float32()
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.name, err)
+		return nil, fmt.Errorf("read %s: %w", m.tensors[name].name, err)
 	}
 	return v, nil
+}
+
+// Check returns the error of Float32, whose elements it neither reads nor converts.
+func (m *Model) Check(name string, shape ...int) error {
+	t, err := m.tensor(name, shape)
+	if err != nil {
+		return err
+	}
+	if err := t.check(); err != nil {
+		return fmt.Errorf("read %s: %w", m.tensors[name].name, err)
+	}
+	return nil
+}
+
+func (m *Model) tensor(name string, shape []int) (Tensor, error) {
+	f := m.tensors[name]
+	if f == nil {
+		return Tensor{}, fmt.Errorf("read model %s: tensor %s is missing, want shape %v", m.name, name, shape)
+	}
+	t, err := f.Tensor(name)
+	if err != nil {
+		return Tensor{}, err
+	}
+	if !slices.Equal(t.Shape, shape) {
+		return Tensor{}, fmt.Errorf("read %s: tensor %s: shape %v, want %v", f.name, name, t.Shape, shape)
+	}
+	return t, nil
 }
 
 // Close releases the weights. Slices from Float32 must not be used after.

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -122,6 +123,14 @@ func TestModel(t *testing.T) {
 			if _, err := m.Float32("b", 2, 1); err == nil ||
 				!strings.HasSuffix(err.Error(), ".safetensors: tensor b: shape [1 2], want [2 1]") {
 				t.Errorf("%s: error %v", name, err)
+			}
+			for _, tensor := range []string{"a", "b", "c"} {
+				for _, shape := range [][]int{{1, 2}, {2, 1}} {
+					_, want := m.Float32(tensor, shape...)
+					if got := m.Check(tensor, shape...); fmt.Sprint(got) != fmt.Sprint(want) {
+						t.Errorf("%s: Check of %s %v fails with %v, Float32 with %v", name, tensor, shape, got, want)
+					}
+				}
 			}
 			if err := m.Close(); err != nil {
 				t.Error(err)
