@@ -79,8 +79,8 @@ func plant(t *testing.T, bug string) {
 // TestPlantedBugs plants bugs of the protocol, one at a time; the checker must find each within
 // 1,000 seeds.
 func TestPlantedBugs(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector leaves no time for it")
+	if testing.Short() || raceEnabled {
+		t.Skip("hundreds of seeds: skipped with -short, and under the race detector")
 	}
 	for _, bug := range slices.Sorted(maps.Keys(bugs)) {
 		t.Run(bug, func(t *testing.T) {

@@ -10,6 +10,10 @@ import (
 // TestScenarios plays scripts that are written by hand, each under several seeds, which vary the
 // latencies and how long computing takes.
 func TestScenarios(t *testing.T) {
+	seeds := uint64(5)
+	if testing.Short() || raceEnabled {
+		seeds = 2
+	}
 	refs := references(t)
 	cluster := func(replicas, workers int, faults ...[]Fault) Plan {
 		return Plan{Replicas: replicas, Workers: workers, Faults: slices.Concat(faults...)}
@@ -57,7 +61,7 @@ func TestScenarios(t *testing.T) {
 			at(900*ms, 0, Join, "w3")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(5) {
+			for seed := range seeds {
 				plan.Seed, plan.CommitEvery, plan.CommitWindow, plan.Large = seed, 1, 1, seed%2 == 1
 				rep := play(t, plan, Options{Reference: refs[false]})
 				for _, v := range rep.Violations {

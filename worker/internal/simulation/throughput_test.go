@@ -132,6 +132,9 @@ func seconds(steps []fsm.StepRecord) (sum float64) {
 }
 
 func TestThroughputWithASlowWorker(t *testing.T) {
+	if raceEnabled {
+		t.Skip("long jobs without faults: other tests play the same code under the race detector")
+	}
 	for _, s := range []workload{ // of 16 epochs
 		{batch: 16, micro: 1, slowBy: []int{1, 1, 1, 3}},
 		{batch: 32, micro: 2, slowBy: []int{1, 1, 1, 3}},
@@ -161,6 +164,9 @@ func TestThroughputWithASlowWorker(t *testing.T) {
 // A worker whose speed falls to a third while the job runs costs a few steps, not the rest of the
 // job, and it gets its work back when it has recovered.
 func TestThroughputAfterASpeedChanges(t *testing.T) {
+	if raceEnabled {
+		t.Skip("long jobs without faults: other tests play the same code under the race detector")
+	}
 	s := workload{
 		batch:  16,
 		micro:  1,
