@@ -14,8 +14,18 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
-# Packages whose goroutines talk to each other.
-RACE_PACKAGES := ./coordinator/... ./worker/... ./allreduce/... ./cmd/internal/tlsconf
+# Packages whose goroutines talk to each other: their tests run under the race detector, and only there. All others run without it.
+RACE_PACKAGES := ./worker/... ./coordinator/... ./allreduce/... ./cmd/internal/tlsconf
+# Of these, what one goroutine computes in each test runs without.
+NO_RACE_PACKAGES := ./coordinator/job ./coordinator/lab/report
+# And what is worth both: the simulation plays a thousand seeds without the race detector, fifty with it.
+BOTH_PACKAGES := ./worker/internal/simulation
+
+race_packages = $$($(GO) list $(RACE_PACKAGES) | grep -vxF "$$($(GO) list $(NO_RACE_PACKAGES))")
+unit_packages = $$($(GO) list ./... | grep -vxF "$(race_packages)") $(BOTH_PACKAGES)
+# Packages whose tests are built from other files with TAGS.
+tagged_packages = $$($(GO) list -tags '$(TAGS)' -test -f '{{.ImportPath}} {{.Deps}}' ./model/... | \
+  sed -nE 's,^([^ ]+)\.test .*/model/engine/onednn[] ].*,\1,p')
 
 # The commit goes into --version where git can read it; a tree that it refuses must still build.
 BUILDVCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
@@ -68,20 +78,24 @@ demo: build ## Tune prompts for the embedded model with 4 workers on this machin
 	bin/dpt-coord --nodes 4 --local --out '$(DEMO_OUT)/pt' --method pt $(DEMO_FLAGS)
 
 .PHONY: test
-test: lint unit race ## Everything that must pass: lint, all tests, and the race detector where goroutines talk.
+test: lint unit race ## Everything that must pass: lint and all tests, under the race detector where goroutines talk.
+
+.PHONY: check
+check: lint ## Lint and the short tests, in about a minute: for while you work.
+	$(GO) test -vet=off -short ./...
 
 .PHONY: unit
-unit: onednn ## Run all tests, and those of the model again with TAGS where there are some.
-	$(GO) test ./...
-	@tags='$(TAGS)'; if [ -n "$$tags" ]; then set -x; $(GO) test -tags "$$tags" ./model/...; fi
+unit: onednn ## Run the tests that do not need the race detector, and those of the engine again with TAGS.
+	$(GO) test -vet=off $(unit_packages)
+	@if [ -n '$(TAGS)' ]; then $(GO) test -vet=off -tags '$(TAGS)' $(tagged_packages); fi
 
 .PHONY: race
-race: ## Run the tests of coordinator, worker, allreduce and TLS under the race detector; needs a C compiler.
+race: ## Run the tests of coordinator, worker, allreduce and TLS, under the race detector; needs a C compiler.
 	@if [ "$$($(GO) env CGO_ENABLED)" != 1 ]; then \
 	  echo "race: the race detector needs cgo; CGO_ENABLED is 0: set it to 1 and install a C compiler (gcc or clang)" >&2; exit 1; fi
 	@cc="$$($(GO) env CC)"; if ! command -v $${cc%% *} >/dev/null; then \
 	  echo "race: the race detector needs a C compiler; found no $$cc: install gcc, or set CC" >&2; exit 1; fi
-	$(GO) test -race $(RACE_PACKAGES)
+	$(GO) test -vet=off -race $(race_packages)
 
 .PHONY: lint
 lint: onednn ## gofmt, go vet and staticcheck.
