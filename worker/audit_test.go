@@ -19,6 +19,9 @@ func withAudit(share float64) func(*coordinator.Config) {
 // A worker that computes wrongly makes all others apply its wrong sum, so that their states agree.
 // Only an audit finds it.
 func TestAuditFindsTheWorkerThatComputesWrongly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := settings()
 	prompt, job := undisturbed(t, s)
 	always := func(_ []float32, _ []model.Pair, _ *model.Result, grad []float32) { grad[0]++ }
@@ -125,6 +128,9 @@ func TestWorkersWithoutWork(t *testing.T) {
 // A worker that hangs in a gradient while its heartbeats go on does not stop the job: the others
 // take over its micro-batches, compute nothing twice, and it comes back when it answers.
 func TestStuckWorkerStandsDown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := settings()
 	s.Epochs = 10
 	prompt, job := undisturbed(t, s)
@@ -190,6 +196,9 @@ func (b *blockingEvaluation) Evaluate(
 
 // A worker that hangs in an evaluation delays neither the evaluation nor the step after it.
 func TestWorkerStuckInAnEvaluationStandsDown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := settings()
 	s.EvalEvery, s.EvalFirst, s.Epochs = 100, true, 1
 	prompt, job := undisturbed(t, s)

@@ -39,6 +39,9 @@ func blobsOf(t *testing.T, out string) (names []string) {
 // Workers that come and go and a coordinator that is started again do not change the bits: they are
 // those of the undisturbed run, whose states go through the log.
 func TestLargeStatesLeaveNoTrace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := settings()
 	s.Epochs, s.EvalEvery = 5, 4
 	prompt, job := undisturbed(t, s)
@@ -121,6 +124,9 @@ func TestLargeStatesLeaveNoTrace(t *testing.T) {
 // Leaders are lost in the middle of the job, one replica loses its trainer states, and all replicas
 // end with the bits of the undisturbed run.
 func TestLargeStatesSurviveLeaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := longJob()
 	prompt, job := longUndisturbed(t)
 	c := newReplicaSet(t, s, "a", "b", "c")

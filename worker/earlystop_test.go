@@ -41,6 +41,9 @@ func earlyStopSettings(t *testing.T) job.Settings {
 // A job whose patience runs out ends with the same bits however it ran: on one worker, on two, with
 // a stop of the coordinator in between, and with replicas whose leader is killed.
 func TestEarlyStop(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := earlyStopSettings(t)
 	prompt, job := undisturbed(t, s)
 	if job.Status != "finished" || job.StoppedEarly == "" || job.Step >= job.Settings.Steps ||

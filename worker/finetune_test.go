@@ -17,6 +17,9 @@ import (
 // Full fine-tuning on a cluster: one and two workers write the same bytes, every weight changes,
 // the loss falls, and the output is a model from which another job can start.
 func TestFineTuning(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := settings()
 	s.Method, s.Bottleneck, s.LR, s.EvalEvery, s.Epochs = job.FineTuning, 0, 2e-3, 0, 2
 	one, two := train(t, s, 1), train(t, s, 2)

@@ -20,6 +20,9 @@ var smallTasks = filepath.Join("..", "dataset", "testdata", "tasks")
 // Every method trains on a cluster: one and two workers write the same bytes, every parameter
 // changes, and the file holds what was trained, so that another job can start from it.
 func TestMethodsTrain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	for _, method := range prompt.Names() {
 		t.Run(method, func(t *testing.T) {
 			s := settings()

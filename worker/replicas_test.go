@@ -85,6 +85,9 @@ func TestCleanStopHandsOver(t *testing.T) {
 }
 
 func TestMinorityMakesNoProgress(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := longJob()
 	prompt, job := longUndisturbed(t)
 	c := newReplicaSet(t, s, "a", "b", "c")
@@ -124,6 +127,9 @@ func TestMinorityMakesNoProgress(t *testing.T) {
 }
 
 func TestAllReplicasRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := longJob()
 	prompt, job := longUndisturbed(t)
 	c := newReplicaSet(t, s, "a", "b", "c")
@@ -146,6 +152,9 @@ func TestAllReplicasRestart(t *testing.T) {
 }
 
 func TestCommitEveryFewSteps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := longJob()
 	prompt, job := longUndisturbed(t)
 	c := newReplicaSet(t, s, "a", "b", "c")
@@ -161,6 +170,9 @@ func TestCommitEveryFewSteps(t *testing.T) {
 }
 
 func TestReplicasComeAndGo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	s := longJob()
 	prompt, job := longUndisturbed(t)
 	c := newReplicaSet(t, s, "a", "b", "c")

@@ -164,6 +164,9 @@ func TestEverythingEmbedded(t *testing.T) {
 }
 
 func TestKilledWorkersLeaveNoTrace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	whole, hurt := filepath.Join(dir, "whole"), filepath.Join(dir, "hurt")

@@ -21,6 +21,9 @@ func benchJSON(t *testing.T, args ...string) benchReport {
 }
 
 func TestBenchStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	shape := []string{"step", "--batch", "3", "--source-length", "30", "--target-length", "2"}
 	r := benchJSON(t, shape...)
 	if r.Passes != 2 || r.Examples != 3 || r.Tokens != 3*32 || r.PromptTokens != 4 || len(r.Lengths) != 1 ||
@@ -66,6 +69,9 @@ func TestBenchStep(t *testing.T) {
 }
 
 func TestBenchData(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	args := []string{"data", "--task", "copa,wic", "--batch", "2", "--batches", "3", "--source-length", "90"}
 	r := benchJSON(t, args...)
 	if len(r.Lengths) != 6 || r.Examples != 12 {

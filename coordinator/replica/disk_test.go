@@ -61,6 +61,9 @@ func TestNodeGoesOnFromDisk(t *testing.T) {
 // TestFlippedBitInTheLog: a bit that flips anywhere in the log's file is found at the start, or
 // does not matter.
 func TestFlippedBitInTheLog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	good, err := os.ReadFile(filepath.Join(dirWithTenSteps(t, false), logFile))
 	if err != nil {
 		t.Fatal(err)

@@ -74,6 +74,9 @@ var hasRead = sync.OnceValue(func() *reader {
 
 // What the documents teach must be what everybody knows.
 func TestReaderKnows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	r := newReader(t)
 	for deed, first := range map[string]bool{
 		"fed|was hungry":             false,

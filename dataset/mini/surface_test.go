@@ -303,6 +303,9 @@ func (m *logistic) accuracy(xs []vector, its []item) (share float64, n int) {
 // labels: logistic regression on them is as good as guessing, on a fresh and larger sample of each
 // task.
 func TestSurfaceTellsNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	chances := map[string]float64{"CB": 1. / 3, "ReCoRD": 1. / 4}
 	fsys := mini.New(77, mini.Sizes{Train: 1500, Val: 2000, Test: 1})
 	for _, name := range dataset.Tasks() {

@@ -12,6 +12,9 @@ import (
 // TestMemoryEstimates: calls take at most the estimated memory, and not much less when it counts,
 // with and without absorption.
 func TestMemoryEstimates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	const c, maxNew = 20, 12
 	for _, gated := range []bool{false, true} {
 		for _, opt := range []Options{{}, {NoAbsorption: true}, {NoFirstLayer: true}} {

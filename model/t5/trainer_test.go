@@ -27,6 +27,9 @@ func newTrainer[F portable.Float](t *testing.T, threads int, cfg Config, w Weigh
 // TestWeightGradientsAgainstFiniteDifferences differentiates with respect to elements of every
 // weight, in float64, at weights and steps that float32 holds exactly.
 func TestWeightGradientsAgainstFiniteDifferences(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	for _, c := range []struct{ gated, tied bool }{{false, true}, {true, false}, {true, true}} {
 		t.Run(fmt.Sprintf("gated=%v/tied=%v", c.gated, c.tied), func(t *testing.T) {
 			cfg := oddConfig(c.gated)

@@ -110,6 +110,9 @@ var pronounMark = regexp.MustCompile(`\* ?\w+ ?\*`)
 
 // TestHeldOut proves on a large sample what the package documentation says is held out.
 func TestHeldOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	u := collect(t)
 	for _, want := range []string{
 		"0", "1", "2", "true", "false", "entailment", "not_entailment", "contradiction", "neutral", "choice1",
@@ -183,6 +186,9 @@ func TestHeldOut(t *testing.T) {
 
 // TestScriptsHeldOut proves the same for COPA: its two choices never stand in one text.
 func TestScriptsHeldOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	pairs := map[[2]string]bool{}
 	phrases := map[string]bool{}
 	for _, c := range collect(t).scripts {

@@ -89,6 +89,9 @@ func weightsOf(t *testing.T, dir string) []byte {
 // TestRunLearns: a run learns and writes a model that opens; its bits depend neither on the number
 // of workers nor on being stopped and resumed.
 func TestRunLearns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow: skipped with -short")
+	}
 	for _, gated := range []bool{true, false} {
 		t.Run(fmt.Sprintf("gated=%v", gated), func(t *testing.T) {
 			s := smallSettings(gated)
