@@ -28,11 +28,11 @@ type promptInput struct {
 	rows         int           // c
 	x            engine.Tensor // [c, d_model]; nil without a prompt
 	microBatches int           // 0 without gradients
-	// dx [microBatches·c, d_model] and dqkv [microBatches·c, 3·inner] sum over each micro-batch's
-	// examples the gradients of the prompt rows on the residual stream and behind the first layer's
-	// projections. Examples are added one after the other, from pass to pass, in an order that does
-	// not depend on other micro-batches. So the bits depend neither on these nor on where passes
-	// begin.
+	// dx [microBatches·c, d_model] and dqkv [microBatches·c, 3·inner] sum over each
+	// micro-batch's examples the gradients of the prompt rows on the residual stream and behind the
+	// first layer's projections. Examples are added one after the other, from pass to pass, in an
+	// order that does not depend on other micro-batches. So the bits depend neither on these nor on
+	// where passes begin.
 	dx, dqkv engine.Tensor
 }
 

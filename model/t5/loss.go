@@ -19,7 +19,8 @@ func (m *Model) LossGrad(prompt []float32, pairs []Pair, losses, grad []float64)
 // added to rows i·c to (i+1)·c of grad, [len(sizes)·c, d_model] row-major. The bits are those of
 // LossGrad for each micro-batch alone.
 //
-// A micro-batch takes c·(d_model + 3·inner) numbers of memory beside what Options.MaxElems bounds.
+// A micro-batch takes c·(d_model + 3·inner) numbers of memory beside what Options.MaxElems
+// bounds.
 func (m *Model) LossGrads(prompt []float32, pairs []Pair, sizes []int, losses, grad []float64) error {
 	if len(grad) != len(sizes)*len(prompt) {
 		return fmt.Errorf("gradients have room for %d numbers, want the prompt's %d for each of %d micro-batches",
@@ -46,8 +47,8 @@ func (m *Model) Score(prompt []float32, pairs []Pair, losses []float64) error {
 	return m.loss(prompt, pairs, losses, nil, 0)
 }
 
-// loss is LossGrads for a number of micro-batches, whose pairs m.host.microBatch tells; with 0 it is
-// Score.
+// loss is LossGrads for a number of micro-batches, whose pairs m.host.microBatch tells; with 0 it
+// is Score.
 func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, microBatches int) error {
 	if len(losses) != len(pairs) {
 		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))

@@ -76,7 +76,8 @@ func checkMicroBatches[F portable.Float](t *testing.T, gated bool, opt Options) 
 	}
 }
 
-// randomMicroBatches are pairs of many lengths, and how many are in each micro-batch: none, at times.
+// randomMicroBatches are pairs of many lengths, and how many are in each micro-batch: none, at
+// times.
 func randomMicroBatches(r *rand.Rand, vocab int) (pairs []Pair, sizes []int) {
 	ids := func(n int) []int32 {
 		x := make([]int32, n)
