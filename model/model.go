@@ -276,9 +276,6 @@ func (e *MicroBatchError) Unwrap() error { return e.Err }
 // LossGrads is LossGrad for several micro-batches behind one prompt: it returns a result and a
 // gradient for each, of the same bits as LossGrad of it alone. Together, small micro-batches take
 // less time. An invalid or failing pair is a *MicroBatchError, and there are no results.
-//
-// Beside what Options.MaxMemory bounds, a micro-batch takes memory for the sums of its gradient:
-// for each prompt row about as much as one layer takes in a pass.
 func (b *Backbone) LossGrads(prompt []float32, microBatches [][]Pair) ([]Result, [][]float32, error) {
 	if err := checkFinite(prompt); err != nil {
 		return nil, nil, err

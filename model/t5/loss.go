@@ -18,48 +18,66 @@ func (m *Model) LossGrad(prompt []float32, pairs []Pair, losses, grad []float64)
 // Options.MaxElems allows. Micro-batch i has the next sizes[i] of the pairs, and its gradient is
 // added to rows i·c to (i+1)·c of grad, [len(sizes)·c, d_model] row-major. The bits are those of
 // LossGrad for each micro-batch alone.
-//
-// A micro-batch takes c·(d_model + 3·inner) numbers of memory beside what Options.MaxElems
-// bounds.
 func (m *Model) LossGrads(prompt []float32, pairs []Pair, sizes []int, losses, grad []float64) error {
 	if len(grad) != len(sizes)*len(prompt) {
 		return fmt.Errorf("gradients have room for %d numbers, want the prompt's %d for each of %d micro-batches",
 			len(grad), len(prompt), len(sizes))
 	}
-	m.host.microBatch = m.host.microBatch[:0]
+	total := 0
 	for i, size := range sizes {
-		for range size {
-			m.host.microBatch = append(m.host.microBatch, i)
+		if size < 0 {
+			return fmt.Errorf("micro-batch %d of %d pairs, want 0 or more", i, size)
 		}
+		total += size
 	}
-	if n := len(m.host.microBatch); n != len(pairs) {
-		return fmt.Errorf("micro-batches of %d pairs together, want one for each of %d", n, len(pairs))
+	if total != len(pairs) {
+		return fmt.Errorf("micro-batches of %d pairs together, want one for each of %d", total, len(pairs))
 	}
-	microBatches := len(sizes)
-	if len(prompt) == 0 {
-		microBatches = 0
+	if err := m.checkLoss(prompt, pairs, losses); err != nil {
+		return err
 	}
-	return m.loss(prompt, pairs, losses, grad, microBatches)
+	for len(sizes) > 0 {
+		microBatches, end := min(len(sizes), m.microBatchesAtOnce(len(prompt)/m.cfg.DModel)), 0
+		m.host.microBatch = m.host.microBatch[:0]
+		for i, size := range sizes[:microBatches] {
+			for range size {
+				m.host.microBatch = append(m.host.microBatch, i)
+			}
+			end += size
+		}
+		n := microBatches * len(prompt)
+		if err := m.loss(prompt, pairs[:end], losses[:end], grad[:n], microBatches); err != nil {
+			return err
+		}
+		sizes, pairs, losses, grad = sizes[microBatches:], pairs[end:], losses[end:], grad[n:]
+	}
+	return nil
 }
 
 // Score is LossGrad without the gradient.
 func (m *Model) Score(prompt []float32, pairs []Pair, losses []float64) error {
+	if err := m.checkLoss(prompt, pairs, losses); err != nil {
+		return err
+	}
 	return m.loss(prompt, pairs, losses, nil, 0)
 }
 
-// loss is LossGrads for a number of micro-batches, whose pairs m.host.microBatch tells; with 0 it
-// is Score.
-func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, microBatches int) error {
+// checkLoss returns an error about the first mistake in the arguments of LossGrads or Score.
+func (m *Model) checkLoss(prompt []float32, pairs []Pair, losses []float64) error {
 	if len(losses) != len(pairs) {
 		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
 	}
-	if err := m.Check(prompt, pairs); err != nil {
-		return err
-	}
+	return m.Check(prompt, pairs)
+}
+
+// loss computes losses and, behind a prompt, adds the gradients of a number of micro-batches, whose
+// pairs m.host.microBatch tells; with none it is Score.
+func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, microBatches int) error {
 	if len(pairs) == 0 {
 		return nil
 	}
-	in, train := m.prompt(prompt, microBatches), microBatches > 0
+	train := microBatches > 0 && len(prompt) > 0
+	in := m.prompt(prompt, microBatches)
 	m.arrange(in.rows, pairs)
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
 		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], train) })
