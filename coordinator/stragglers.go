@@ -193,7 +193,8 @@ func (c *controller) standDown(s *session, reports *stepReports, rank int, now t
 		s.restsUntil = now.Add(min(firstRest<<min(s.delays-2, 10), maxRest))
 	}
 	if list := reports.dealt[rank]; len(list) > 0 {
-		// It has done at most one micro-batch more than it has said.
+		// It reports a micro-batch when it has computed it and perhaps a few more with it. One more
+		// than it has reported is a guess that its next measurement replaces.
 		var cost int
 		for _, i := range list[:min(reports.done[rank]+1, len(list))] {
 			cost += reports.costs[i]

@@ -88,7 +88,12 @@ type Backbone struct {
 	eng     engine.Engine
 	t5      *t5.Model
 	trainer *t5.Trainer // with Options.TrainWeights
-	grad    []float64
+
+	// Of the latest LossGrads: its pairs, how many each micro-batch has, and the gradients. The
+	// memory is reused.
+	pairs []Pair
+	sizes []int
+	grads []float64
 
 	opt  Options
 	tied bool          // the output projection is the embedding table
@@ -200,11 +205,18 @@ func (b *Backbone) openTrainer(cfg t5.Config, w t5.Weights) error {
 	return nil
 }
 
-func (b *Backbone) lossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
-	if b.trainer != nil {
-		return b.trainer.PromptLossGrad(prompt, pairs, losses, grad)
+// lossGrads is t5.Model.LossGrads, which trains weights only one micro-batch at a time.
+func (b *Backbone) lossGrads(prompt []float32, pairs []Pair, sizes []int, losses, grads []float64) error {
+	if b.trainer == nil {
+		return b.t5.LossGrads(prompt, pairs, sizes, losses, grads)
 	}
-	return b.t5.LossGrad(prompt, pairs, losses, grad)
+	for _, n := range sizes {
+		if err := b.trainer.PromptLossGrad(prompt, pairs[:n], losses[:n], grads[:len(prompt)]); err != nil {
+			return err
+		}
+		pairs, losses, grads = pairs[n:], losses[n:], grads[len(prompt):]
+	}
+	return nil
 }
 
 // Dim is the size of an embedding and so of a prompt row.
@@ -241,30 +253,79 @@ func (b *Backbone) Close() error { return errors.Join(b.full.close(), b.eng.Clos
 // shape. An invalid pair, or one whose loss or gradient is not finite, is an error that names its
 // index.
 func (b *Backbone) LossGrad(prompt []float32, pairs []Pair) (Result, []float32, error) {
-	res, err := b.begin(prompt, pairs)
+	results, grads, err := b.LossGrads(prompt, [][]Pair{pairs})
 	if err != nil {
+		var failed *MicroBatchError
+		if errors.As(err, &failed) {
+			err = failed.Err
+		}
 		return Result{}, nil, err
 	}
-	if cap(b.grad) < len(prompt) {
-		b.grad = make([]float64, len(prompt))
+	return results[0], grads[0], nil
+}
+
+// MicroBatchError is the failure of one of the micro-batches of LossGrads.
+type MicroBatchError struct {
+	Index int // of the micro-batch in the call
+	Err   error
+}
+
+func (e *MicroBatchError) Error() string { return fmt.Sprintf("micro-batch %d: %v", e.Index, e.Err) }
+func (e *MicroBatchError) Unwrap() error { return e.Err }
+
+// LossGrads is LossGrad for several micro-batches behind one prompt: it returns a result and a
+// gradient for each, of the same bits as LossGrad of it alone. Together, small micro-batches take
+// less time. An invalid or failing pair is a *MicroBatchError, and there are no results.
+func (b *Backbone) LossGrads(prompt []float32, microBatches [][]Pair) ([]Result, [][]float32, error) {
+	if err := checkFinite(prompt); err != nil {
+		return nil, nil, err
 	}
-	grad := b.grad[:len(prompt)]
-	clear(grad)
-	if err := b.lossGrad(prompt, pairs, res.Losses, grad); err != nil {
-		return Result{}, nil, err
+	if err := b.t5.Check(prompt, nil); err != nil {
+		return nil, nil, err
 	}
-	if !finite(res.Losses) || !finite(grad) {
-		return Result{}, nil, b.nonFinitePair(prompt, pairs)
+	b.pairs, b.sizes = b.pairs[:0], b.sizes[:0]
+	for i, pairs := range microBatches {
+		if err := b.t5.Check(prompt, pairs); err != nil {
+			return nil, nil, &MicroBatchError{i, err}
+		}
+		b.pairs, b.sizes = append(b.pairs, pairs...), append(b.sizes, len(pairs))
 	}
-	out := make([]float32, len(grad))
-	for i, g := range grad {
-		out[i] = float32(g)
-		if math.IsInf(float64(out[i]), 0) {
-			return Result{}, nil, b.nonFinitePair(prompt, pairs)
+	n := len(prompt)
+	if cap(b.grads) < n*len(microBatches) {
+		b.grads = make([]float64, n*len(microBatches))
+	}
+	sums := b.grads[:n*len(microBatches)]
+	clear(sums)
+	all := newResult(b.pairs)
+	if err := b.lossGrads(prompt, b.pairs, b.sizes, all.Losses, sums); err != nil {
+		return nil, nil, err
+	}
+
+	// Cut the results into those of the micro-batches, and check them.
+	results, grads := make([]Result, len(microBatches)), make([][]float32, len(microBatches))
+	first := 0
+	for i, pairs := range microBatches {
+		end := first + len(pairs)
+		results[i] = Result{Losses: all.Losses[first:end:end], Counts: all.Counts[first:end:end]}
+		results[i].sum()
+		grads[i] = make([]float32, n)
+		if !finite(results[i].Losses) || !toFloat32(grads[i], sums[i*n:(i+1)*n]) {
+			return nil, nil, &MicroBatchError{i, b.nonFinitePair(prompt, pairs)}
+		}
+		first = end
+	}
+	return results, grads, nil
+}
+
+// toFloat32 rounds src into dst and reports whether all numbers are finite there.
+func toFloat32(dst []float32, src []float64) bool {
+	for i, v := range src {
+		dst[i] = float32(v)
+		if !isFinite(float64(dst[i])) {
+			return false
 		}
 	}
-	res.sum()
-	return res, out, nil
+	return true
 }
 
 // Score returns the losses of pairs.
@@ -360,14 +421,14 @@ func (r *Result) sum() {
 func (b *Backbone) nonFinitePair(prompt []float32, pairs []Pair) error {
 	loss := make([]float64, 1)
 	for i := range pairs {
-		clear(b.grad)
-		if err := b.t5.LossGrad(prompt, pairs[i:i+1], loss, b.grad[:len(prompt)]); err != nil {
+		clear(b.grads)
+		if err := b.t5.LossGrad(prompt, pairs[i:i+1], loss, b.grads[:len(prompt)]); err != nil {
 			return fmt.Errorf("pair %d: %w", i, err)
 		}
 		if !isFinite(loss[0]) {
 			return fmt.Errorf("pair %d: loss is %v, want a finite number", i, loss[0])
 		}
-		for j, g := range b.grad[:len(prompt)] {
+		for j, g := range b.grads[:len(prompt)] {
 			if !isFinite(g) {
 				return fmt.Errorf("pair %d: gradient of prompt row %d is %v, want a finite number", i, j/b.Dim(), g)
 			}

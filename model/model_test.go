@@ -287,9 +287,10 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestNotFiniteNamesThePair: errors name the pair with the one token whose embedding is infinite.
-func TestNotFiniteNamesThePair(t *testing.T) {
-	dir := t.TempDir()
+// poisonedModel returns a directory with a model in which token 200 has an infinite embedding.
+func poisonedModel(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	for _, f := range []string{"config.json", "model.safetensors"} {
 		data, err := os.ReadFile(filepath.Join(goldenDir, f))
 		if err != nil {
@@ -302,7 +303,12 @@ func TestNotFiniteNamesThePair(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := open(t, dir, 1)
+	return dir
+}
+
+// TestNotFiniteNamesThePair: errors name the pair with the one token whose embedding is infinite.
+func TestNotFiniteNamesThePair(t *testing.T) {
+	b := open(t, poisonedModel(t), 1)
 	good := Pair{Source: []int32{5, 1}, Target: []int32{7, 1}}
 	pairs := []Pair{good, good, good, {Source: []int32{5, 200, 1}, Target: []int32{7, 1}}}
 	prompt := randomPrompt(2, b.Dim())

@@ -92,10 +92,11 @@ func (t *fakeStore) CloseAndRecv() (*coordpb.StoredBlob, error) {
 // fakeObjective is an objective of some number of parameters that computes nothing.
 type fakeObjective int
 
-func (n fakeObjective) parameters() int { return int(n) }
-func (fakeObjective) promptRows() int   { return 0 }
-func (fakeObjective) lossGrad([]float32, []model.Pair, []float32) (float64, int, []float32, error) {
-	return 0, 0, nil, errors.New("nothing is computed here")
+func (n fakeObjective) parameters() int  { return int(n) }
+func (fakeObjective) promptRows() int    { return 0 }
+func (fakeObjective) sharesPasses() bool { return true }
+func (fakeObjective) lossGrads([]float32, [][]model.Pair, []float32) ([]*contribution, error) {
+	return nil, errors.New("nothing is computed here")
 }
 func (fakeObjective) evaluate([]float32, []model.Pair, int) ([][]int32, model.Result, error) {
 	return nil, model.Result{}, errors.New("nothing is computed here")

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -331,6 +332,58 @@ func TestSameBitsForAnyNumberOfWorkers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// callCounter is a backbone that computes micro-batches one by one if single is set, and notes how
+// many the largest call has.
+type callCounter struct {
+	worker.Backbone
+	single  bool
+	largest *atomic.Int64
+}
+
+func (b *callCounter) LossGrads(prompt []float32, microBatches [][]model.Pair) (
+	results []model.Result, grads [][]float32, err error,
+) {
+	if n := int64(len(microBatches)); n > b.largest.Load() {
+		b.largest.Store(n)
+	}
+	if !b.single {
+		return b.Backbone.LossGrads(prompt, microBatches)
+	}
+	for i := range microBatches {
+		res, grad, err := b.Backbone.LossGrads(prompt, microBatches[i:i+1])
+		if err != nil {
+			return nil, nil, err
+		}
+		results, grads = append(results, res...), append(grads, grad...)
+	}
+	return results, grads, nil
+}
+
+// A worker computes several micro-batches of its shard in one call. The job's bits are those of one
+// by one, whatever the shards' sizes are.
+func TestMicroBatchesOfAShardShareCalls(t *testing.T) {
+	s := settings()
+	s.Shots, s.BatchSize, s.MicroBatch = 27, 9, 2 // five micro-batches, the last of one example
+	var largest atomic.Int64
+	counting := func(single bool) func(*worker.Config) {
+		return withBackbone(func(b worker.Backbone) worker.Backbone { return &callCounter{b, single, &largest} })
+	}
+	c := startCoordinator(t, s, 1, t.TempDir(), "")
+	c.startWorker("single", counting(true))
+	c.finish()
+	prompt, job := readFile(t, c.out, "prompt.safetensors"), readJob(t, c.out)
+	for _, n := range []int{1, 2, 3} {
+		largest.Store(0)
+		c := startCoordinatorWith(t, s, n, t.TempDir(), "", withAudit(0.3))
+		c.startWorkers(n, counting(false))
+		c.finish()
+		c.mustEqual(prompt, job)
+		if largest.Load() < 2 {
+			t.Errorf("%d workers: no call has several of five micro-batches", n)
+		}
 	}
 }
 

@@ -36,12 +36,16 @@ type alteredBackbone struct {
 	alter alteration
 }
 
-func (b *alteredBackbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error) {
-	res, grad, err := b.Backbone.LossGrad(prompt, pairs)
+func (b *alteredBackbone) LossGrads(prompt []float32, microBatches [][]model.Pair) (
+	[]model.Result, [][]float32, error,
+) {
+	results, grads, err := b.Backbone.LossGrads(prompt, microBatches)
 	if err == nil {
-		b.alter(prompt, pairs, &res, grad)
+		for i, pairs := range microBatches {
+			b.alter(prompt, pairs, &results[i], grads[i])
+		}
 	}
-	return res, grad, err
+	return results, grads, err
 }
 
 // alteringResults makes a worker compute with an alteredBackbone.

@@ -63,7 +63,7 @@ func newGeneration(s *session, t *trainer, m *coordpb.StartGeneration) *generati
 }
 
 // start runs the generation until ctx ends, it is stopped, or something fails. It begins when the
-// one before, which is cancelled, has ended: that may take as long as a micro-batch.
+// one before, which is cancelled, has ended: that may take as long as a micro-batch, or callTime.
 func (g *generation) start(ctx context.Context, before *generation) {
 	ctx, g.cancel = context.WithCancel(ctx)
 	go func() {

@@ -18,7 +18,7 @@ type Backbone interface {
 	EngineName() string
 	Digest() [32]byte
 	Numerics() string
-	LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error)
+	LossGrads(prompt []float32, microBatches [][]model.Pair) ([]model.Result, [][]float32, error)
 	Evaluate(prompt []float32, pairs []model.Pair, maxNew int) ([][]int32, model.Result, error)
 	Close() error
 }
@@ -37,11 +37,12 @@ type objective interface {
 	parameters() int
 	// promptRows returns the number of virtual tokens before a source.
 	promptRows() int
-	// lossGrad returns the loss summed over the pairs' target tokens, the number of these tokens,
-	// and the gradient of that sum. It may write the gradient into the memory of into, which is nil
-	// or a gradient that is not needed any more.
-	lossGrad(params []float32, pairs []model.Pair, into []float32) (
-		loss float64, tokens int, grad []float32, err error)
+	// lossGrads returns the contributions of micro-batches. Their bits do not depend on the other
+	// micro-batches of the call. It may write a gradient into the memory of into, which is nil or a
+	// gradient that is not needed any more.
+	lossGrads(params []float32, microBatches [][]model.Pair, into []float32) ([]*contribution, error)
+	// sharesPasses reports whether lossGrads takes less time for several micro-batches together.
+	sharesPasses() bool
 	// evaluate decodes each pair's source greedily, up to maxNew tokens, and scores its target.
 	evaluate(params []float32, pairs []model.Pair, maxNew int) ([][]int32, model.Result, error)
 }
@@ -89,16 +90,41 @@ type promptTuning struct {
 func (p *promptTuning) parameters() int { return p.conf.Size() }
 func (p *promptTuning) promptRows() int { return p.conf.Length }
 
-func (p *promptTuning) lossGrad(params []float32, pairs []model.Pair, _ []float32) (
-	loss float64, tokens int, grad []float32, err error,
-) {
-	loss, grad, err = p.graph.Gradient(params, func(rows []float32) (float64, []float32, error) {
-		res, d, err := p.backbone.LossGrad(rows, pairs)
-		tokens = res.Tokens
-		return res.Loss, d, err
-	})
-	return loss, tokens, grad, err
+// lossGrads computes the prompt's gradients of all micro-batches when the graph of the first one
+// asks for its own. The other graphs compute the same prompt.
+func (p *promptTuning) lossGrads(params []float32, microBatches [][]model.Pair, _ []float32) ([]*contribution, error) {
+	var results []model.Result
+	var grads [][]float32
+	list := make([]*contribution, len(microBatches))
+	for i := range microBatches {
+		loss, grad, err := p.graph.Gradient(params, func(rows []float32) (float64, []float32, error) {
+			if i == 0 {
+				var err error
+				if results, grads, err = p.backbone.LossGrads(rows, microBatches); err != nil {
+					return 0, nil, withoutIndex(err)
+				}
+			}
+			return results[i].Loss, grads[i], nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		list[i] = &contribution{grad: grad, loss: loss, tokens: results[i].Tokens}
+	}
+	return list, nil
 }
+
+// withoutIndex returns what is wrong with a micro-batch, without its index in a call: the caller
+// knows which one it is.
+func withoutIndex(err error) error {
+	var failed *model.MicroBatchError
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}
+
+func (p *promptTuning) sharesPasses() bool { return true }
 
 func (p *promptTuning) evaluate(
 	params []float32, pairs []model.Pair, maxNew int,
@@ -116,12 +142,22 @@ type fullFineTuning struct{ backbone trainableBackbone }
 func (w fullFineTuning) parameters() int { return w.backbone.Weights() }
 func (w fullFineTuning) promptRows() int { return 0 }
 
-func (w fullFineTuning) lossGrad(params []float32, pairs []model.Pair, into []float32) (
-	loss float64, tokens int, grad []float32, err error,
+func (w fullFineTuning) lossGrads(params []float32, microBatches [][]model.Pair, into []float32) (
+	[]*contribution, error,
 ) {
-	res, grad, err := w.backbone.WeightsLossGrad(params, pairs, into)
-	return res.Loss, res.Tokens, grad, err
+	list := make([]*contribution, len(microBatches))
+	for i, pairs := range microBatches {
+		res, grad, err := w.backbone.WeightsLossGrad(params, pairs, into)
+		if err != nil {
+			return nil, err
+		}
+		list[i], into = &contribution{grad: grad, loss: res.Loss, tokens: res.Tokens}, nil
+	}
+	return list, nil
 }
+
+// sharesPasses reports false, as a gradient of all weights takes too much memory to have several.
+func (w fullFineTuning) sharesPasses() bool { return false }
 
 func (w fullFineTuning) evaluate(
 	params []float32, pairs []model.Pair, maxNew int,

@@ -35,17 +35,8 @@ type trainer struct {
 	acc           *allreduce.Accumulator // the gradient, then the loss sum and the token count
 	grad          []float32              // the mean gradient
 	spareGrad     []float32              // a micro-batch's gradient that is not needed any more, for its memory
+	speed         float64                // rows a second in the latest call of the objective; 0 before the first
 }
-
-// gradientWork is how much of a step's gradient was computed, and how long that took. Contributions
-// that were cached do not count.
-type gradientWork struct {
-	cost int64 // rows: source, prompt and target tokens
-	took time.Duration
-}
-
-// progressInterval is the least time between two Progress messages about a shard, but for the last.
-const progressInterval = 100 * time.Millisecond
 
 // maxNewTokens bounds the outputs of an evaluation, whose memory and time grow with it.
 const maxNewTokens = 1 << 16
@@ -183,107 +174,6 @@ func (t *trainer) step(ctx context.Context, io stepIO, p *coordpb.Plan) (*coordp
 		r.State, err = t.state.MarshalBinary()
 	}
 	return r, err
-}
-
-// gradient fills the accumulator with the shard's share of the global batch's summed gradient, loss
-// and tokens. The sums are exact, so how the batch is dealt out cannot change their bits. Then it
-// computes the micro-batches to audit, which enter no sum.
-func (t *trainer) gradient(ctx context.Context, io stepIO, p *coordpb.Plan, r *coordpb.Report) error {
-	t.acc.Reset()
-	t.work = gradientWork{}
-	limit := allreduce.Limit(int(p.MicroBatches))
-	n := len(t.grad)
-	reported := time.Now()
-	for done, mb := range slices.Concat(p.Shard, p.Audit) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if done > 0 && time.Since(reported) >= progressInterval {
-			reported = time.Now()
-			if err := io.progress(p.Step, done); err != nil {
-				return err
-			}
-		}
-
-		// Add the micro-batch to the sums if it is the shard's.
-		c, err := t.contribution(p.Step, mb)
-		summed := done < len(p.Shard)
-		if err == nil && summed {
-			err = t.acc.Add(0, c.grad, limit)
-		}
-		if err == nil && summed {
-			err = t.acc.AddFloat64(n, c.loss, limit)
-		}
-		if err != nil {
-			return t.blameExample(mb, limit, err)
-		}
-		if summed {
-			if err := t.acc.AddInt(n+1, int64(c.tokens)); err != nil {
-				return err
-			}
-		}
-
-		// Identify the contribution if another worker computes it too.
-		if !summed || slices.Contains(p.Compare, mb.Index) {
-			d := c.digest(mb.Index)
-			r.Contributions = append(r.Contributions, &coordpb.Contribution{MicroBatch: mb.Index, Digest: d[:]})
-		}
-		if !c.cached {
-			t.spareGrad = c.grad // a gradient of all weights is too large to cache, or to allocate each time
-		}
-	}
-	r.GradientNs, r.GradientCost = t.work.took.Nanoseconds(), t.work.cost
-	return io.progress(p.Step, len(p.Shard)+len(p.Audit))
-}
-
-// contribution returns what a micro-batch adds to step's sums: from the cache, or computed now.
-func (t *trainer) contribution(step int64, mb *coordpb.MicroBatch) (*contribution, error) {
-	key := contributionKey{step, mb.Index, t.digest}
-	if c := t.contributions.get(key); c != nil {
-		return c, nil
-	}
-	began := time.Now()
-	c := new(contribution)
-	var err error
-	if c.loss, c.tokens, c.grad, err = t.microBatch(mb.Examples); err != nil {
-		return nil, err
-	}
-	t.work.took += time.Since(began)
-	for _, e := range mb.Examples {
-		t.work.cost += int64(len(e.Source) + t.objective.promptRows() + len(e.Target))
-	}
-	t.contributions.put(key, c)
-	return c, nil
-}
-
-// microBatch computes the summed loss of examples, their target tokens, and the loss's gradient,
-// which may use spareGrad's memory.
-func (t *trainer) microBatch(examples []*coordpb.Example) (loss float64, tokens int, grad []float32, err error) {
-	into := t.spareGrad
-	t.spareGrad = nil
-	return t.objective.lossGrad(t.state.Params, pairsOf(examples), into)
-}
-
-// blameExample finds the example that makes a micro-batch fail, so that the error can name it. The
-// numbers of an example are the same on any machine, so the job cannot go on elsewhere either.
-func (t *trainer) blameExample(mb *coordpb.MicroBatch, limit float64, cause error) error {
-	for _, e := range mb.Examples {
-		loss, _, grad, err := t.microBatch([]*coordpb.Example{e})
-		if err == nil {
-			probe := allreduce.NewAccumulator(len(grad) + 1)
-			if err = probe.Add(0, grad, limit); err == nil {
-				err = probe.AddFloat64(len(grad), loss, limit)
-			}
-		}
-		if err != nil {
-			return &dataError{fmt.Errorf("example %s: %w", e.Id, err), mb.Index + 1}
-		}
-	}
-	ids := make([]string, len(mb.Examples))
-	for i, e := range mb.Examples {
-		ids[i] = e.Id
-	}
-	return &dataError{fmt.Errorf("examples %v together: %w", ids, cause), mb.Index + 1}
 }
 
 // update turns the reduced sums into the mean gradient, clips it and applies AdamW. Every worker

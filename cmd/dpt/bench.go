@@ -53,20 +53,23 @@ func benchOverview(width int) string {
 const embeddedShape = "tiny"
 
 // optimizations are the names that --without switches off.
-var optimizations = []string{"ragged", "frozen", "packing", "absorption", "first-layer", "fused", "target-projection"}
+var optimizations = []string{
+	"ragged", "frozen", "packing", "absorption", "first-layer", "fused", "target-projection", "shared-passes",
+}
 
 // benchFlags are the flags that all measurements share.
 type benchFlags struct {
-	model   string
-	shape   string
-	prompt  int
-	batch   int
-	without []string
-	device  device.Flags
-	passes  int
-	time    time.Duration
-	json    bool
-	options model.Options
+	model      string
+	shape      string
+	prompt     int
+	batch      int
+	microBatch int // 0: the whole batch
+	without    []string
+	device     device.Flags
+	passes     int
+	time       time.Duration
+	json       bool
+	options    model.Options
 }
 
 // bindModel adds the flags that come before a command's own flags.
@@ -79,6 +82,8 @@ func (f *benchFlags) bindModel(cmd *cli.Command) {
 	g.String(&f.model, "model", "measure the checkpoint in `DIR` instead", cli.ExistingDir)
 	g.Int(&f.prompt, "prompt-length", "virtual tokens", cli.AtLeast(1))
 	g.Int(&f.batch, "batch", "examples in a step", cli.AtLeast(1))
+	g.Int(&f.microBatch, "micro-batch", "examples in a micro-batch, each of which has a gradient of its own; 0 is "+
+		"the whole batch", cli.AtLeast(0))
 }
 
 // bindMeasurement adds the flags that come after a command's own flags.
@@ -91,7 +96,8 @@ func (f *benchFlags) bindMeasurement(cmd *cli.Command) {
 		"also switches off absorption and first-layer), packing (weights lie row by row; engine onednn), absorption "+
 		"(of short targets' cross-attention), first-layer (what the first encoder layer need not compute), fused "+
 		"(residual additions are passes of their own; attention stays one kernel), target-projection (logits are "+
-		"computed at padding too, up to the batch's longest target, so that targets of one length cost the same)",
+		"computed at padding too, up to the batch's longest target, so that targets of one length cost the same), "+
+		"shared-passes (each micro-batch is computed by itself)",
 		cli.OneOf(optimizations...))
 	g.Duration(&f.time, "time", "measure for `TIME`, and at least three passes", cli.MoreThan(time.Duration(0)))
 	g.Int(&f.passes, "passes", "measure `N` passes over the batches instead; 0 goes by --time", cli.AtLeast(0))
@@ -175,6 +181,9 @@ func (f *benchFlags) run(ctx context.Context, b *bench, what string, batches [][
 	if err != nil {
 		return err
 	}
+	if f.microBatch > 0 {
+		what += fmt.Sprintf(", in micro-batches of %d", f.microBatch)
+	}
 	report.What, report.Without = what, f.without
 	if f.json {
 		return report.writeJSON(w)
@@ -193,7 +202,7 @@ func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pa
 			if ctx.Err() != nil {
 				return 0, context.Cause(ctx)
 			}
-			if _, _, err := b.LossGrad(b.prompt, pairs); err != nil {
+			if err := f.step(b, pairs); err != nil {
 				return 0, fmt.Errorf("batch %d: %w", i, err)
 			}
 		}
@@ -235,6 +244,26 @@ func (f *benchFlags) measure(ctx context.Context, b *bench, batches [][]model.Pa
 	report.PeakBytes = peak
 	report.setLimits(isolated.Limits())
 	return report, nil
+}
+
+// step computes the gradient of every micro-batch of a batch, all in one call unless that is
+// switched off.
+func (f *benchFlags) step(b *bench, pairs []model.Pair) error {
+	size := f.microBatch
+	if size == 0 {
+		size = len(pairs)
+	}
+	microBatches := slices.Collect(slices.Chunk(pairs, size))
+	perCall := len(microBatches)
+	if slices.Contains(f.without, "shared-passes") {
+		perCall = 1
+	}
+	for call := range slices.Chunk(microBatches, perCall) {
+		if _, _, err := b.LossGrads(b.prompt, call); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plural is "1 batch" or "3 batches".

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,14 @@ func TestBenchStep(t *testing.T) {
 		if done := r.DoneGFLOPs * r.PassSeconds; done <= all*1.001 || len(r.Without) != 1 {
 			t.Errorf("without %s %v GFLOPs are done in a pass, with it %v", saving, done, all)
 		}
+	}
+	// Micro-batches in one call share the first layer's projections of the prompt.
+	micro := append(slices.Clone(shape), "--micro-batch", "1")
+	together := benchJSON(t, micro...)
+	apart := benchJSON(t, append(micro, "--without", "shared-passes")...)
+	if done := apart.DoneGFLOPs * apart.PassSeconds; together.DoneGFLOPs*together.PassSeconds >= done ||
+		!strings.HasSuffix(together.What, "in micro-batches of 1") {
+		t.Errorf("micro-batches together: %+v; one by one: %+v", together, apart)
 	}
 	text := mustRun(t, nil, "bench", "step", "--shape", "tiny", "--batch", "1", "--source-length", "5",
 		"--passes", "1", "--time", "5ms")
@@ -121,8 +130,9 @@ func TestBenchUsage(t *testing.T) {
 		"fast":                        "found fast, want step, data or load",
 		"step --shape t5-xxl":         "--shape t5-xxl: want t5-small",
 		"step --model . --shape tiny": "--model . and --shape tiny, want one of them",
-		"step --without speed": "want ragged, frozen, packing, absorption, first-layer, fused or " +
-			"target-projection",
+		"step --without speed": "want ragged, frozen, packing, absorption, first-layer, fused, " +
+			"target-projection or shared-passes",
+		"step --micro-batch -1":            "--micro-batch -1: want at least 0",
 		"step --batch 0":                   "--batch 0: want at least 1",
 		"data":                             "--tokenizer is missing",
 		"data --shape tiny --task squad":   "want one of boolq",

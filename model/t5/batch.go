@@ -10,6 +10,8 @@ import (
 type hostBuffers struct {
 	pairs        []Pair // the call's pairs in the order in which they are computed,
 	order        []int  // and where each stood in the call
+	microBatch   []int  // of the call's pairs, in the call's order
+	one          [1]int // LossGrad's sizes
 	ids, targets []int32
 	q, kv        []engine.Span
 	perHead      []engine.Span
@@ -20,13 +22,17 @@ type hostBuffers struct {
 	grad         []float64
 }
 
-// promptInput is a call's prompt and the sums from which its gradient is computed.
+// promptInput is a call's prompt and the sums from which its gradients, one for each micro-batch,
+// are computed.
 type promptInput struct {
-	rows int
-	x    engine.Tensor // [c, d_model]; nil without a prompt
-	// dx [c, d_model] and dqkv [c, 3·inner] sum over the examples the gradients of the prompt rows
-	// on the residual stream and behind the first layer's projections. Examples are added one after
-	// the other, from pass to pass, so the bits do not depend on where passes begin.
+	rows         int           // c
+	x            engine.Tensor // [c, d_model]; nil without a prompt
+	microBatches int           // 0 without gradients
+	// dx [microBatches·c, d_model] and dqkv [microBatches·c, 3·inner] sum over each
+	// micro-batch's examples the gradients of the prompt rows on the residual stream and behind the
+	// first layer's projections. Examples are added one after the other, from pass to pass, in an
+	// order that does not depend on other micro-batches. So the bits depend neither on these nor on
+	// where passes begin.
 	dx, dqkv engine.Tensor
 }
 
@@ -127,20 +133,21 @@ func (m *Model) begin() {
 	}
 }
 
-// prompt forgets the previous call and uploads the prompt. With train set there is room for its
-// gradient.
-func (m *Model) prompt(prompt []float32, train bool) *promptInput {
+// prompt forgets the previous call and uploads the prompt. There is room for as many gradients as
+// there are micro-batches.
+func (m *Model) prompt(prompt []float32, microBatches int) *promptInput {
 	m.call.Reset()
 	d := m.cfg.DModel
-	m.promptIn = promptInput{rows: len(prompt) / d}
+	m.promptIn = promptInput{rows: len(prompt) / d, microBatches: microBatches}
 	in := &m.promptIn
 	if in.rows == 0 {
 		return in
 	}
 	in.x = m.call.Tensor(engine.Wide, in.rows, d)
 	m.eng.Upload(in.x, prompt)
-	if train {
-		in.dx, in.dqkv = m.call.Tensor(engine.Wide, in.rows, d), m.call.Tensor(engine.Wide, in.rows, 3*m.cfg.inner())
+	if microBatches > 0 {
+		rows := microBatches * in.rows
+		in.dx, in.dqkv = m.call.Tensor(engine.Wide, rows, d), m.call.Tensor(engine.Wide, rows, 3*m.cfg.inner())
 		m.eng.Zero(in.dx)
 		m.eng.Zero(in.dqkv)
 	}
@@ -188,6 +195,24 @@ func (m *Model) encoderInput(prompt *promptInput, n int, source func(i int) []in
 		in.distinct, in.place = m.distinct(h.ids, prompt.rows)
 	}
 	return in
+}
+
+// gradientRows tells for each row of the encoder's input, of the arranged pairs lo to hi, where the
+// row's gradient goes: ^i if it is added to row i of the prompt's gradients.
+func (m *Model) gradientRows(in *encoderInput, lo, hi int) engine.Index {
+	if in.prompt.microBatches == 1 {
+		return in.ids
+	}
+	h := &m.host
+	h.ids = h.ids[:0]
+	for i := lo; i < hi; i++ {
+		start := h.microBatch[h.order[i]] * in.prompt.rows
+		for r := range in.prompt.rows {
+			h.ids = append(h.ids, ^int32(start+r))
+		}
+		h.ids = append(h.ids, h.pairs[i].Source...)
+	}
+	return m.batch.Index(h.ids)
 }
 
 // distinct returns the distinct ids, the c prompt rows first, and the index of each id among them.

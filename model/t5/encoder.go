@@ -54,14 +54,14 @@ func (m *Model) firstAttentionForward(
 	return stream{x, m.selfAttend(ws, w, &saved, in.segments, m.encoderBias)}, saved
 }
 
-// encoderBackward adds a pass's share to the sums in in.prompt, for the gradient dout [n, d_model]
-// of the encoder's output.
+// encoderBackward adds a pass's share to the sums in in.prompt, at the given rows (see
+// gradientRows), for the gradient dout [n, d_model] of the encoder's output.
 //
 // Of the first layer's input only the prompt rows need a gradient. They are the same in every
 // example, and so are their norms and projections. The gradients of these are linear in those of
-// their results, which are therefore summed over the examples; promptGradient continues from the
-// sums.
-func (m *Model) encoderBackward(in *encoderInput, dout engine.Tensor) {
+// their results, which are therefore summed over a micro-batch's examples; promptGradients
+// continues from the sums.
+func (m *Model) encoderBackward(in *encoderInput, rows engine.Index, dout engine.Tensor) {
 	dx := m.grads.Tensor(engine.Wide, dout.Rows(), dout.Cols())
 	m.eng.Zero(dx)
 	m.eng.NormBackward(dx, dout, in.final.x, in.final.r, m.encoderNorm)
@@ -71,16 +71,16 @@ func (m *Model) encoderBackward(in *encoderInput, dout engine.Tensor) {
 		if i == 0 && !m.opt.NoFirstLayer {
 			m.tmp.Reset()
 			dqkv := m.selfAttentionProjections(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
-			m.eng.EmbedBackward(in.prompt.dqkv, dqkv, in.ids)
+			m.eng.EmbedBackward(in.prompt.dqkv, dqkv, rows)
 			break
 		}
 		m.selfAttentionBackward(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
 	}
-	m.eng.EmbedBackward(in.prompt.dx, dx, in.ids)
+	m.eng.EmbedBackward(in.prompt.dx, dx, rows)
 }
 
-// promptGradient returns dP [c, d_model] once all passes have added their shares.
-func (m *Model) promptGradient(in *promptInput) engine.Tensor {
+// promptGradients returns dP [microBatches·c, d_model] once all passes have added their shares.
+func (m *Model) promptGradients(in *promptInput) engine.Tensor {
 	if m.opt.NoFirstLayer {
 		return in.dx
 	}
@@ -88,6 +88,9 @@ func (m *Model) promptGradient(in *promptInput) engine.Tensor {
 	w := &m.encoder[0].self
 	_, saved := m.norm(m.tmp, stream{x: in.x}, w.norm)
 	dy := m.linearBackward(engine.Wide, in.dqkv, w.qkv)
-	m.eng.NormBackward(in.dx, dy, saved.x, saved.r, w.norm)
+	for start := 0; start < dy.Rows(); start += in.rows {
+		dx := m.tmp.View(in.dx, start, in.rows, 0, in.dx.Cols())
+		m.eng.NormBackward(dx, m.tmp.View(dy, start, in.rows, 0, dy.Cols()), saved.x, saved.r, w.norm)
+	}
 	return in.dx
 }

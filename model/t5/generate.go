@@ -20,7 +20,7 @@ func (m *Model) Generate(prompt []float32, sources [][]int32, maxNew int) ([][]i
 	if len(sources) == 0 || maxNew == 0 {
 		return out, nil
 	}
-	in := m.prompt(prompt, false)
+	in := m.prompt(prompt, 0)
 	size := func(i int) int { return m.sourceElems(in.rows, len(sources[i]), maxNew) }
 	for lo, hi := 0, 0; lo < len(sources); lo = hi {
 		hi = m.passEnd(lo, len(sources), size)
@@ -48,7 +48,7 @@ func (m *Model) Evaluate(prompt []float32, pairs []Pair, maxNew int, losses []fl
 		return nil, err
 	}
 	clear(losses)
-	in := m.prompt(prompt, false)
+	in := m.prompt(prompt, 0)
 	m.arrange(in.rows, pairs)
 	out := make([][]int32, len(pairs))
 	size := func(i int) int {

@@ -10,28 +10,74 @@ import (
 // [len(pairs)], and adds the gradient of their sum with respect to prompt, c×d_model row-major, to
 // grad of the same size.
 func (m *Model) LossGrad(prompt []float32, pairs []Pair, losses, grad []float64) error {
-	if len(grad) != len(prompt) {
-		return fmt.Errorf("gradient has room for %d numbers, want the prompt's %d", len(grad), len(prompt))
+	m.host.one[0] = len(pairs)
+	return m.LossGrads(prompt, pairs, m.host.one[:], losses, grad)
+}
+
+// LossGrads is LossGrad for several micro-batches behind one prompt, in as few passes as
+// Options.MaxElems allows. Micro-batch i has the next sizes[i] of the pairs, and its gradient is
+// added to rows i·c to (i+1)·c of grad, [len(sizes)·c, d_model] row-major. The bits are those of
+// LossGrad for each micro-batch alone.
+func (m *Model) LossGrads(prompt []float32, pairs []Pair, sizes []int, losses, grad []float64) error {
+	if len(grad) != len(sizes)*len(prompt) {
+		return fmt.Errorf("gradients have room for %d numbers, want the prompt's %d for each of %d micro-batches",
+			len(grad), len(prompt), len(sizes))
 	}
-	return m.loss(prompt, pairs, losses, grad, len(prompt) > 0)
+	total := 0
+	for i, size := range sizes {
+		if size < 0 {
+			return fmt.Errorf("micro-batch %d of %d pairs, want 0 or more", i, size)
+		}
+		total += size
+	}
+	if total != len(pairs) {
+		return fmt.Errorf("micro-batches of %d pairs together, want one for each of %d", total, len(pairs))
+	}
+	if err := m.checkLoss(prompt, pairs, losses); err != nil {
+		return err
+	}
+	for len(sizes) > 0 {
+		microBatches, end := min(len(sizes), m.microBatchesAtOnce(len(prompt)/m.cfg.DModel)), 0
+		m.host.microBatch = m.host.microBatch[:0]
+		for i, size := range sizes[:microBatches] {
+			for range size {
+				m.host.microBatch = append(m.host.microBatch, i)
+			}
+			end += size
+		}
+		n := microBatches * len(prompt)
+		if err := m.loss(prompt, pairs[:end], losses[:end], grad[:n], microBatches); err != nil {
+			return err
+		}
+		sizes, pairs, losses, grad = sizes[microBatches:], pairs[end:], losses[end:], grad[n:]
+	}
+	return nil
 }
 
 // Score is LossGrad without the gradient.
 func (m *Model) Score(prompt []float32, pairs []Pair, losses []float64) error {
-	return m.loss(prompt, pairs, losses, nil, false)
+	if err := m.checkLoss(prompt, pairs, losses); err != nil {
+		return err
+	}
+	return m.loss(prompt, pairs, losses, nil, 0)
 }
 
-func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, train bool) error {
+// checkLoss returns an error about the first mistake in the arguments of LossGrads or Score.
+func (m *Model) checkLoss(prompt []float32, pairs []Pair, losses []float64) error {
 	if len(losses) != len(pairs) {
 		return fmt.Errorf("room for %d losses, want one for each of %d pairs", len(losses), len(pairs))
 	}
-	if err := m.Check(prompt, pairs); err != nil {
-		return err
-	}
+	return m.Check(prompt, pairs)
+}
+
+// loss computes losses and, behind a prompt, adds the gradients of a number of micro-batches, whose
+// pairs m.host.microBatch tells; with none it is Score.
+func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, microBatches int) error {
 	if len(pairs) == 0 {
 		return nil
 	}
-	in := m.prompt(prompt, train)
+	train := microBatches > 0 && len(prompt) > 0
+	in := m.prompt(prompt, microBatches)
 	m.arrange(in.rows, pairs)
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
 		hi = m.passEnd(lo, len(pairs), func(i int) int { return m.pairElems(in.rows, m.host.pairs[i], train) })
@@ -44,7 +90,7 @@ func (m *Model) loss(prompt []float32, pairs []Pair, losses, grad []float64, tra
 	}
 	m.part("encoder backward")
 	m.host.grad = sized(m.host.grad, len(grad))
-	if err := m.eng.Download(m.host.grad, m.promptGradient(in)); err != nil {
+	if err := m.eng.Download(m.host.grad, m.promptGradients(in)); err != nil {
 		return fmt.Errorf("gradient: %w", err)
 	}
 	for i, g := range m.host.grad {
@@ -81,7 +127,7 @@ func (m *Model) passEnd(lo, n int, size func(i int) int) int {
 	return hi
 }
 
-// lossPass computes the losses, and the share of the gradient, of the arranged pairs lo to hi.
+// lossPass computes the losses, and the share of the gradients, of the arranged pairs lo to hi.
 func (m *Model) lossPass(prompt *promptInput, lo, hi int, losses []float64, train bool) error {
 	m.begin()
 	pairs := m.host.pairs[lo:hi]
@@ -93,7 +139,7 @@ func (m *Model) lossPass(prompt *promptInput, lo, hi int, losses []float64, trai
 		m.part("decoder backward")
 		denc := m.decoderBackward(&target, enc, logits)
 		m.part("encoder backward")
-		m.encoderBackward(&source, denc)
+		m.encoderBackward(&source, m.gradientRows(&source, lo, hi), denc)
 	}
 	return m.downloadLosses(loss, pairs, m.host.order[lo:hi], losses)
 }
@@ -145,7 +191,7 @@ func (m *Model) Logits(prompt []float32, pairs []Pair) ([][]float32, error) {
 	if err := m.Check(prompt, pairs); err != nil || len(pairs) == 0 {
 		return nil, err
 	}
-	in := m.prompt(prompt, false)
+	in := m.prompt(prompt, 0)
 	m.arrange(in.rows, pairs)
 	out := make([][]float32, len(pairs))
 	for lo, hi := 0, 0; lo < len(pairs); lo = hi {
@@ -176,7 +222,7 @@ func (m *Model) Encode(prompt []float32, sources [][]int32) ([][]float32, error)
 		return nil, err
 	}
 	m.begin()
-	in := m.encoderInput(m.prompt(prompt, false), len(sources), func(i int) []int32 { return sources[i] })
+	in := m.encoderInput(m.prompt(prompt, 0), len(sources), func(i int) []int32 { return sources[i] })
 	enc := m.encoderForward(&in, false)
 	lens := make([]int, len(sources))
 	for i, s := range sources {

@@ -1,5 +1,7 @@
 package t5
 
+import "math"
+
 // pairElems estimates how many numbers a pair behind c prompt rows keeps in memory during LossGrad
 // (train) or Score, so that passes can be bounded.
 func (m *Model) pairElems(c int, p Pair, train bool) int {
@@ -17,6 +19,16 @@ func (m *Model) pairElems(c int, p Pair, train bool) int {
 	}
 	return source*(encoderLayers*encoder+decoderLayers*perSource+perSource+m.scratchElems()) +
 		target*(decoderLayers*decoder+perTarget+m.scratchElems()+cfg.VocabSize)
+}
+
+// microBatchesAtOnce is how many micro-batches behind c prompt rows have their gradients summed at
+// the same time: the sums take at most a quarter of Options.MaxElems, beside it, unless one alone
+// takes more.
+func (m *Model) microBatchesAtOnce(c int) int {
+	if m.opt.MaxElems == 0 || c == 0 {
+		return math.MaxInt
+	}
+	return max(1, m.opt.MaxElems/4/(c*(m.cfg.DModel+3*m.cfg.inner())))
 }
 
 // sourceElems is pairElems for a source in Generate with maxNew new tokens.

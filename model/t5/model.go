@@ -53,7 +53,7 @@ type Model struct {
 	head        engine.Linear
 
 	// Workspaces, by how long their tensors live.
-	call    engine.Workspace    // a call, of several passes: the prompt and its gradient
+	call    engine.Workspace    // a call, of several passes: the prompt and its gradients
 	batch   engine.Workspace    // a pass: inputs, indexes, the encoder's output
 	layers  [2]engine.Workspace // see layerSpace
 	tmp     engine.Workspace    // a sublayer

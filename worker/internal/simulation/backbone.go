@@ -43,8 +43,17 @@ func target(p model.Pair) func(i int) float64 {
 	}
 }
 
-// LossGrad returns half the squared distance of the prompt to each pair's target, and its gradient.
-func (b *backbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32, error) {
+// LossGrads returns the losses and the gradient of each micro-batch.
+func (b *backbone) LossGrads(prompt []float32, microBatches [][]model.Pair) ([]model.Result, [][]float32, error) {
+	results, grads := make([]model.Result, len(microBatches)), make([][]float32, len(microBatches))
+	for i, pairs := range microBatches {
+		results[i], grads[i] = b.lossGrad(prompt, pairs)
+	}
+	return results, grads, nil
+}
+
+// lossGrad returns half the squared distance of the prompt to each pair's target, and its gradient.
+func (b *backbone) lossGrad(prompt []float32, pairs []model.Pair) (model.Result, []float32) {
 	if b.callTime != nil {
 		time.Sleep(b.callTime(pairs))
 	} else {
@@ -65,7 +74,7 @@ func (b *backbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result,
 		res.Loss += res.Losses[k]
 		res.Tokens += res.Counts[k]
 	}
-	return res, grad, nil
+	return res, grad
 }
 
 // Evaluate outputs a pair's Target if the prompt's first number has the same sign as the first
@@ -73,12 +82,12 @@ func (b *backbone) LossGrad(prompt []float32, pairs []model.Pair) (model.Result,
 func (b *backbone) Evaluate(
 	prompt []float32, pairs []model.Pair, maxNew int,
 ) ([][]int32, model.Result, error) {
-	res, _, err := b.LossGrad(prompt, pairs)
+	res, _ := b.lossGrad(prompt, pairs)
 	out := make([][]int32, len(pairs))
 	for k, p := range pairs {
 		if (prompt[0] < 0) == (target(p)(0) < 0) && len(p.Target) > 0 {
 			out[k] = p.Target[:min(len(p.Target)-1, maxNew)]
 		}
 	}
-	return out, res, err
+	return out, res, nil
 }
