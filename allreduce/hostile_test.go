@@ -61,11 +61,11 @@ func newFakePeer(t testing.TB, victim *Node) *fakePeer {
 		_ = server.Serve(lis)
 	}()
 	t.Cleanup(func() { server.Stop(); <-served })
-	p.conn = dial(t, victim)
+	p.conn = dialNode(t, victim)
 	return p
 }
 
-func dial(t testing.TB, n *Node) *grpc.ClientConn {
+func dialNode(t testing.TB, n *Node) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+n.Addr(), dialOptions(Config{})...)
 	if err != nil {
@@ -359,10 +359,10 @@ func TestPendingStreamsAreBounded(t *testing.T) {
 	streamCtx, cancel := context.WithCancel(ctx)
 	for i := range 2 {
 		// A connection each, so that the server's own bound on streams does not apply.
-		open(streamCtx, t, dial(t, victim), helloKey, string(p.hello(Generation(i)).append(nil)))
+		open(streamCtx, t, dialNode(t, victim), helloKey, string(p.hello(Generation(i)).append(nil)))
 		eventually(t, "the stream waits", func() bool { return pending() == i+1 })
 	}
-	err := endOf(open(ctx, t, dial(t, victim), helloKey, string(p.hello(2).append(nil))))
+	err := endOf(open(ctx, t, dialNode(t, victim), helloKey, string(p.hello(2).append(nil))))
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("got %v, want that streams are exhausted", err)
 	}

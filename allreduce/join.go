@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/internal/dial"
 )
 
-// The delay between attempts to reach a neighbour doubles from retryFirst up to retryMax.
+// The delay between attempts to reach a neighbour doubles from retryFirst up to retryMax. Join logs
+// a warning about a neighbour that it has not reached after unreachedWarning.
 const (
-	retryFirst = 5 * time.Millisecond
-	retryMax   = 250 * time.Millisecond
+	retryFirst       = 5 * time.Millisecond
+	retryMax         = 250 * time.Millisecond
+	unreachedWarning = 5 * time.Second
 )
 
 // Join enters the ring of a job's generation as the given rank. It returns when all neighbours have
@@ -148,7 +152,7 @@ func (r *Ring) firstError(err error) error {
 
 // connect opens the stream to a neighbour. It tries again while the neighbour cannot be reached.
 func (r *Ring) connect(ctx context.Context, o *outLink) error {
-	conn, err := grpc.NewClient("passthrough:///"+r.members[o.rank].Addr, dialOptions(r.node.config)...)
+	conn, err := dial.Client(r.members[o.rank].Addr, r.node.config.Dial, dialOptions(r.node.config)...)
 	if err != nil {
 		return r.peerError(o.rank, Joining, err)
 	}
@@ -161,6 +165,7 @@ func (r *Ring) connect(ctx context.Context, o *outLink) error {
 		members:    membershipDigest(r.members),
 		job:        r.job,
 	}.append(nil)))
+	began, warned := time.Now(), false
 	for delay := retryFirst; ; delay = min(2*delay, retryMax) {
 		err := r.open(ctx, outCtx, o)
 		if err == nil {
@@ -173,7 +178,11 @@ func (r *Ring) connect(ctx context.Context, o *outLink) error {
 				peer.Err = refused
 				return peer
 			}
-			r.node.log.Debug("all-reduce neighbour not reached, will try again",
+			level := slog.LevelDebug
+			if !warned && time.Since(began) >= unreachedWarning {
+				level, warned = slog.LevelWarn, true
+			}
+			r.node.log.Log(ctx, level, "all-reduce neighbour not reached, will try again",
 				"job", r.job, "generation", r.generation, "in", delay, "reason", peer)
 		case codes.Aborted:
 			peer.Aborted = true

@@ -25,6 +25,8 @@ type Config struct {
 	Registrar grpc.ServiceRegistrar
 	// ServerOptions are for the node's own server, credentials for example.
 	ServerOptions []grpc.ServerOption
+	// Dial connects to a neighbour's address; nil is TCP to each of its addresses in turn.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// DialOptions are for connections to neighbours. Without credentials among them, connections
 	// are in plain text.
 	DialOptions []grpc.DialOption

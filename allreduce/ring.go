@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/status"
+
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // Member is one member of a ring, as all others know it.
@@ -199,5 +201,5 @@ func plainError(err error) error {
 	if !ok {
 		return err
 	}
-	return fmt.Errorf("%s (%v)", s.Message(), s.Code())
+	return fmt.Errorf("%s (%v)", dial.Reason(err), s.Code())
 }

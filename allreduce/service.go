@@ -77,7 +77,6 @@ func dialOptions(c Config) []grpc.DialOption {
 			grpc.MaxCallRecvMsgSize(0), // the receiver answers with no messages
 		),
 		grpc.WithWriteBufferSize(ioBuffer),
-		grpc.WithNoProxy(), // neighbours talk directly
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{

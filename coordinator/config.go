@@ -17,6 +17,7 @@ import (
 	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/dataset"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.
@@ -107,11 +108,7 @@ func (c *Config) workerAddr() string {
 
 // dialReplica connects to the services of the replica at a worker-facing address.
 func (c *Config) dialReplica(addr string) (*grpc.ClientConn, error) {
-	options := []grpc.DialOption{grpc.WithTransportCredentials(c.Replication.LeaderCredentials())}
-	if c.Dial != nil {
-		options = append(options, grpc.WithContextDialer(c.Dial))
-	}
-	return grpc.NewClient("passthrough:///"+addr, options...)
+	return dial.Client(addr, c.Dial, grpc.WithTransportCredentials(c.Replication.LeaderCredentials()))
 }
 
 // Result is how a finished job ended.

@@ -17,6 +17,7 @@ import (
 	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/coordinator/replica"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed
@@ -311,7 +312,7 @@ func (p *process) reportFinished(ctx context.Context) bool {
 		_, err = coordpb.NewReplicasClient(conn).Finished(ctx, &coordpb.ReplicaFinished{Id: p.node.ID()})
 	}
 	if err != nil {
-		p.cfg.Logger.Debug("leader not told that this replica has finished", "leader", addr, "reason", err)
+		p.cfg.Logger.Debug("leader not told that this replica has finished", "leader", addr, "reason", dial.Reason(err))
 		return false
 	}
 	return true

@@ -3,12 +3,11 @@ package worker
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
 	"testing"
 
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 func TestDiscoveryOrder(t *testing.T) {
@@ -36,16 +35,17 @@ func TestDiscoveryOrder(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := &discovery{addrs: []string{a, b, c}, logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+			f := &discovery{addrs: []string{a, b, c}, targets: dial.Dialer{}.Targets}
 			for i, r := range rounds {
 				var asked []string
-				for addr := range f.candidates(t.Context()) {
+				for replica := range f.candidates(t.Context()) {
+					addr := replica.Name
 					if len(asked) == len(r.answers) {
 						t.Fatalf("round %d asks %s after %v", i, addr, asked)
 					}
 					err := r.answers[len(asked)]
 					asked = append(asked, addr)
-					f.recordAttempt(addr, err)
+					f.recordAttempt(replica.Target, err)
 					if err == nil {
 						break
 					}

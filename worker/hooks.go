@@ -1,8 +1,10 @@
 package worker
 
 import (
-	"google.golang.org/grpc"
+	"context"
+	"net"
 
+	"github.com/dptune/dpt/internal/dial"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 )
@@ -32,12 +34,37 @@ func (w *worker) mark(point string) {
 	}
 }
 
-// dialOptions makes gRPC dial with Dial if that is set.
-func (c *Config) dialOptions() []grpc.DialOption {
-	if c.Dial == nil {
-		return nil
+// dialer returns a function that connects to a HOST:PORT: Dial if that is set.
+func (c *Config) dialer() dial.Func {
+	if c.Dial != nil {
+		return c.Dial
 	}
-	return []grpc.DialOption{grpc.WithContextDialer(c.Dial)}
+	return dial.Dialer{Lookup: c.Lookup}.Dial
+}
+
+// targets returns the addresses that a HOST:PORT stands for. With Dial, which resolves names
+// itself, that is the HOST:PORT.
+func (c *Config) targets(ctx context.Context, addr string) ([]dial.Target, error) {
+	if c.Dial != nil {
+		return []dial.Target{{Name: addr, Addr: addr}}, nil
+	}
+	return dial.Dialer{Lookup: c.Lookup}.Targets(ctx, addr)
+}
+
+// targetDialer returns a function that connects to a target.
+func (c *Config) targetDialer(t dial.Target) dial.Func {
+	if c.Dial != nil {
+		return c.Dial
+	}
+	if t.Addr == "" {
+		// A name that another replica has named: its addresses share the time for a welcome.
+		return func(ctx context.Context, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, welcomeTimeout)
+			defer cancel()
+			return c.dialer()(ctx, addr)
+		}
+	}
+	return dial.Dialer{Lookup: c.Lookup}.DialTarget(t)
 }
 
 // open loads the backbone in dir, with Open if that is set.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/internal/dial"
 	"github.com/dptune/dpt/model/optim"
 )
 
@@ -55,8 +56,9 @@ type session struct {
 
 // session connects, joins and works until the stream ends. It returns nil after the coordinator's
 // Finish; joined reports whether the coordinator took this worker.
-func (w *worker) session(ctx context.Context, addr string) (joined bool, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr, append(w.dialOptions(),
+func (w *worker) session(ctx context.Context, replica dial.Target) (joined bool, err error) {
+	addr := replica.String()
+	conn, err := dial.Client(replica.Name, w.targetDialer(replica),
 		grpc.WithTransportCredentials(w.Credentials.Coordinator),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(coordpb.MaxMessage),
@@ -64,7 +66,7 @@ func (w *worker) session(ctx context.Context, addr string) (joined bool, err err
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    10 * time.Second,
 			Timeout: 10 * time.Second,
-		}))...)
+		}))
 	if err != nil {
 		return false, &localError{fmt.Errorf("coordinator %s: %w", addr, err)}
 	}

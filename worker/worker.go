@@ -29,6 +29,7 @@ import (
 	"github.com/dptune/dpt/allreduce"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
+	"github.com/dptune/dpt/internal/dial"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/tiny"
 )
@@ -36,7 +37,7 @@ import (
 // Config is how a worker runs.
 type Config struct {
 	// Coordinators are the host:port of each replica. A name with several addresses stands for all
-	// of them.
+	// of them; TLS verifies the name at each. A name that does not resolve is tried again.
 	Coordinators []string
 	ID           string       // unique among the job's workers
 	Listener     net.Listener // for ring streams; the worker closes it
@@ -51,10 +52,12 @@ type Config struct {
 	Logger  *slog.Logger
 
 	Credentials Credentials
+	// Lookup returns the IP addresses of a host name; nil is the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]string, error)
 
 	// Test hooks: what a simulation of a whole cluster replaces. Zero means the real thing.
 
-	// Dial replaces TCP, to the coordinator and to ring neighbours.
+	// Dial replaces TCP, to the coordinator and to ring neighbours. It resolves names, too.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Open replaces model.Open.
 	Open func(dir string, options model.Options) (backbone Backbone, err error)
@@ -87,8 +90,10 @@ const (
 	// doubles each time, and half of it is random.
 	firstRetry = 100 * time.Millisecond
 	maxRetry   = 2 * time.Second
-	// warnInterval is the least time between two warnings that no coordinator answers.
+	// warnInterval is the least time between two warnings that no coordinator answers. The first
+	// comes when all replicas have been asked, or after firstWarning if that takes longer.
 	warnInterval = 30 * time.Second
+	firstWarning = 5 * time.Second
 )
 
 // worker is the state that outlives a session. The goroutine that runs Run writes its fields, but
@@ -102,6 +107,9 @@ type worker struct {
 	contributions contributionCache
 	trainer       *trainer // the last session's, for its memory and its state; nil before the first
 	welcomed      bool     // a coordinator has welcomed this worker before
+	// seeking is when the search for a coordinator began that goes on now, warned the time of its
+	// last warning, zero before the first.
+	seeking, warned time.Time
 }
 
 // Run works until the job is finished (nil), ctx is cancelled (its cause), or the coordinator
@@ -123,7 +131,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		Logger:          cfg.Logger,
 		MaxMessageBytes: coordpb.MaxMessage,
 		ServerOptions:   []grpc.ServerOption{grpc.Creds(w.Credentials.RingServer)},
-		DialOptions:     append(cfg.dialOptions(), grpc.WithTransportCredentials(w.Credentials.RingClient)),
+		Dial:            cfg.dialer(),
+		DialOptions:     []grpc.DialOption{grpc.WithTransportCredentials(w.Credentials.RingClient)},
 		Refusal:         func(addr string) error { return refusalOf(w.Credentials.RingClient, addr) },
 	}); err != nil {
 		return err
@@ -139,9 +148,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}()
 
 	// One session after another, until one finishes the job or ends the worker.
-	replicas := &discovery{addrs: w.Coordinators, logger: w.Logger}
+	replicas := &discovery{addrs: w.Coordinators, targets: w.targets}
 	retry := firstRetry
-	var warned time.Time
+	w.seeking = time.Now()
 	for {
 		joined, err := w.tryReplicas(ctx, replicas)
 		switch {
@@ -154,13 +163,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return plainError(err)
 		}
 		if joined {
-			retry, warned = firstRetry, time.Time{}
+			retry = firstRetry
+			w.seeking, w.warned = time.Now(), time.Time{}
 		}
-		if time.Since(warned) > warnInterval {
-			warned = time.Now()
-			w.Logger.Warn("no coordinator; trying again until it is there",
-				"coordinator", strings.Join(w.Coordinators, ","), "reason", logReason(err))
-		}
+		w.warnUnreached(err)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -171,30 +177,72 @@ func Run(ctx context.Context, cfg Config) (err error) {
 }
 
 // tryReplicas asks the coordinator's replicas one after another until one takes this worker, and
-// works for that one until the session ends. joined reports whether one did; err is the last error.
+// works for that one until the session ends. joined reports whether one did. If none did, err tells
+// why of each.
 func (w *worker) tryReplicas(ctx context.Context, replicas *discovery) (joined bool, err error) {
-	asked, refusals := 0, 0
-	for addr := range replicas.candidates(ctx) {
-		joined, err = w.session(ctx, addr)
-		replicas.recordAttempt(addr, err)
+	refusals := 0
+	var round roundError
+	for replica := range replicas.candidates(ctx) {
+		// Of a name without an address there is nobody to ask.
+		joined, err = false, replica.err
+		if err == nil {
+			joined, err = w.session(ctx, replica.Target)
+			replicas.recordAttempt(replica.Target, err)
+		}
 		if joined || err == nil || ctx.Err() != nil || isPermanent(err) {
 			return joined, err
 		}
-		asked++
-		if refused := refusalOf(w.Credentials.Coordinator, addr); refused != nil {
+		if refused := refusalOf(w.Credentials.Coordinator, replica.Name); refused != nil && replica.err == nil {
 			refusals++
 			err = fmt.Errorf("coordinator %w", refused)
 		}
+		round = append(round, replicaError{replica.String(), err})
 		w.Logger.Debug("this coordinator does not take workers now",
-			"coordinator", addr, "reason", logReason(err))
+			"coordinator", replica.String(), "reason", dial.Reason(err))
+		if time.Since(w.seeking) > firstWarning {
+			w.warnUnreached(round) // replicas that do not answer make a round long
+		}
 	}
-	if refusals > 0 && refusals == asked && !w.welcomed {
-		return false, &localError{err} // every replica refuses: to try again would not help
-	}
-	if err == nil {
+	switch {
+	case refusals > 0 && refusals == len(round) && !w.welcomed:
+		err = &localError{err} // every replica refuses: to try again would not help
+	case len(round) > 1:
+		err = round
+	case err == nil:
 		err = fmt.Errorf("coordinator %s: no address, want at least one", strings.Join(w.Coordinators, ","))
 	}
 	return false, err
+}
+
+// warnUnreached logs that no coordinator takes this worker and why, once in warnInterval.
+func (w *worker) warnUnreached(err error) {
+	if time.Since(w.warned) <= warnInterval {
+		return
+	}
+	w.warned = time.Now()
+	w.Logger.Warn("no coordinator; trying again until it is there",
+		"coordinator", strings.Join(w.Coordinators, ","), "reason", dial.Reason(err))
+}
+
+// roundError tells why none of the replicas that were asked takes this worker.
+type roundError []replicaError
+
+// replicaError is why one replica does not take this worker.
+type replicaError struct {
+	replica string
+	err     error
+}
+
+// Error is one reason after another, each with the replica's address.
+func (e roundError) Error() string {
+	reasons := make([]string, len(e))
+	for i, r := range e {
+		reasons[i] = dial.Reason(r.err)
+		if addr, _, _ := strings.Cut(r.replica, " "); !strings.Contains(reasons[i], addr) {
+			reasons[i] = r.replica + ": " + reasons[i]
+		}
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // localError is a failure of this machine, not of the connection: trying again would fail again.
@@ -224,15 +272,6 @@ func refusalOf(c credentials.TransportCredentials, addr string) error {
 		return r.Refusal(addr)
 	}
 	return nil
-}
-
-// logReason returns the part of an error that a person wants to read.
-func logReason(err error) string {
-	message := plainError(err).Error()
-	if at := strings.Index(message, "dial tcp "); at >= 0 {
-		message = strings.Trim(message[at:], `"`) // gRPC wraps it twice
-	}
-	return message
 }
 
 // plainError returns an error from the other side without the prefix that gRPC puts before its

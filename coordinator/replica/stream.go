@@ -14,6 +14,7 @@ import (
 
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/internal/refusals"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 const (
@@ -32,12 +33,7 @@ const (
 )
 
 // DialFunc connects to another replica's address.
-type DialFunc func(ctx context.Context, addr string) (net.Conn, error)
-
-func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
-}
+type DialFunc = dial.Func
 
 // raftStream is raft's StreamLayer over a listener and a dialer of the caller's, which may be TLS.
 // It owns every connection: Close closes them all, so that no goroutine of raft's waits for a peer.
@@ -60,14 +56,14 @@ type raftAddr string
 func (raftAddr) Network() string  { return "tcp" }
 func (a raftAddr) String() string { return string(a) }
 
-func newRaftStream(l net.Listener, addr string, dial DialFunc, logger *slog.Logger) *raftStream {
-	if dial == nil {
-		dial = dialTCP
+func newRaftStream(l net.Listener, addr string, dialPeer DialFunc, logger *slog.Logger) *raftStream {
+	if dialPeer == nil {
+		dialPeer = dial.Dialer{}.Dial
 	}
 	return &raftStream{
 		Listener: l,
 		addr:     raftAddr(addr),
-		dial:     dial,
+		dial:     dialPeer,
 		logger:   logger,
 		conns:    map[*raftConn]struct{}{},
 	}
