@@ -105,16 +105,16 @@ func run(ctx context.Context, args []string, std cli.IO) error {
 	}
 	cfg.Listener = listener
 	if r := cfg.Replication; r != nil {
-		if r.Listener, err = net.Listen("tcp", o.raftListen); err != nil {
+		if r.Listener, err = listenForReplicas(ctx, o.raftListen, cfg.Logger); err != nil {
 			listener.Close()
 			return fmt.Errorf("--raft-listen %s: %w", o.raftListen, err)
 		}
 		r.WorkerAddr = o.workerAddr(listener.Addr())
 		r.Listener = secure.Listen(r.Listener, "replicas", raftProtocol)
 		r.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-			return secure.Dial(ctx, addr, raftProtocol)
+			return secure.Toward(tlsconf.Coordinator).Dial(ctx, addr, raftProtocol)
 		}
-		r.Credentials = secure.ClientCredentials("the other replicas", false)
+		r.Credentials = secure.Toward(tlsconf.Coordinator).ClientCredentials("the other replicas", false)
 		cfg.Logger.Info("listening for replicas",
 			"address", r.Listener.Addr().String(), "replica", r.ID, "replicas", len(r.Peers))
 	}
@@ -222,7 +222,7 @@ func checkLocal(secure *tlsconf.Conf, addr string) error {
 	if err != nil {
 		return err
 	}
-	if err := secure.CheckHost(host); err != nil {
+	if err := secure.Toward(tlsconf.Coordinator).CheckHost(host); err != nil {
 		return fmt.Errorf("--local: %w", err)
 	}
 	return nil

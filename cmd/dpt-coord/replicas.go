@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
@@ -65,6 +68,39 @@ func (o *options) replication(cmd *cli.Command, cfg *coordinator.Config) error {
 	}
 	cfg.Replication = r
 	return nil
+}
+
+const (
+	// listenWait bounds the wait for a name to listen on, which a cluster may make only after it
+	// has started this process; listenRetry is the pause before it is looked up again.
+	listenWait  = 30 * time.Second
+	listenRetry = time.Second
+	// listenLookup bounds one look-up.
+	listenLookup = 8 * time.Second
+)
+
+// listenForReplicas listens on addr, which is this replica's in --peers and so often a name. While
+// the name does not resolve, it says so and tries again, for listenWait.
+func listenForReplicas(ctx context.Context, addr string, logger *slog.Logger) (net.Listener, error) {
+	warned := false
+	for deadline := time.Now().Add(listenWait); ; {
+		lookup, cancel := context.WithTimeout(ctx, listenLookup)
+		l, err := new(net.ListenConfig).Listen(lookup, "tcp", addr)
+		cancel()
+		if _, unresolved := errors.AsType[*net.DNSError](err); !unresolved || time.Now().After(deadline) {
+			return l, err
+		}
+		if !warned {
+			warned = true
+			logger.Warn("the address for the other replicas does not resolve yet; trying again",
+				"address", addr, "for", listenWait, "reason", err)
+		}
+		select {
+		case <-time.After(listenRetry):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // workerAddr is the address that workers are sent to. It is the address of the listener; where that

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/tlsconf"
 	"github.com/dptune/dpt/coordinator/coordpb"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 const (
@@ -33,6 +35,7 @@ const (
 type coordFlags struct {
 	coord    []string
 	security tlsconf.Flags
+	dialer   dial.Dialer // tests set its Lookup
 }
 
 func (f *coordFlags) bind(g *cli.Group) {
@@ -58,9 +61,9 @@ func askCoordinator[T any](ctx context.Context, f *coordFlags, q question[T]) (a
 	if err != nil {
 		return answer, err
 	}
-	creds := secure.ClientCredentials("the coordinator", false)
+	creds := secure.Toward(tlsconf.Coordinator).ClientCredentials("the coordinator", false)
 	for deadline := time.Now().Add(electionWait); ; {
-		answer, err = askReplicas(ctx, f.coord, creds, q)
+		answer, err = askReplicas(ctx, f.dialer, f.coord, creds, q)
 		if err == nil || !isUnavailable(err) || time.Now().After(deadline) {
 			return answer, err
 		}
@@ -72,25 +75,34 @@ func askCoordinator[T any](ctx context.Context, f *coordFlags, q question[T]) (a
 	}
 }
 
-// askReplicas asks the replicas in turn, and follows each to the leader that it knows.
+// askReplicas asks the replicas in turn, and follows each to the leader that it knows. A name with
+// several addresses stands for a replica at each.
 func askReplicas[T any](
-	ctx context.Context, addrs []string, creds credentials.TransportCredentials, q question[T],
+	ctx context.Context, d dial.Dialer, addrs []string, creds credentials.TransportCredentials, q question[T],
 ) (answer T, err error) {
 	for _, addr := range addrs {
-		for range maxRedirects {
-			answer, asked := askReplica(ctx, addr, creds, q)
-			if asked == nil {
-				return answer, nil
+		targets, unresolved := d.Targets(ctx, addr)
+		if unresolved != nil {
+			err = &coordError{addr: addr, err: unresolved}
+		}
+		for _, t := range targets {
+			// Follow the leader, until one answers or there is none.
+			connect := d.DialTarget(t)
+			for range maxRedirects {
+				answer, asked := askReplica(ctx, t.Name, connect, creds, q)
+				if asked == nil {
+					return answer, nil
+				}
+				err = &coordError{addr: t.String(), err: asked}
+				if !isUnavailable(asked) {
+					return answer, err
+				}
+				leader := coordpb.RedirectOf(asked)
+				if leader == "" || leader == t.Name || leader == t.Addr {
+					break
+				}
+				t, connect = dial.Target{Name: leader}, d.Dial
 			}
-			err = &coordError{addr: addr, err: asked}
-			if !isUnavailable(asked) {
-				return answer, err
-			}
-			leader := coordpb.RedirectOf(asked)
-			if leader == "" || leader == addr {
-				break
-			}
-			addr = leader
 		}
 	}
 	return answer, err
@@ -103,24 +115,27 @@ type coordError struct {
 }
 
 func (e *coordError) Error() string {
-	return fmt.Sprintf("coordinator %s: %s", e.addr, status.Convert(e.err).Message())
+	return fmt.Sprintf("coordinator %s: %s", e.addr, dial.Reason(e.err))
 }
 func (e *coordError) Unwrap() error { return e.err }
 
 // isUnavailable reports whether an error means that the coordinator cannot be reached now, or that
 // no replica leads.
 func isUnavailable(err error) bool {
+	if _, ok := errors.AsType[*dial.ResolveError](err); ok {
+		return true
+	}
 	code := status.Code(err)
 	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
-// askReplica asks one replica.
+// askReplica asks the replica of that name, to which connect connects.
 func askReplica[T any](
-	ctx context.Context, addr string, creds credentials.TransportCredentials, q question[T],
+	ctx context.Context, name string, connect dial.Func, creds credentials.TransportCredentials, q question[T],
 ) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(creds),
+	conn, err := dial.Client(name, connect, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return answer, err

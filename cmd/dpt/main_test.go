@@ -22,7 +22,12 @@ import (
 // tinyModel is the directory of the model that commands run.
 var tinyModel string
 
-func TestMain(m *testing.M) { os.Exit(tinyrandom.Main(m, &tinyModel)) }
+// TestMain sets a proxy that nobody serves: no connection may use it.
+func TestMain(m *testing.M) {
+	os.Setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+	os.Unsetenv("NO_PROXY")
+	os.Exit(tinyrandom.Main(m, &tinyModel))
+}
 
 // dpt runs the program and returns its exit code and what it wrote. A command that runs a model has
 // the small random one unless args name another.

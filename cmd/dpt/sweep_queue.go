@@ -18,6 +18,7 @@ import (
 	"github.com/dptune/dpt/coordinator"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/job"
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // queue is the queue of the coordinator that --coord names. Without one it starts a coordinator
@@ -30,7 +31,7 @@ func (f *sweepFlags) queue(
 		if err != nil {
 			return nil, nil, err
 		}
-		creds := secure.ClientCredentials("the coordinator", false)
+		creds := secure.Toward(tlsconf.Coordinator).ClientCredentials("the coordinator", false)
 		return &remoteQueue{addrs: f.coord, creds: creds, logger: logger}, func() {}, nil
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,33 +86,36 @@ type remoteQueue struct {
 	addrs  []string
 	creds  credentials.TransportCredentials
 	logger *slog.Logger
-	// lastWarning is the time of the last warning that the coordinator is unavailable, or of the
-	// first failure, which is not logged.
-	lastWarning time.Time
+	// nextWarning is when the next warning that the coordinator is unavailable is due; zero before
+	// the first failure.
+	nextWarning time.Time
 }
 
-// askRetryDelay is the time between two attempts to reach a coordinator that is unavailable;
-// unavailableLogInterval is the time between two warnings about it.
+// askRetryDelay is the time between two attempts to reach a coordinator that is unavailable. The
+// first warning about it comes firstUnavailableLog after the first failure, so that an election is
+// not worth one; unavailableLogInterval is the time between two warnings.
 const (
 	askRetryDelay          = 500 * time.Millisecond
+	firstUnavailableLog    = 3 * time.Second
 	unavailableLogInterval = 30 * time.Second
 )
 
 // askUntilAvailable puts a question to the coordinator, and again for as long as it is unavailable.
 func askUntilAvailable[T any](ctx context.Context, q *remoteQueue, ask question[T]) (T, error) {
 	for {
-		answer, err := askReplicas(ctx, q.addrs, q.creds, ask)
+		answer, err := askReplicas(ctx, dial.Dialer{}, q.addrs, q.creds, ask)
 		if err == nil || !isUnavailable(err) || ctx.Err() != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
 			return answer, err
 		}
-		if time.Since(q.lastWarning) > unavailableLogInterval {
-			if !q.lastWarning.IsZero() {
-				q.logger.Warn("no coordinator; trying again until it is there", "reason", err)
-			}
-			q.lastWarning = time.Now()
+		switch now := time.Now(); {
+		case q.nextWarning.IsZero():
+			q.nextWarning = now.Add(firstUnavailableLog)
+		case now.After(q.nextWarning):
+			q.logger.Warn("no coordinator; trying again until it is there", "reason", err)
+			q.nextWarning = now.Add(unavailableLogInterval)
 		}
 		select {
 		case <-time.After(askRetryDelay):

@@ -1,9 +1,16 @@
 package cli
 
-import "net"
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// loopbackLookup bounds the resolution of a name that Loopback is asked about.
+const loopbackLookup = 8 * time.Second
 
 // Loopback reports whether a HOST:PORT stays on this machine. The empty host is every interface, so
-// it does not. A name does if all its addresses do.
+// it does not. A name does if it resolves and all its addresses do.
 func Loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil || host == "" {
@@ -12,12 +19,14 @@ func Loopback(addr string) bool {
 	if ip := net.ParseIP(host); ip != nil {
 		return ip.IsLoopback()
 	}
-	ips, err := net.LookupIP(host)
+	ctx, cancel := context.WithTimeout(context.Background(), loopbackLookup)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 	if err != nil || len(ips) == 0 {
 		return false
 	}
 	for _, ip := range ips {
-		if !ip.IsLoopback() {
+		if !ip.IP.IsLoopback() {
 			return false
 		}
 	}

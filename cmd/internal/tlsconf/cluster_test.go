@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -213,5 +214,55 @@ func TestRingRefusalIsTold(t *testing.T) {
 	}
 	if !log.Await(`msg="connection refused" to="the ring neighbour"`) {
 		t.Errorf("the worker does not log it: %s", &log)
+	}
+}
+
+// The coordinator is dialed by a name of several addresses. The worker verifies that name, also
+// where the certificate is good for the address, or the name that --tls-server-name gives.
+func TestClusterByName(t *testing.T) {
+	var log record
+	ca, c := newCA(t, "ca"), newClock()
+	conf := open(t, files(t, newLeaf(t, ca, "trainer.test", start), ca), c, &log)
+	r := coordinate(t, conf, 3, log.logger())
+	_, port, _ := net.SplitHostPort(r.addr)
+	work := func(id, host string, names map[Role]string) <-chan error {
+		secure := open(t, files(t, newLeaf(t, ca, id+".test", start), ca), c, &log)
+		secure.serverNames = names
+		cfg := r.workerConfig(secure, id, log.logger())
+		cfg.Credentials.Coordinator = secure.Toward(Coordinator).ClientCredentials("the coordinator", false)
+		cfg.Credentials.RingClient = secure.Toward(Worker).ClientCredentials("the ring neighbour", true)
+		cfg.Coordinators = []string{host + ":" + port}
+		cfg.Lookup = func(context.Context, string) ([]string, error) { return []string{"::1", "127.0.0.1"}, nil }
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(context.Background())
+		t.Cleanup(stop)
+		r.wg.Go(func() { ended <- worker.Run(ctx, cfg) })
+		return ended
+	}
+
+	// Refused: ::1 is not there, so one of two replicas refuses; the worker goes on until it is
+	// stopped, and says why.
+	work("x", "other.test", nil)
+	if !log.Await("no coordinator; trying again", "other.test:"+port) {
+		t.Errorf("the log says nothing of a refused name: %s", &log)
+	}
+	if !log.Await("certificate is valid for trainer.test, localhost, not other.test") {
+		t.Errorf("the log does not say which name was refused: %s", &log)
+	}
+	work("y", "trainer.test", map[Role]string{Coordinator: "coordinator.test"})
+	if !log.Await("certificate is valid for trainer.test, localhost, not coordinator.test") {
+		t.Errorf("the log does not say which role's name was refused: %s", &log)
+	}
+
+	all := []<-chan error{
+		work("a", "trainer.test", nil),
+		work("b", "other.test", map[Role]string{Coordinator: "trainer.test"}),
+		work("c", "10.0.0.9.test", map[Role]string{Coordinator: "trainer.test"}),
+	}
+	r.prompt()
+	for _, ended := range all {
+		if err := await(t, ended, "a worker"); err != nil {
+			t.Error(err)
+		}
 	}
 }

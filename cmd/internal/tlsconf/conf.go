@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // handshakeTimeout bounds a handshake on the serving side.
@@ -18,6 +20,38 @@ type Conf struct {
 	source *source // nil without TLS
 	now    func() time.Time
 	log    *slog.Logger
+	dialer dial.Dialer // tests set its Lookup
+
+	// serverNames are the names for which the peers of a role are verified instead of the host that
+	// is dialed; serverName is the one that Toward has chosen, "" for the host that is dialed.
+	serverNames map[Role]string
+	serverName  string
+}
+
+// Role is what a peer does that is dialed.
+type Role string
+
+// The roles.
+const (
+	Coordinator Role = "coordinator" // each of its replicas, on both of its ports
+	Worker      Role = "worker"      // a ring neighbour
+)
+
+// Toward returns the Conf for connections to peers of one role: it verifies the name that
+// --tls-server-name gives to the role, or without that the host that is dialed. Without Toward it
+// is always the host.
+func (c *Conf) Toward(role Role) *Conf {
+	toward := *c
+	toward.serverName = c.serverNames[role]
+	return &toward
+}
+
+// verified is the name that a server's certificate must be good for when host is dialed.
+func (c *Conf) verified(host string) string {
+	if c.serverName != "" {
+		return c.serverName
+	}
+	return host
 }
 
 // Open reads the files and checks them. now is the clock for the validity of certificates; nil is
@@ -40,11 +74,14 @@ func Plain(log *slog.Logger) *Conf { return &Conf{now: time.Now, log: log} }
 func (c *Conf) Enabled() bool { return c.source != nil }
 
 // CheckHost checks that the host is among the names of this program's certificate, since its peers
-// will dial it by that name. Without TLS there is nothing to check.
+// will dial it by that name. Where Toward has chosen another name for this program's role, the
+// peers are taken to do the same, and that name must be there. Without TLS there is nothing to
+// check.
 func (c *Conf) CheckHost(host string) error {
 	if !c.Enabled() {
 		return nil
 	}
+	host = c.verified(host)
 	leaf := c.source.current().cert.Leaf
 	if err := leaf.VerifyHostname(host); err != nil {
 		return fmt.Errorf("--tls-cert %s: certificate %q is good for %v, want %s among them, by which this program "+
@@ -80,13 +117,15 @@ func (c *Conf) Server(protocol string) *tls.Config {
 	}
 }
 
-// Client is the configuration of a dialing side. host is the DNS name or IP address that the
-// server's certificate must be good for. The configuration follows changes of the files, so it may
+// Client is the configuration of a dialing side. host is the DNS name or IP address that is dialed.
+// The server's certificate must be good for it, or for the name that Toward has chosen. The
+// configuration follows changes of the files, so it may
 // be kept. It is nil without TLS.
 func (c *Conf) Client(host, protocol string) *tls.Config {
 	if !c.Enabled() {
 		return nil
 	}
+	host = c.verified(host)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		Time:       c.now,

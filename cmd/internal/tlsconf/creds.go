@@ -151,19 +151,19 @@ func (cc *ClientCredentials) ClientHandshake(ctx context.Context, authority stri
 		n, err = readFirst(ctx, conn, first)
 		first = first[:n]
 	}
-	if err = cc.recordOutcome(authority, err); err != nil {
+	if err = cc.recordOutcome(authority, raw, err); err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
 	return &prereadConn{Conn: conn, first: first}, infoOf(conn), nil
 }
 
-// recordOutcome records whether the connection to peer was refused, for Refusal and the log. It
+// recordOutcome records whether the connection raw to peer was refused, for Refusal and the log. It
 // returns err, as a *RefusedError where it is a refusal.
-func (cc *ClientCredentials) recordOutcome(peer string, err error) error {
+func (cc *ClientCredentials) recordOutcome(peer string, raw net.Conn, err error) error {
 	var r *RefusedError
 	if err != nil {
-		r = refusal(peer, err)
+		r = refusal(peerName(peer, raw), err)
 	}
 	cc.mu.Lock()
 	if r == nil {
@@ -176,7 +176,7 @@ func (cc *ClientCredentials) recordOutcome(peer string, err error) error {
 		return err
 	}
 	if cc.refusals != nil {
-		cc.refusals.warn("connection refused", "to", cc.role, "remote", peer, "reason", "it "+r.Reason)
+		cc.refusals.warn("connection refused", "to", cc.role, "remote", r.Peer, "reason", "it "+r.Reason)
 	}
 	return r
 }
@@ -230,7 +230,7 @@ func (g *prereadConn) Read(p []byte) (int, error) {
 type plainConn struct {
 	net.Conn
 	peer          string
-	recordOutcome func(peer string, err error) error
+	recordOutcome func(peer string, raw net.Conn, err error) error
 	hasRead       bool // Read is called from one goroutine at a time
 }
 
@@ -240,9 +240,12 @@ func (p *plainConn) Read(b []byte) (int, error) {
 		p.hasRead = true
 		var refused error
 		if b[0] == tlsAlert {
-			refused = &RefusedError{Peer: p.peer, Reason: "wants TLS: give --tls-cert, --tls-key and --tls-ca"}
+			refused = &RefusedError{
+				Peer:   peerName(p.peer, p.Conn),
+				Reason: "wants TLS: give --tls-cert, --tls-key and --tls-ca",
+			}
 		}
-		if refused = p.recordOutcome(p.peer, refused); refused != nil {
+		if refused = p.recordOutcome(p.peer, p.Conn, refused); refused != nil {
 			return 0, refused
 		}
 	}

@@ -27,6 +27,16 @@ func TestFlags(t *testing.T) {
 		{"--tls-key b --tls-ca c", "--tls-key and --tls-ca without --tls-cert, want all"},
 		{"--insecure --tls-ca c", "--tls-ca without --tls-cert and --tls-key, want all"},
 		{"--tls-cert a --tls-key b --tls-ca c --insecure", "--insecure and --tls-cert, want one of them"},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name trainer.test", ""},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name coordinator=c.test,worker=w.test", ""},
+		{"--tls-server-name trainer.test", "--tls-server-name without TLS, want --tls-cert, --tls-key and --tls-ca"},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name c.test,worker=w.test",
+			"--tls-server-name c.test,worker=w.test: found two names for the worker, want one"},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name ring=w.test",
+			`--tls-server-name ring=w.test: found the role "ring", want coordinator or worker`},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name trainer.test:7",
+			"--tls-server-name trainer.test:7: found a port"},
+		{"--tls-cert a --tls-key b --tls-ca c --tls-server-name *.test", "--tls-server-name *.test: found a wildcard"},
 		{"--tls-cert= --tls-key b --tls-ca c", "--tls-cert \"\": want a value that is not empty"},
 	} {
 		var f Flags

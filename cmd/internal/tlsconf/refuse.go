@@ -11,17 +11,25 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/dptune/dpt/internal/dial"
 )
 
 // RefusedError tells why this side or the peer refused a connection.
 type RefusedError struct {
-	Peer   string // its address
+	Peer   string // its address; for a name with the address that was reached
 	Reason string // a clause about the peer: "does not speak TLS"
 	Err    error  // may be nil
 }
 
 func (e *RefusedError) Error() string { return e.Peer + " " + e.Reason }
 func (e *RefusedError) Unwrap() error { return e.Err }
+
+// peerName is a dialed HOST:PORT in messages. A name may stand for several machines, so the address
+// that raw has reached stands beside it.
+func peerName(addr string, raw net.Conn) string {
+	return dial.Target{Name: addr, Addr: raw.RemoteAddr().String()}.String()
+}
 
 // refusal returns the refusal that err is, or nil where the network or the peer has failed. err is
 // the error of a handshake or of the first read after it.

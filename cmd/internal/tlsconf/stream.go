@@ -75,7 +75,7 @@ func (s *servedConn) Write(p []byte) (int, error) {
 // program's certificate. The error is a *RefusedError where one side refused the other. ctx bounds
 // all of it.
 func (c *Conf) Dial(ctx context.Context, addr, protocol string) (net.Conn, error) {
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	raw, err := c.dialer.Dial(ctx, addr)
 	if err != nil || !c.Enabled() {
 		return raw, err
 	}
@@ -86,7 +86,7 @@ func (c *Conf) Dial(ctx context.Context, addr, protocol string) (net.Conn, error
 	}
 	if err != nil {
 		conn.Close()
-		if r := refusal(addr, err); r != nil {
+		if r := refusal(peerName(addr, raw), err); r != nil {
 			return nil, r
 		}
 		return nil, err

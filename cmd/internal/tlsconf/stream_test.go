@@ -1,6 +1,7 @@
 package tlsconf
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -70,6 +71,29 @@ func TestStreams(t *testing.T) {
 	}
 	if _, err := client.Dial(t.Context(), "localhost:1", "dpt-test"); err == nil || errors.As(err, &refused) {
 		t.Errorf("nobody there: %v, want an error that is no refusal", err)
+	}
+
+	// A name is dialed address by address, and verified as the name: that a's certificate is good
+	// for the address, too, is not enough.
+	client.dialer.Lookup = func(context.Context, string) ([]string, error) {
+		return []string{"::1", "127.0.0.1"}, nil
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	if conn, err := client.Dial(t.Context(), "a:"+port, "dpt-test"); err != nil {
+		t.Errorf("a name of two addresses: %v", err)
+	} else {
+		conn.Close()
+	}
+	_, err = client.Dial(t.Context(), "other:"+port, "dpt-test")
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "other:"+port+" (127.0.0.1:"+port+") has a "+
+		`certificate that is not accepted here, "a"`) || !strings.Contains(err.Error(), "not other") {
+		t.Errorf("another name: %v, want a refusal that says so", err)
+	}
+	client.serverNames = map[Role]string{Coordinator: "a"}
+	if conn, err := client.Toward(Coordinator).Dial(t.Context(), "other:"+port, "dpt-test"); err != nil {
+		t.Errorf("another name with --tls-server-name: %v", err)
+	} else {
+		conn.Close()
 	}
 
 	plain := Plain(clientLog.logger())

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
@@ -98,25 +97,30 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: %w", listen, err)
 	}
+	own := ownAddress{logger: logger}
 	if advertise == "" {
-		if advertise, err = advertiseAddr(listener.Addr(), coord[0]); err != nil {
+		if advertise, err = own.findAddr(ctx, listener.Addr(), coord); err != nil {
 			listener.Close()
 			return err
 		}
 	}
 	if host, _, err := net.SplitHostPort(advertise); err == nil {
-		if err := secure.CheckHost(host); err != nil {
+		if err := secure.Toward(tlsconf.Worker).CheckHost(host); err != nil {
 			listener.Close()
 			return fmt.Errorf("%w; --advertise gives another address", err)
 		}
+	}
+	if err := own.awaitName(ctx, advertise); err != nil {
+		listener.Close()
+		return err
 	}
 	err = worker.Run(ctx, worker.Config{
 		Coordinators: coord, ID: id, Listener: listener, Advertise: advertise, Model: modelDir,
 		Options: options, Version: cli.Version(), Logger: logger,
 		Credentials: worker.Credentials{
-			Coordinator: secure.ClientCredentials("the coordinator", false),
+			Coordinator: secure.Toward(tlsconf.Coordinator).ClientCredentials("the coordinator", false),
 			RingServer:  secure.ServerCredentials("the ring"),
-			RingClient:  secure.ClientCredentials("the ring neighbour", true),
+			RingClient:  secure.Toward(tlsconf.Worker).ClientCredentials("the ring neighbour", true),
 		},
 	})
 	var stopped *cli.Interrupted
@@ -125,27 +129,6 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 			err, name, strings.Join(coord, ","))
 	}
 	return err
-}
-
-// advertiseAddr is the address to give to the other workers. It is the listener's; where that
-// listens on every interface, it is the address of this machine from which it reaches the
-// coordinator.
-func advertiseAddr(addr net.Addr, coord string) (string, error) {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || !tcp.IP.IsUnspecified() {
-		return addr.String(), nil
-	}
-	probe, err := net.DialTimeout("udp", coord, time.Second) // sends nothing
-	if err != nil {
-		return "", fmt.Errorf("find this machine's address towards coordinator %s: %w; --advertise gives it",
-			coord, err)
-	}
-	defer probe.Close()
-	host, _, err := net.SplitHostPort(probe.LocalAddr().String())
-	if err != nil {
-		return "", fmt.Errorf("this machine's address towards coordinator %s: %w", coord, err)
-	}
-	return net.JoinHostPort(host, fmt.Sprint(tcp.Port)), nil
 }
 
 func newID() (string, error) {
