@@ -38,7 +38,7 @@ func run(ctx context.Context, name string, args []string, std cli.IO) error {
 	cmd := cli.NewCommand(name, "[flags]",
 		"Runs one worker of a training job: it joins the coordinator, loads the frozen backbone that the job names, "+
 			"and computes gradients until the job is finished. A worker holds no data and no state: you may stop and "+
-			"start it at any time. It keeps trying while it cannot reach the coordinator.")
+			"start it at any time. It keeps trying while it cannot reach the coordinator or resolve a name.")
 	cmd.Engines = model.Engines()
 	g := cmd.Group("Cluster")
 	g.Strings(&coord, "coord", "`ADDRESS,...` of the coordinator's replicas, or one name that stands for all of them",
