@@ -15,7 +15,7 @@ PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
 # Packages whose goroutines talk to each other: their tests run under the race detector, and only there. All others run without it.
-RACE_PACKAGES := ./worker/... ./coordinator/... ./allreduce/... ./internal/dial ./cmd/internal/tlsconf
+RACE_PACKAGES := ./worker/... ./coordinator/... ./allreduce/... ./cmd/internal/tlsconf
 # Of these, what one goroutine computes in each test runs without.
 NO_RACE_PACKAGES := ./coordinator/job ./coordinator/lab/report
 # And what is worth both: the simulation plays a thousand seeds without the race detector, fifty with it.

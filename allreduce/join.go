@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/dptune/dpt/internal/dial"
+	"github.com/dptune/dpt/allreduce/dial"
 )
 
 // The delay between attempts to reach a neighbour doubles from retryFirst up to retryMax. Join logs

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/blobs"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/ids"
@@ -17,7 +18,6 @@ import (
 	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/coordinator/replica"
 	"github.com/dptune/dpt/dataset"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 // Config is how a coordinator runs a job. Nothing in it changes the job's result.

@@ -11,13 +11,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/blobsync"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/fsm"
 	"github.com/dptune/dpt/coordinator/job"
 	"github.com/dptune/dpt/coordinator/outputs"
 	"github.com/dptune/dpt/coordinator/replica"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 // Run takes part in the job until it is finished, ctx is cancelled (a *StoppedError), it has failed

@@ -8,8 +8,8 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 // discovery orders the coordinator's replicas for a worker that looks for the leader: first the

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 func TestDiscoveryOrder(t *testing.T) {

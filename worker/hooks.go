@@ -4,7 +4,7 @@ import (
 	"context"
 	"net"
 
-	"github.com/dptune/dpt/internal/dial"
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/optim"
 )

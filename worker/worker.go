@@ -27,9 +27,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/dptune/dpt/allreduce"
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/ids"
-	"github.com/dptune/dpt/internal/dial"
 	"github.com/dptune/dpt/model"
 	"github.com/dptune/dpt/model/tiny"
 )

@@ -8,8 +8,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/coordpb"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 // --coord is a name, of whose addresses only the last one answers; a proxy of the environment is

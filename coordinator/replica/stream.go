@@ -12,9 +12,9 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/coordinator/coordpb"
 	"github.com/dptune/dpt/coordinator/internal/refusals"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 const (

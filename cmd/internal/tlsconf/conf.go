@@ -9,7 +9,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/dptune/dpt/internal/dial"
+	"github.com/dptune/dpt/allreduce/dial"
 )
 
 // handshakeTimeout bounds a handshake on the serving side.

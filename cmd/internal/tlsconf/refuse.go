@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/dptune/dpt/internal/dial"
+	"github.com/dptune/dpt/allreduce/dial"
 )
 
 // RefusedError tells why this side or the peer refused a connection.

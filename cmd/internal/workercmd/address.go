@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dptune/dpt/internal/dial"
+	"github.com/dptune/dpt/allreduce/dial"
 )
 
 const (

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dptune/dpt/allreduce/dial"
 	"github.com/dptune/dpt/cmd/internal/cmdtest"
-	"github.com/dptune/dpt/internal/dial"
 )
 
 // resolvesAfter is a resolver that knows every name after a number of failures.

@@ -8,5 +8,7 @@
 // Connections go to the address itself. The environment's proxies (HTTPS_PROXY, ALL_PROXY) are not
 // used: a proxy for the web seldom passes on connections inside a cluster.
 //
+// It lies under allreduce because that is the lowest room that connects; it knows nothing of sums.
+//
 // Nothing here tries again later. The callers do, since they know what they wait for and say so.
 package dial
