@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -16,7 +17,8 @@ import (
 // machine adapts the pure state machine to raft.FSM. raft calls Apply, Snapshot and Restore one at
 // a time, from goroutines of its own; they change the fields below mu, everybody else reads them.
 type machine struct {
-	fail func(error) // ends the replica
+	self raft.ServerID // this replica's; start sets it
+	fail func(error)   // ends the replica
 
 	mu       sync.RWMutex
 	fsm      *fsm.Machine
@@ -24,6 +26,8 @@ type machine struct {
 	index    uint64 // of the last applied entry
 	replayed uint64 // the last entry that the log held when this process started; set by replayTo
 	restored int    // snapshots restored since then
+	member   bool   // a configuration had this replica in it; never reset
+	removed  bool   // member, and the last committed configuration has it no more
 	// watchers are the channels that Changes has returned.
 	watchers []chan struct{}
 }
@@ -151,6 +155,28 @@ func (m *machine) apply(l *raft.Log) error {
 		return m.broken
 	}
 	return err
+}
+
+// StoreConfiguration implements raft.ConfigurationStore: raft calls it, like Apply, with each
+// committed configuration.
+func (m *machine) StoreConfiguration(_ uint64, c raft.Configuration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	in := contains(c, m.self)
+	m.removed = m.member && !in
+	m.member = m.member || in
+}
+
+// join takes a configuration that raft starts with, committed or not.
+func (m *machine) join(c raft.Configuration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.member = m.member || contains(c, m.self)
+}
+
+// contains reports whether a configuration has a replica in it.
+func contains(c raft.Configuration, id raft.ServerID) bool {
+	return slices.ContainsFunc(c.Servers, func(s raft.Server) bool { return s.ID == id })
 }
 
 // err is why no further entry is applied; nil while entries are.

@@ -55,8 +55,18 @@ func (n *Node) stop() error {
 // Shutdown asks raft to stop, and does not wait for it.
 func (n *Node) Shutdown() { n.raft.Shutdown() }
 
-// Stopped reports whether raft has stopped: by Shutdown, or because this replica was removed.
-func (n *Node) Stopped() bool { return n.raft.State() == raft.Shutdown }
+// Stopped reports whether raft has stopped by Shutdown, or does nothing more because this replica
+// was removed.
+func (n *Node) Stopped() bool { return n.raft.State() == raft.Shutdown || n.removed() }
+
+// removed reports whether the removal of this replica is committed. While a replica that was added
+// again applies its log, the last committed configuration is older than the latest.
+func (n *Node) removed() bool {
+	n.machine.mu.RLock()
+	removed := n.machine.removed
+	n.machine.mu.RUnlock()
+	return removed && !contains(n.raft.GetConfiguration().Configuration(), n.id)
+}
 
 // ID is this replica's name.
 func (n *Node) ID() string { return string(n.id) }

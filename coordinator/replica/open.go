@@ -125,6 +125,10 @@ func Open(
 
 	conf := raft.DefaultConfig()
 	conf.Logger, conf.NotifyCh = hclogTo(logger), leadership
+	// A leader that commits its own removal goes on as a follower without a vote, until Close.
+	// raft's shutdown would leave the removal itself, and the proposals that its state machine has
+	// not applied yet, without an answer.
+	conf.ShutdownOnRemove = false
 	storage.Compact.apply(conf)
 	conf.MaxAppendEntries = max(1, min(64, maxAppendBytes/max(1, stateSize)))
 	transport, cluster, err := n.connect(conf, rep, logger)
@@ -231,6 +235,7 @@ func (n *Node) start(
 		return err
 	}
 
+	n.machine.self = n.id
 	n.machine.replayTo(math.MaxUint64) // until raft has started
 	r, err := newRaft(conf, n.machine, logs, n.log, snapshots, transport)
 	if err != nil {
@@ -239,6 +244,7 @@ func (n *Node) start(
 		return fmt.Errorf("start raft: %w", errors.Join(err, damaged))
 	}
 	n.raft = r
+	n.machine.join(r.GetConfiguration().Configuration())
 	n.machine.replayTo(last)
 	n.log.running.Store(true)
 	return nil
