@@ -98,9 +98,10 @@ race: ## Run the tests of coordinator, worker, allreduce and TLS, under the race
 	$(GO) test -vet=off -race $(race_packages)
 
 .PHONY: lint
-lint: onednn ## gofmt, go vet and staticcheck.
+lint: onednn ## gofmt, the line rule (.ci/lines), go vet and staticcheck.
 	@bad="$$("$$($(GO) env GOROOT)/bin/gofmt" -l allreduce cmd coordinator dataset model worker)"; if [ -n "$$bad" ]; then \
 	  echo "gofmt: these files are not formatted (gofmt -w fixes them):" >&2; echo "$$bad" >&2; exit 1; fi
+	@.ci/lines
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	@tags='$(TAGS)'; if [ -n "$$tags" ]; then set -x; $(GO) vet -tags "$$tags" ./model/...; $(GO) run $(STATICCHECK) -tags "$$tags" ./model/...; fi
