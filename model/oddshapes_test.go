@@ -61,7 +61,7 @@ func writeRandom(t *testing.T, cfg t5.Config) string {
 // losses and the gradient that the portable engine computes.
 func TestOddShapes(t *testing.T) {
 	const maxNew = 24
-	for _, s := range oddShapes {
+	for i, s := range oddShapes {
 		dir := writeRandom(t, t5.Config{
 			ModelType:        "t5",
 			VocabSize:        31,
@@ -74,6 +74,8 @@ func TestOddShapes(t *testing.T) {
 			RelativeBuckets:  8,
 			RelativeDistance: 10,
 			LayerNormEpsilon: 1e-6,
+			GatedGELU:        i%3 == 1,
+			GatedSiLU:        i%3 == 2,
 			EOSTokenIDs:      []int32{1},
 		})
 		reference := openWith(t, dir, Options{Engine: "portable", Threads: 1})

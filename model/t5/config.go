@@ -2,7 +2,9 @@ package t5
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 )
 
 // Config is the architecture of a T5, as Transformers' config.json describes it.
@@ -19,6 +21,7 @@ type Config struct {
 	RelativeDistance  int
 	LayerNormEpsilon  float64
 	GatedGELU         bool // v1.1's feed-forward; v1.0's is ReLU
+	GatedSiLU         bool // UL2's feed-forward
 	ScaleOutput       bool // multiply the decoder's output by DModel^-0.5 before the output projection, as v1.0 does
 	PadTokenID        int32
 	EOSTokenIDs       []int32 // generation stops at any of them
@@ -91,7 +94,7 @@ func ParseConfig(data []byte) (Config, error) {
 	c.DecoderStartToken = valueOr(j.DecoderStart, c.PadTokenID)
 
 	var err error
-	if c.GatedGELU, err = parseActivation(j, defaultFF); err != nil {
+	if c.GatedGELU, c.GatedSiLU, err = parseActivation(j, defaultFF); err != nil {
 		return Config{}, err
 	}
 	if c.EOSTokenIDs, err = parseEOS(j.EOS); err != nil {
@@ -113,28 +116,36 @@ func valueOr[T any](p *T, otherwise T) T {
 
 // parseActivation reads the form of the feed-forward layer. As in Transformers, dense_act_fn and
 // is_gated_act, if present, override feed_forward_proj.
-func parseActivation(j configJSON, defaultFF string) (gated bool, err error) {
+func parseActivation(j configJSON, defaultFF string) (gatedGELU, gatedSiLU bool, err error) {
 	ff := valueOr(j.FeedForward, defaultFF)
-	var act string
-	switch ff {
-	case "relu":
-		act = "relu"
-	case "gated-gelu", "gated-gelu_new":
-		gated, act = true, "gelu_new"
+	act, gated := strings.CutPrefix(ff, "gated-")
+	switch {
+	case gated && (act == "gelu" || act == "gelu_new"):
+		act = "gelu_new"
+	case gated && isSiLU(act), !gated && act == "relu":
 	default:
-		return false, fmt.Errorf("config: feed_forward_proj is %q, want \"relu\" or \"gated-gelu\"", ff)
+		return false, false, fmt.Errorf(
+			"config: feed_forward_proj is %q, want \"relu\", \"gated-gelu\" or \"gated-silu\"", ff)
 	}
 	gated = valueOr(j.IsGated, gated)
 	act = valueOr(j.DenseAct, act)
 	switch {
-	case gated && act == "gelu_new", !gated && act == "relu":
-		return gated, nil
+	case gated && act == "gelu_new":
+		return true, false, nil
+	case gated && isSiLU(act):
+		return false, true, nil
+	case !gated && act == "relu":
+		return false, false, nil
 	case gated:
-		return false, fmt.Errorf("config: dense_act_fn of a gated feed-forward is %q, want \"gelu_new\"", act)
+		return false, false, fmt.Errorf(
+			"config: dense_act_fn of a gated feed-forward is %q, want \"gelu_new\" or \"silu\"", act)
 	default:
-		return false, fmt.Errorf("config: dense_act_fn is %q, want \"relu\"", act)
+		return false, false, fmt.Errorf("config: dense_act_fn is %q, want \"relu\"", act)
 	}
 }
+
+// isSiLU reports whether act is one of Transformers' two names for SiLU.
+func isSiLU(act string) bool { return act == "silu" || act == "swish" }
 
 // parseEOS reads one id, a list of ids, or nothing (1).
 func parseEOS(raw json.RawMessage) ([]int32, error) {
@@ -185,6 +196,9 @@ func (c Config) Validate() error {
 			"config: relative_attention_max_distance is %d, want more than half of relative_attention_num_buckets %d",
 			c.RelativeDistance, c.RelativeBuckets)
 	}
+	if c.GatedGELU && c.GatedSiLU {
+		return errors.New("config: the feed-forward is gated by GELU and by SiLU, want one of them")
+	}
 	if !(c.LayerNormEpsilon > 0) {
 		return fmt.Errorf("config: layer_norm_epsilon is %v, want more than 0", c.LayerNormEpsilon)
 	}
@@ -200,6 +214,9 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// gated reports whether the feed-forward multiplies its activation with a linear part.
+func (c Config) gated() bool { return c.GatedGELU || c.GatedSiLU }
 
 // inner is the width of queries, keys and values: all heads side by side.
 func (c Config) inner() int { return c.NumHeads * c.DKV }

@@ -48,7 +48,7 @@ func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 		DType:             dtype,
 		EOS:               c.EOSTokenIDs,
 		IsEncoderDecoder:  true,
-		IsGated:           c.GatedGELU,
+		IsGated:           c.gated(),
 		Epsilon:           c.LayerNormEpsilon,
 		ModelType:         c.ModelType,
 		NumDecoderLayers:  c.NumDecoderLayers,
@@ -67,6 +67,9 @@ func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 	}
 	if c.GatedGELU {
 		w.DenseAct, w.FeedForward = "gelu_new", "gated-gelu"
+	}
+	if c.GatedSiLU {
+		w.DenseAct, w.FeedForward = "silu", "gated-silu"
 	}
 	if len(c.EOSTokenIDs) == 1 {
 		w.EOS = c.EOSTokenIDs[0]

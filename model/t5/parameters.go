@@ -56,7 +56,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 				add(block+"1.layer_norm.weight", d)
 				ff = block + "2."
 			}
-			if c.GatedGELU {
+			if c.gated() {
 				add(ff+"DenseReluDense.wi_0.weight", c.DFF, d)
 				add(ff+"DenseReluDense.wi_1.weight", c.DFF, d)
 			} else {

@@ -109,7 +109,7 @@ func (t *Trainer) layOut(v *vector) {
 	}
 	feedForward := func(w *feedForward, prefix string) feedForwardGradient {
 		wi := prefix + "DenseReluDense.wi.weight"
-		if cfg.GatedGELU {
+		if cfg.gated() {
 			wi = prefix + "DenseReluDense.wi_0.weight"
 		}
 		return feedForwardGradient{

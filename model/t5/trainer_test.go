@@ -30,9 +30,12 @@ func TestWeightGradientsAgainstFiniteDifferences(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: skipped with -short")
 	}
-	for _, c := range []struct{ gated, tied bool }{{false, true}, {true, false}, {true, true}} {
-		t.Run(fmt.Sprintf("gated=%v/tied=%v", c.gated, c.tied), func(t *testing.T) {
+	for _, c := range []struct{ gated, silu, tied bool }{
+		{false, false, true}, {true, false, false}, {true, false, true}, {true, true, true},
+	} {
+		t.Run(fmt.Sprintf("gated=%v/silu=%v/tied=%v", c.gated, c.silu, c.tied), func(t *testing.T) {
 			cfg := oddConfig(c.gated)
+			cfg.GatedGELU, cfg.GatedSiLU = c.gated && !c.silu, c.silu
 			w := randomWeights{lmHead: !c.tied}
 			tr, all := newTrainer[float64](t, 1, cfg, w)
 			const step = 1.0 / (1 << 14)

@@ -141,7 +141,7 @@ func (l *loader) feedForward(prefix string) feedForward {
 	d, f := l.cfg.DModel, l.cfg.DFF
 	a := prefix + "DenseReluDense."
 	ff := feedForward{norm: l.gain(prefix + "layer_norm.weight")}
-	if l.cfg.GatedGELU {
+	if l.cfg.gated() {
 		ff.wi = l.linear(f, d, false, a+"wi_0.weight", a+"wi_1.weight")
 		ff.wo = l.linear(d, f, false, a+"wo.weight")
 	} else {
