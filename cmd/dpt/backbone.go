@@ -27,7 +27,7 @@ func (f *backboneFlags) bind(cmd *cli.Command) {
 	g.String(&f.model, "model", "`DIR` with config.json and model.safetensors, as Transformers writes it",
 		cli.ExistingDir).DefaultText("the embedded tiny T5")
 	g.String(&f.prompt, "prompt",
-		"soft prompt: prompt.safetensors of a run, or PEFT's adapter_model.safetensors, `FILE`", cli.ExistingFile)
+		"soft prompt: prompt.safetensors of a run, or a PEFT adapter's directory or weights, `PATH`", cli.Existing)
 	bindTokenizer(g, &f.tokenizer).DefaultText("the model's")
 	f.device.Bind(cmd.Group("Engine"))
 	cmd.Engines = model.Engines()
