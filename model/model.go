@@ -135,6 +135,9 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := t5.CheckNames(cfg, ckpt.Names()); err != nil {
+		return nil, err
+	}
 	var digest [32]byte
 	var failed error
 	var digesting time.Duration

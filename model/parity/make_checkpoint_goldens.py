@@ -118,11 +118,6 @@ def variant(out, name, seed):
     model = family[1](family[0](**SHAPE, **fields))
     randomize(model, seed)
     model.save_pretrained(directory)
-    if name == "tables":  # the encoder's table is its own
-        tensors = load_file(directory / "model.safetensors")
-        g = torch.Generator().manual_seed(seed)
-        tensors["encoder.embed_tokens.weight"] = torch.randn(VOCABULARY, SHAPE["d_model"], generator=g)
-        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     if name == "umt5-head":  # as published: an output projection of its own
         tensors = load_file(directory / "model.safetensors")
         g = torch.Generator().manual_seed(seed)
@@ -175,7 +170,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     torch_files(out / "torch")
     adapters(out / "torch")
-    for name, seed in {"silu": 3, "tables": 5, "umt5": 7, "umt5-head": 9}.items():
+    for name, seed in {"silu": 3, "umt5": 7, "umt5-head": 9}.items():
         variant(out / "variants", name, seed)
 
 

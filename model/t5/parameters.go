@@ -79,6 +79,9 @@ func Tied(w Weights) bool { return !w.Has("lm_head.weight") }
 // ReadAll reads all weights of the architecture into one vector in the order of Parameters.
 // Embeddings may have any name that New knows.
 func ReadAll(cfg Config, w Weights) ([]float32, error) {
+	if err := checkTables(cfg, w); err != nil {
+		return nil, err
+	}
 	params := cfg.Parameters(Tied(w))
 	last := params[len(params)-1]
 	all := make([]float32, last.Offset+last.Size())

@@ -2,6 +2,7 @@ package t5
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dptune/dpt/model/engine"
 )
@@ -163,10 +164,67 @@ func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
 	return b
 }
 
+// tableAliases are further names of shared.weight: some checkpoints hold the table once for each of
+// its users, or under one of their names alone.
+var tableAliases = []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+
+// checkTables refuses a checkpoint whose encoder or decoder has an embedding table of its own, which
+// Transformers would not tie to the other.
+func checkTables(cfg Config, w Weights) error {
+	name := tableName(w)
+	for _, alias := range tableAliases {
+		if alias == name || !w.Has(alias) {
+			continue
+		}
+		table, err := w.Float32(name, cfg.VocabSize, cfg.DModel)
+		if err != nil {
+			return err
+		}
+		other, err := w.Float32(alias, cfg.VocabSize, cfg.DModel)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(table, other) {
+			return fmt.Errorf("tensors %s and %s differ, want one table for encoder and decoder", name, alias)
+		}
+	}
+	return nil
+}
+
+// unusedBias is in published checkpoints of T5 v1.0, though no T5 computes with it. Transformers
+// passes over it too.
+const unusedBias = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+// CheckNames refuses a checkpoint with tensors that the architecture has no place for: it is
+// another model than its config.json says.
+func CheckNames(cfg Config, names []string) error {
+	known := map[string]bool{unusedBias: true}
+	for _, p := range cfg.Parameters(false) {
+		known[p.Name] = true
+	}
+	for _, alias := range tableAliases {
+		known[alias] = true
+	}
+	var left []string
+	for _, name := range names {
+		if !known[name] {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	more := " is"
+	if len(left) > 1 {
+		more = fmt.Sprintf(" and %d others are", len(left)-1)
+	}
+	return fmt.Errorf("tensor %s%s left over, want only the tensors of the T5 that config.json describes", left[0], more)
+}
+
 // tableName is a checkpoint's name of the table that encoder and decoder share.
 func tableName(w Weights) string {
 	name := "shared.weight"
-	for _, alias := range []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} {
+	for _, alias := range tableAliases {
 		if !w.Has(name) && w.Has(alias) {
 			name = alias
 		}
@@ -178,6 +236,9 @@ func tableName(w Weights) string {
 // checkpoint's own if it has one, else the same table. (Transformers does not tie a projection that
 // the checkpoint holds.)
 func (l *loader) embedding() (engine.Table, engine.Linear) {
+	if l.err == nil {
+		l.err = checkTables(l.cfg, l.w)
+	}
 	name := tableName(l.w)
 	w := l.tensor(name, l.cfg.VocabSize, l.cfg.DModel)
 	if l.err != nil {
