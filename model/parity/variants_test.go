@@ -9,7 +9,7 @@ import (
 )
 
 // variants are the models of testdata/variants: relatives of T5 v1.0 and v1.1.
-var variants = []string{"silu"}
+var variants = []string{"silu", "umt5", "umt5-head"}
 
 // TestVariants: losses, logits, the prompt's gradient and greedy outputs are those of Transformers,
 // on every engine.

@@ -9,7 +9,7 @@ import (
 
 // Config is the architecture of a T5, as Transformers' config.json describes it.
 type Config struct {
-	ModelType         string // "t5" or "mt5"
+	ModelType         string // "t5", "mt5" or "umt5"
 	VocabSize         int
 	DModel            int
 	DKV               int // size of one head; NumHeads·DKV need not be DModel
@@ -22,6 +22,7 @@ type Config struct {
 	LayerNormEpsilon  float64
 	GatedGELU         bool // v1.1's feed-forward; v1.0's is ReLU
 	GatedSiLU         bool // UL2's feed-forward
+	LayerBiases       bool // every layer has a relative attention bias of its own, as in UMT5
 	ScaleOutput       bool // multiply the decoder's output by DModel^-0.5 before the output projection, as v1.0 does
 	PadTokenID        int32
 	EOSTokenIDs       []int32 // generation stops at any of them
@@ -70,8 +71,10 @@ func ParseConfig(data []byte) (Config, error) {
 	case "t5":
 	case "mt5":
 		defaultFF = "gated-gelu"
+	case "umt5":
+		defaultFF, c.LayerBiases = "gated-gelu", true
 	default:
-		return Config{}, fmt.Errorf("config: model_type is %q, want \"t5\" or \"mt5\"", c.ModelType)
+		return Config{}, fmt.Errorf("config: model_type is %q, want \"t5\", \"mt5\" or \"umt5\"", c.ModelType)
 	}
 	for _, f := range []struct {
 		name string
@@ -102,8 +105,8 @@ func ParseConfig(data []byte) (Config, error) {
 	}
 	// T5 v1.0 scaled and tied; v1.1 neither, which old files say by tie_word_embeddings alone.
 	// Transformers 5 writes tie_word_embeddings true for both and keeps the difference in
-	// scale_decoder_outputs. mT5 never scales.
-	c.ScaleOutput = c.ModelType == "t5" && valueOr(j.Scale, valueOr(j.Tie, true))
+	// scale_decoder_outputs. mT5 never scales. UMT5 goes by tie_word_embeddings alone.
+	c.ScaleOutput = c.ModelType != "mt5" && valueOr(j.Scale, valueOr(j.Tie, true))
 	return c, c.Validate()
 }
 

@@ -62,8 +62,11 @@ func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 		UseCache:          true,
 		VocabSize:         c.VocabSize,
 	}
-	if c.ModelType == "mt5" {
+	switch c.ModelType {
+	case "mt5":
 		w.Architectures[0] = "MT5ForConditionalGeneration"
+	case "umt5":
+		w.Architectures[0] = "UMT5ForConditionalGeneration"
 	}
 	if c.GatedGELU {
 		w.DenseAct, w.FeedForward = "gelu_new", "gated-gelu"

@@ -77,6 +77,9 @@ func TestParseConfig(t *testing.T) {
 			changed(func(c *Config) { c.GatedGELU, c.ScaleOutput = true, false })},
 		{"mT5", f{"model_type": "mt5", "tie_word_embeddings": true},
 			changed(func(c *Config) { c.ModelType, c.GatedGELU, c.ScaleOutput = "mt5", true, false })},
+		{"UMT5", f{"model_type": "umt5", "tie_word_embeddings": false}, changed(func(c *Config) {
+			c.ModelType, c.GatedGELU, c.LayerBiases, c.ScaleOutput = "umt5", true, true, false
+		})},
 		{"UL2", f{"feed_forward_proj": "gated-silu", "tie_word_embeddings": false},
 			changed(func(c *Config) { c.GatedSiLU, c.ScaleOutput = true, false })},
 		{"UL2 as Transformers 5 writes it",
@@ -101,8 +104,8 @@ func TestParseConfig(t *testing.T) {
 		fields f
 		want   string
 	}{
-		{f{"model_type": "bart"}, `model_type is "bart", want "t5" or "mt5"`},
-		{f{"model_type": nil}, `model_type is "", want "t5" or "mt5"`},
+		{f{"model_type": "bart"}, `model_type is "bart", want "t5", "mt5" or "umt5"`},
+		{f{"model_type": nil}, `model_type is "", want "t5", "mt5" or "umt5"`},
 		{f{"feed_forward_proj": "gated-relu"},
 			`feed_forward_proj is "gated-relu", want "relu", "gated-gelu" or "gated-silu"`},
 		{f{"feed_forward_proj": "silu"}, `feed_forward_proj is "silu", want "relu", "gated-gelu" or "gated-silu"`},

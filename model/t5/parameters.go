@@ -48,7 +48,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 	}{{"encoder", c.NumLayers, false}, {"decoder", c.NumDecoderLayers, true}} {
 		for i := range stack.layers {
 			block := fmt.Sprintf("%s.block.%d.layer.", stack.name, i)
-			attention(block+"0.SelfAttention", i == 0)
+			attention(block+"0.SelfAttention", i == 0 || c.LayerBiases)
 			add(block+"0.layer_norm.weight", d)
 			ff := block + "1."
 			if stack.cross {

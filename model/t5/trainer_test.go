@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dptune/dpt/model/engine/portable"
@@ -132,6 +133,11 @@ func TestTrainerErrors(t *testing.T) {
 	}
 	if err := tr.Set(all[1:]); err == nil {
 		t.Error("too few weights were taken")
+	}
+	umt5 := cfg
+	umt5.ModelType, umt5.LayerBiases = "umt5", true
+	if _, err := NewTrainer(tr.eng, umt5, true, all); err == nil || !strings.Contains(err.Error(), `"umt5"`) {
+		t.Errorf("a trainer of a bias in every layer: error %v", err)
 	}
 	if _, err := NewTrainer(tr.eng, cfg, true, all[1:]); err == nil {
 		t.Error("a trainer was made of too few weights")

@@ -17,6 +17,7 @@ type Weights interface {
 
 // selfAttention holds query, key and value projections as one weight [3·inner, d_model].
 type selfAttention struct {
+	bias engine.Bias // the stack's, except in UMT5
 	norm engine.Gain
 	qkv  engine.Linear
 	o    engine.Linear
@@ -152,14 +153,18 @@ func (l *loader) feedForward(prefix string) feedForward {
 	return ff
 }
 
-// bias reads a stack's relative attention bias, which all its layers share and the first one holds.
-func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
-	name := stack + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+// bias returns the relative attention bias of a stack's layer: in UMT5 the layer's own, else the
+// one that the first layer holds for all.
+func (l *loader) bias(stack string, layer int, first engine.Bias) engine.Bias {
+	if layer > 0 && !l.cfg.LayerBiases {
+		return first
+	}
+	name := fmt.Sprintf("%s.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", stack, layer)
 	table := l.tensor(name, l.cfg.RelativeBuckets, l.cfg.NumHeads)
 	if l.err != nil {
 		return nil
 	}
-	b, err := newBias(l.eng, l.cfg, table, bidirectional)
+	b, err := newBias(l.eng, l.cfg, table, stack == "encoder")
 	l.keep(name, err)
 	return b
 }
