@@ -20,6 +20,8 @@ const (
 	weightsFile = "model.safetensors"
 	indexFile   = "model.safetensors.index.json"
 
+	generationFile = "generation_config.json"
+
 	torchFile      = "pytorch_model.bin"
 	torchIndexFile = "pytorch_model.bin.index.json"
 )
@@ -32,11 +34,13 @@ const maxJSON = 64 << 20
 // file or several shards. Its methods may be called from several goroutines at
 // once, except Close, which invalidates all data handed out.
 type Model struct {
-	name    string
-	config  []byte
-	shards  map[string]*File // by file name
-	tensors map[string]*File // by tensor name
-	digest  func() ([32]byte, error)
+	name   string
+	config []byte
+	// generation is generation_config.json; nil if there is none
+	generation []byte
+	shards     map[string]*File // by file name
+	tensors    map[string]*File // by tensor name
+	digest     func() ([32]byte, error)
 }
 
 // source gives access to a model's files, by their names in the model directory.
@@ -87,7 +91,7 @@ func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
 // Reopen returns the model open once more, with another name. The two share the weights in memory
 // and the digest; m must stay open for as long as the other one is used, and is not closed with it.
 func (m *Model) Reopen(name string) *Model {
-	return &Model{name: name, config: m.config, tensors: maps.Clone(m.tensors), digest: m.digest}
+	return &Model{name: name, config: m.config, generation: m.generation, tensors: maps.Clone(m.tensors), digest: m.digest}
 }
 
 func openModel(name string, src source) (*Model, error) {
@@ -110,6 +114,12 @@ func (m *Model) load(src source) error {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(m.config, &object); err != nil {
 		return fmt.Errorf("%s: %w", configFile, err)
+	}
+
+	if src.has(generationFile) {
+		if m.generation, err = src.read(generationFile); err != nil {
+			return err
+		}
 	}
 
 	// Weights in one file or in shards. As in Transformers, one file wins over an index, and
@@ -230,6 +240,9 @@ func (m *Model) Name() string { return m.name }
 
 // Config returns the bytes of config.json.
 func (m *Model) Config() []byte { return bytes.Clone(m.config) }
+
+// Generation returns the bytes of generation_config.json, nil if there is none.
+func (m *Model) Generation() []byte { return bytes.Clone(m.generation) }
 
 // Names returns the names of all tensors, sorted.
 func (m *Model) Names() []string { return slices.Sorted(maps.Keys(m.tensors)) }

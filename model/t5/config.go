@@ -50,6 +50,7 @@ type configJSON struct {
 	Pad              *int32          `json:"pad_token_id"`
 	EOS              json.RawMessage `json:"eos_token_id"`
 	DecoderStart     *int32          `json:"decoder_start_token_id"`
+	Quantization     json.RawMessage `json:"quantization_config"`
 }
 
 // ParseConfig reads a config.json. Absent fields take Transformers' defaults for the model type
@@ -59,6 +60,9 @@ func ParseConfig(data []byte) (Config, error) {
 	var j configJSON
 	if err := json.Unmarshal(data, &j); err != nil {
 		return Config{}, fmt.Errorf("parse config: %w", err)
+	}
+	if q := string(j.Quantization); q != "" && q != "null" {
+		return Config{}, fmt.Errorf("config: quantization_config is %.60s, want the weights as they were before", q)
 	}
 	c := Config{
 		RelativeBuckets:  valueOr(j.Buckets, 32),

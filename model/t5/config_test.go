@@ -112,6 +112,7 @@ func TestParseConfig(t *testing.T) {
 		{f{"dense_act_fn": "gelu"}, `dense_act_fn is "gelu", want "relu"`},
 		{f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"},
 			`dense_act_fn of a gated feed-forward is "gelu", want "gelu_new" or "silu"`},
+		{f{"quantization_config": f{"load_in_8bit": true}}, `quantization_config is {"load_in_8bit":true}, want`},
 		{f{"d_model": nil}, "d_model is missing"},
 		{f{"d_kv": 0}, "d_kv is 0, want 1"},
 		{f{"num_layers": 1 << 40}, "num_layers is"},
