@@ -294,8 +294,8 @@ func TestAddedTokens(t *testing.T) {
 	}
 }
 
-// TestAddedTokensElsewhere: tokens that were added to a T5 tokenizer count whichever of the files of
-// the directory has them, with their flags.
+// TestAddedTokensElsewhere: tokens that were added to a T5 tokenizer count whichever of the files
+// of the directory has them, with their flags.
 func TestAddedTokensElsewhere(t *testing.T) {
 	const config = `{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}`
 	const unigram = `"pre_tokenizer": {"type": "Metaspace", "replacement": "▁"},
@@ -311,7 +311,8 @@ func TestAddedTokensElsewhere(t *testing.T) {
 		{"tokenizer.json", fstest.MapFS{
 			"spiece.model":          file(modelOf()),
 			"tokenizer_config.json": file(config),
-			"tokenizer.json":        file(`{"added_tokens": [{"id": 0, "content": "<pad>"}, {"id": 4, "content": "{"}]}`),
+			"tokenizer.json": file(`{"added_tokens": [
+				{"id": 0, "content": "<pad>"}, {"id": 4, "content": "{"}]}`),
 		}, []int32{3, 4, 3}, ""},
 		{"added_tokens.json", fstest.MapFS{
 			"spiece.model":          file(modelOf()),
@@ -357,7 +358,8 @@ func TestAddedTokensElsewhere(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		got := slices.DeleteFunc(tok.Encode("a{ a"), func(id int32) bool { return id == tok.UnkID() && c.want[1] != 2 })
+		unknown := func(id int32) bool { return id == tok.UnkID() && c.want[1] != 2 }
+		got := slices.DeleteFunc(tok.Encode("a{ a"), unknown)
 		if c.want[1] != 2 && !slices.Equal(got, c.want) {
 			t.Errorf("%s: ids %v, want %v", c.name, got, c.want)
 		}

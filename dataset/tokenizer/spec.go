@@ -83,8 +83,8 @@ func (s *spec) addExtraIDs(n int) {
 // same reports whether o is the same token, whatever its flags are.
 func (t addedToken) same(o addedToken) bool { return t.ID == o.ID && t.Content == o.Content }
 
-// addMissing enters those of the tokens, which are in order of id, that were not added before. Tokens
-// that were keep their flags.
+// addMissing enters those of the tokens, which are in order of id, that were not added before.
+// Tokens that were keep their flags.
 func (s *spec) addMissing(tokens []addedToken) error {
 	for _, t := range tokens {
 		if slices.ContainsFunc(s.added, t.same) {
