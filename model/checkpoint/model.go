@@ -91,7 +91,13 @@ func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
 // Reopen returns the model open once more, with another name. The two share the weights in memory
 // and the digest; m must stay open for as long as the other one is used, and is not closed with it.
 func (m *Model) Reopen(name string) *Model {
-	return &Model{name: name, config: m.config, generation: m.generation, tensors: maps.Clone(m.tensors), digest: m.digest}
+	return &Model{
+		name:       name,
+		config:     m.config,
+		generation: m.generation,
+		tensors:    maps.Clone(m.tensors),
+		digest:     m.digest,
+	}
 }
 
 func openModel(name string, src source) (*Model, error) {

@@ -211,7 +211,8 @@ func TestOpenModelRefuses(t *testing.T) {
 	}{
 		{"empty", nil, "config.json is missing"},
 		{"no weights", map[string][]byte{"config.json": []byte(tinyConfig)},
-			"found none of model.safetensors, model.safetensors.index.json, pytorch_model.bin and pytorch_model.bin.index.json"},
+			"found none of model.safetensors, model.safetensors.index.json, pytorch_model.bin and " +
+				"pytorch_model.bin.index.json"},
 		{"pickle", map[string][]byte{"config.json": []byte(tinyConfig), "pytorch_model.bin": {1}},
 			"pytorch_model.bin: is not what torch.save writes, want its zip archive"},
 		{"other framework", map[string][]byte{"config.json": []byte(tinyConfig), "tf_model.h5": {1}},

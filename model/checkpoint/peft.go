@@ -126,7 +126,8 @@ func readAdapterConfig(dir string) (*adapter, error) {
 // encoderRows cuts a prompt read from PEFT's prompt_embeddings to the rows that
 // PEFT puts before the encoder's input. By default PEFT also stores as many rows
 // for the decoder, which it never uses; only adapter_config.json has their
-// number. Without it, an odd number of rows, or ones that ExportPEFT wrote, are the encoder's alone.
+// number. Without it, an odd number of rows, or ones that ExportPEFT wrote, are
+// the encoder's alone.
 func (p *Prompt) encoderRows(a *adapter) error {
 	if a == nil {
 		if p.Length%2 == 0 && p.Metadata["model_digest"] == "" {

@@ -159,7 +159,7 @@ func (u *unpickler) step(op byte) error {
 	case 'R': // REDUCE
 		return u.reduce()
 	case 'b': // BUILD
-		// torch keeps versions of modules in an attribute of the dictionary, which say nothing here.
+		// torch keeps versions of modules in the dictionary's attributes, which say nothing here.
 		if _, err := u.pop(); err != nil {
 			return err
 		}
@@ -404,8 +404,8 @@ func (u *unpickler) reduce() error {
 	return nil
 }
 
-// newPickleTensor makes a tensor of (storage, offset, shape, strides, …) and checks that it lies in
-// its storage.
+// newPickleTensor makes a tensor of (storage, offset, shape, strides, …) and checks that it lies
+// in its storage.
 func newPickleTensor(args pickleTuple) (*pickleTensor, error) {
 	s, ok1 := args[0].(pickleStorage)
 	offset, ok2 := args[1].(int64)

@@ -133,6 +133,16 @@ func adapterDir(path string) (string, bool) {
 	return filepath.Dir(path), base == adapterWeights || base == adapterTorch
 }
 
+// IsAdapter reports whether the directory dir has a file of a PEFT adapter.
+func IsAdapter(dir string) bool {
+	for _, name := range []string{adapterConfig, adapterWeights, adapterTorch} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // adapterFile returns the path of the weights of the adapter in dir. As in PEFT, safetensors win.
 func adapterFile(dir string) (string, error) {
 	for _, name := range []string{adapterWeights, adapterTorch} {

@@ -16,8 +16,9 @@ import (
 // maxHeader is the reference implementation's limit on a header, in bytes.
 const maxHeader = 100_000_000
 
-// File is an open safetensors file, or one that torch.save wrote. Its methods may be called from several
-// goroutines at once, except Close, which invalidates all data handed out.
+// File is an open safetensors file, or one that torch.save wrote. Its methods may
+// be called from several goroutines at once, except Close, which invalidates all
+// data handed out.
 type File struct {
 	name     string
 	data     []byte // the tensor area, after the header; of torch.save's, the whole file

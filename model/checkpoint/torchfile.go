@@ -46,8 +46,8 @@ func checkLFS(data []byte) error {
 	return nil
 }
 
-// parseTorch reads a state dictionary that torch.save wrote: an archive of data.pkl, which names the
-// tensors, and their storages in data/KEY, uncompressed. The pickle can make nothing but tensors.
+// parseTorch reads a state dictionary that torch.save wrote: an archive of data.pkl, which names
+// the tensors, and their storages in data/KEY, uncompressed. The pickle makes nothing but tensors.
 //
 // Of several names of one tensor, as a tied output projection and its table, it keeps the first in
 // the order of the alphabet, and shared.weight before all others: the same that Transformers keeps

@@ -42,7 +42,8 @@ func CheckGeneration(c Config, data []byte) error {
 	for _, n := range neutral {
 		value := string(settings[n.field])
 		if value != "" && value != "null" && !slices.Contains(n.values, value) {
-			return fmt.Errorf("generation_config.json: %s is %.40s, which greedy decoding here does not follow: remove it",
+			return fmt.Errorf(
+				"generation_config.json: %s is %.40s, which greedy decoding here does not follow: remove it",
 				n.field, value)
 		}
 	}

@@ -173,8 +173,8 @@ func (l *loader) bias(stack string, layer int, first engine.Bias) engine.Bias {
 // its users, or under one of their names alone.
 var tableAliases = []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
 
-// checkTables refuses a checkpoint whose encoder or decoder has an embedding table of its own, which
-// Transformers would not tie to the other.
+// checkTables refuses a checkpoint whose encoder or decoder has an embedding table of its own,
+// which Transformers would not tie to the other.
 func checkTables(cfg Config, w Weights) error {
 	name := tableName(w)
 	for _, alias := range tableAliases {
@@ -223,7 +223,8 @@ func CheckNames(cfg Config, names []string) error {
 	if len(left) > 1 {
 		more = fmt.Sprintf(" and %d others are", len(left)-1)
 	}
-	return fmt.Errorf("tensor %s%s left over, want only the tensors of the T5 that config.json describes", left[0], more)
+	return fmt.Errorf("tensor %s%s left over, want only the tensors of the T5 that config.json describes",
+		left[0], more)
 }
 
 // tableName is a checkpoint's name of the table that encoder and decoder share.
