@@ -32,8 +32,9 @@ var neutral = []struct {
 }
 
 // CheckGeneration refuses a generation_config.json with which Transformers' greedy decoding would
-// choose other tokens than Generate: one that has other special tokens than config.json, or that
-// changes logits.
+// choose other tokens than Generate: one with other ends than config.json, or that changes
+// logits. It does not look at decoder_start_token_id: published models (MADLAD-400) have another
+// one there than in config.json, whose token targets begin with.
 func CheckGeneration(c Config, data []byte) error {
 	var settings map[string]json.RawMessage
 	if err := json.Unmarshal(data, &settings); err != nil {
@@ -48,15 +49,10 @@ func CheckGeneration(c Config, data []byte) error {
 		}
 	}
 	var special struct {
-		EOS   json.RawMessage `json:"eos_token_id"`
-		Start *int32          `json:"decoder_start_token_id"`
+		EOS json.RawMessage `json:"eos_token_id"`
 	}
 	if err := json.Unmarshal(data, &special); err != nil {
 		return fmt.Errorf("generation_config.json: %w", err)
-	}
-	if start := valueOr(special.Start, c.DecoderStartToken); start != c.DecoderStartToken {
-		return fmt.Errorf("generation_config.json: decoder_start_token_id is %d, want config.json's %d",
-			start, c.DecoderStartToken)
 	}
 	if len(special.EOS) == 0 || string(special.EOS) == "null" {
 		return nil
