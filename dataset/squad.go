@@ -76,8 +76,50 @@ func pythonSpace(r rune) bool {
 	return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f
 }
 
-// pythonLower is Python's str.lower except for the word-final sigma. The dotted capital I is the
-// only other letter whose lower case has two characters; it becomes both.
+// pythonLower is Python's str.lower. The dotted capital I is the only letter whose lower case has
+// two characters; it becomes both. A capital sigma at a word's end becomes ς: one with a cased
+// letter before it and none behind it, not counting characters that case ignores (Unicode's
+// Final_Sigma).
 func pythonLower(s string) string {
-	return strings.ToLower(strings.ReplaceAll(s, "\u0130", "i\u0307"))
+	const sigma = 'Σ'
+	if !strings.ContainsRune(s, sigma) {
+		return strings.ToLower(strings.ReplaceAll(s, "\u0130", "i\u0307"))
+	}
+	runes := []rune(s)
+	var b strings.Builder
+	for i, r := range runes {
+		switch {
+		case r == '\u0130':
+			b.WriteString("i\u0307")
+		case r == sigma && casedNext(runes, i, -1) && !casedNext(runes, i, 1):
+			b.WriteRune('ς')
+		default:
+			b.WriteRune(unicode.ToLower(r))
+		}
+	}
+	return b.String()
+}
+
+// casedNext reports whether the first character from i on in a direction that case does not ignore
+// is cased.
+func casedNext(runes []rune, i, step int) bool {
+	for i += step; i >= 0 && i < len(runes); i += step {
+		if !caseIgnorable(runes[i]) {
+			return cased(runes[i])
+		}
+	}
+	return false
+}
+
+// cased is Unicode's property Cased.
+func cased(r rune) bool {
+	return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lt, unicode.Other_Lowercase, unicode.Other_Uppercase)
+}
+
+// caseIgnorable is Unicode's property Case_Ignorable: marks, format characters, modifiers, and the
+// punctuation that occurs within words.
+func caseIgnorable(r rune) bool {
+	const within = "'.:\u00b7\u0387\u055f\u05f4\u2018\u2019\u2024\u2027\ufe13\ufe52\ufe55\uff07\uff0e\uff1a"
+	return strings.ContainsRune(within, r) ||
+		unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk)
 }

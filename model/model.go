@@ -135,6 +135,14 @@ func load(ckpt *checkpoint.Model, opt Options) (*Backbone, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := t5.CheckNames(cfg, ckpt.Names()); err != nil {
+		return nil, err
+	}
+	if settings := ckpt.Generation(); settings != nil {
+		if err := t5.CheckGeneration(cfg, settings); err != nil {
+			return nil, err
+		}
+	}
 	var digest [32]byte
 	var failed error
 	var digesting time.Duration

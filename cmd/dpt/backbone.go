@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/dptune/dpt/cmd/internal/cli"
 	"github.com/dptune/dpt/cmd/internal/device"
@@ -27,10 +29,21 @@ func (f *backboneFlags) bind(cmd *cli.Command) {
 	g.String(&f.model, "model", "`DIR` with config.json and model.safetensors, as Transformers writes it",
 		cli.ExistingDir).DefaultText("the embedded tiny T5")
 	g.String(&f.prompt, "prompt",
-		"soft prompt: prompt.safetensors of a run, or PEFT's adapter_model.safetensors, `FILE`", cli.ExistingFile)
+		"soft prompt: prompt.safetensors of a run, or a PEFT adapter's directory or weights, `PATH`", existingPrompt)
 	bindTokenizer(g, &f.tokenizer).DefaultText("the model's")
 	f.device.Bind(cmd.Group("Engine"))
 	cmd.Engines = model.Engines()
+}
+
+// existingPrompt checks for a file, or the directory of a PEFT adapter.
+func existingPrompt(path string) error {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return cli.ExistingFile(path)
+	}
+	if !checkpoint.IsAdapter(path) {
+		return errors.New("found a directory, want a file or the directory of a PEFT adapter")
+	}
+	return nil
 }
 
 // check checks the flags together. Call it after Parse.

@@ -35,7 +35,7 @@ func runExport(_ context.Context, args []string, _ cli.IO) error {
 			"--base-model google-t5/t5-large",
 	}}
 	g := cmd.Group("Export")
-	g.String(&f.prompt, "prompt", "prompt `FILE` of a run", cli.ExistingFile).Required()
+	g.String(&f.prompt, "prompt", "prompt `FILE` of a run, or a PEFT adapter's directory", existingPrompt).Required()
 	g.Choice(&f.format, "format", "format to write", "peft")
 	g.String(&f.out, "out", "`DIR` to write", cli.NotEmpty).Required()
 	g.String(&f.model, "model", "model `DIR` that the prompt belongs to, for its numbers of layers and heads",

@@ -41,6 +41,7 @@ func TestExport(t *testing.T) {
 
 	// PEFT's own file reads as a prompt.
 	mustRun(t, nil, "predict", "--prompt", filepath.Join(out, "adapter_model.safetensors"))
+	mustRun(t, nil, "predict", "--prompt", out)
 }
 
 func checkAdapter(t *testing.T, dir string, p checkpoint.Prompt, base string) {

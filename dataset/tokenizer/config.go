@@ -3,7 +3,9 @@ package tokenizer
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,6 +25,8 @@ type config struct {
 	Additional    json.RawMessage       `json:"additional_special_tokens"`
 	tokens        []addedToken          // Added in order of id
 	sentinelNames int                   // how many <extra_id_N> the two lists name
+	elsewhere     []addedToken          // in order of id, that elsewhereFile has
+	elsewhereFile string
 }
 
 func parseConfig(data []byte) (*config, error) {
@@ -47,6 +51,40 @@ func parseConfig(data []byte) (*config, error) {
 	}
 	c.sentinelNames = max(countSentinels(c.ExtraSpecial), countSentinels(c.Additional))
 	return c, nil
+}
+
+// readAdded reads the added tokens of the files beside tokenizer_config.json: of tokenizer.json or,
+// where neither has any, of added_tokens.json, in which they have no flags.
+func (c *config) readAdded(fsys fs.FS) error {
+	data, err := readFile(fsys, jsonFile)
+	if err == nil {
+		var file struct {
+			Added []addedToken `json:"added_tokens"`
+		}
+		if err := json.Unmarshal(data, &file); err != nil {
+			return fmt.Errorf("%s: %w", jsonFile, err)
+		}
+		c.elsewhere, c.elsewhereFile = file.Added, jsonFile
+	}
+	if errors.Is(err, fs.ErrNotExist) && len(c.tokens) == 0 {
+		var ids map[string]int32
+		if data, err = readFile(fsys, addedFile); err == nil {
+			if err := json.Unmarshal(data, &ids); err != nil {
+				return fmt.Errorf("%s: %w", addedFile, err)
+			}
+			for text, id := range ids {
+				c.elsewhere = append(c.elsewhere, addedToken{ID: id, Content: text})
+			}
+			c.elsewhereFile = addedFile
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	slices.SortFunc(c.elsewhere, func(a, b addedToken) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), strings.Compare(a.Content, b.Content))
+	})
+	return nil
 }
 
 // countSentinels counts the <extra_id_N> in a list of tokens, each a string or an
@@ -112,6 +150,12 @@ func (c *config) byteLevel() (Tokenizer, error) {
 	tokens := c.tokens
 	if len(tokens) == 0 {
 		tokens = byteLevelTokens(c.extraIDs(byT5ExtraIDs))
+	}
+	for _, t := range c.elsewhere {
+		if !slices.ContainsFunc(tokens, t.same) {
+			return nil, fmt.Errorf("%s: added token %q has id %d, which the byte level does not have: "+
+				"want it in added_tokens_decoder of %s", c.elsewhereFile, t.Content, t.ID, configFile)
+		}
 	}
 	for i := range min(len(tokens), byteOffset) {
 		if want := [byteOffset]string{padPiece, eosPiece, unkPiece}[i]; tokens[i].Content != want {

@@ -14,6 +14,7 @@ const (
 	modelFile  = "spiece.model"
 	jsonFile   = "tokenizer.json"
 	configFile = "tokenizer_config.json"
+	addedFile  = "added_tokens.json"
 )
 
 // maxFileBytes bounds what is read into memory. The largest published unigram
@@ -23,7 +24,11 @@ const maxFileBytes = 256 << 20
 // Open reads the tokenizer of a model directory as Transformers writes it. It
 // takes the first of: spiece.model; tokenizer.json; the byte level, where
 // tokenizer_config.json names ByT5Tokenizer. tokenizer_config.json, if there is
-// one, also gives the number of sentinels and any added tokens.
+// one, also gives the number of sentinels.
+//
+// Added tokens count wherever they are kept: in tokenizer_config.json, in
+// tokenizer.json, also beside a spiece.model, and, where neither has any, in
+// added_tokens.json. Files that give one id to two tokens are refused.
 func Open(dir string) (Tokenizer, error) {
 	return OpenFS(os.DirFS(dir), dir)
 }
@@ -62,6 +67,9 @@ func openFS(fsys fs.FS) (Tokenizer, error) {
 		if cfg, err = parseConfig(data); err != nil {
 			return nil, err
 		}
+	}
+	if err := cfg.readAdded(fsys); err != nil {
+		return nil, err
 	}
 	data, err = readFile(fsys, modelFile)
 	if err == nil {
@@ -117,6 +125,9 @@ func openModel(data []byte, cfg *config) (Tokenizer, error) {
 	if err := cfg.addTokens(s); err != nil {
 		return nil, fmt.Errorf("%s: %w", modelFile, err)
 	}
+	if err := s.addMissing(cfg.elsewhere); err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.elsewhereFile, err)
+	}
 	s.cleanUp = cfg.CleanUp
 	t, err := newSentencePiece(s)
 	if err != nil {
@@ -129,6 +140,9 @@ func openJSON(data []byte, cfg *config) (Tokenizer, error) {
 	s, err := parseJSON(data)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.addMissing(cfg.tokens); err != nil {
+		return nil, fmt.Errorf("%s: %w", configFile, err)
 	}
 	s.cleanUp = cfg.CleanUp
 	t, err := newSentencePiece(s)
@@ -147,6 +161,9 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")) {
+		return nil, fmt.Errorf("%s is a Git LFS pointer, not the file itself: fetch it with git lfs pull", name)
 	}
 	if len(data) > maxFileBytes {
 		return nil, fmt.Errorf("%s is larger than %d MiB, which no tokenizer is", name, maxFileBytes>>20)

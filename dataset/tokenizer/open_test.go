@@ -209,7 +209,7 @@ func TestOpenOrder(t *testing.T) {
 		size int
 	}{
 		{"model first", fstest.MapFS{
-			"spiece.model": {Data: small}, "tokenizer.json": file("{"), "tokenizer_config.json": byt5,
+			"spiece.model": {Data: small}, "tokenizer.json": file(`{"model": 0}`), "tokenizer_config.json": byt5,
 		}, 700},
 		{"then json", fstest.MapFS{"tokenizer.json": file(tinyJSON), "tokenizer_config.json": byt5}, 9},
 		{"then bytes", fstest.MapFS{"tokenizer_config.json": byt5}, 384},
@@ -290,6 +290,81 @@ func TestAddedTokens(t *testing.T) {
 		}
 		if got := tok.Decode(c.want); c.text != "" && got != c.text {
 			t.Errorf("%s: Decode(%v) = %q, want %q", c.name, c.want, got, c.text)
+		}
+	}
+}
+
+// TestAddedTokensElsewhere: tokens that were added to a T5 tokenizer count whichever of the files
+// of the directory has them, with their flags.
+func TestAddedTokensElsewhere(t *testing.T) {
+	const config = `{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}`
+	const unigram = `"pre_tokenizer": {"type": "Metaspace", "replacement": "▁"},
+		"model": {"type": "Unigram", "unk_id": 2, "vocab": [["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["a", 0]]}`
+	for _, c := range []struct {
+		name  string
+		files fstest.MapFS
+		want  []int32 // of "a{ a"
+		err   string
+	}{
+		{"none", fstest.MapFS{"spiece.model": file(modelOf()), "tokenizer_config.json": file(config)},
+			[]int32{3, 2, 3}, ""},
+		{"tokenizer.json", fstest.MapFS{
+			"spiece.model":          file(modelOf()),
+			"tokenizer_config.json": file(config),
+			"tokenizer.json": file(`{"added_tokens": [
+				{"id": 0, "content": "<pad>"}, {"id": 4, "content": "{"}]}`),
+		}, []int32{3, 4, 3}, ""},
+		{"added_tokens.json", fstest.MapFS{
+			"spiece.model":          file(modelOf()),
+			"tokenizer_config.json": file(config),
+			"added_tokens.json":     file(`{"{": 4}`),
+		}, []int32{3, 4, 3}, ""},
+		{"tokenizer_config.json beside tokenizer.json", fstest.MapFS{
+			"tokenizer_config.json": file(`{"added_tokens_decoder": {"4": {"content": "{"}}}`),
+			"tokenizer.json": file(`{"added_tokens": [{"id": 0, "content": "<pad>", "special": true},
+				{"id": 1, "content": "</s>", "special": true}], ` + unigram + `}`),
+		}, []int32{3, 4, 3}, ""},
+		{"other text", fstest.MapFS{
+			"spiece.model":          file(modelOf()),
+			"tokenizer_config.json": file(config),
+			"tokenizer.json":        file(`{"added_tokens": [{"id": 3, "content": "{"}]}`),
+		}, nil, `tokenizer.json: added token "{" has id 3, which is the piece "a"`},
+		{"other id", fstest.MapFS{
+			"spiece.model":          file(modelOf()),
+			"tokenizer_config.json": file(`{"added_tokens_decoder": {"4": {"content": "{"}}}`),
+			"tokenizer.json":        file(`{"added_tokens": [{"id": 5, "content": "{"}]}`),
+		}, nil, `tokenizer.json: added token "{" has id 5, but "{" has id 4 in another file`},
+		{"a gap", fstest.MapFS{
+			"spiece.model":          file(modelOf()),
+			"tokenizer_config.json": file(config),
+			"added_tokens.json":     file(`{"{": 9}`),
+		}, nil, `added_tokens.json: added token "{" has id 9, want one of the 4 pieces or the next id`},
+		{"byte level", fstest.MapFS{
+			"tokenizer_config.json": file(`{"tokenizer_class": "ByT5Tokenizer"}`),
+			"added_tokens.json":     file(`{"{": 384}`),
+		}, nil, `added_tokens.json: added token "{" has id 384, which the byte level does not have`},
+		{"not fetched", fstest.MapFS{
+			"spiece.model": file("version https://git-lfs.github.com/spec/v1\noid sha256:d6\nsize 791656\n"),
+		}, nil, "spiece.model is a Git LFS pointer"},
+	} {
+		tok, err := OpenFS(c.files, c.name)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: error %v, want %q", c.name, err, c.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		unknown := func(id int32) bool { return id == tok.UnkID() && c.want[1] != 2 }
+		got := slices.DeleteFunc(tok.Encode("a{ a"), unknown)
+		if c.want[1] != 2 && !slices.Equal(got, c.want) {
+			t.Errorf("%s: ids %v, want %v", c.name, got, c.want)
+		}
+		if c.want[1] == 2 && slices.Contains(got, 4) {
+			t.Errorf("%s: ids %v, want no added token", c.name, got)
 		}
 	}
 }

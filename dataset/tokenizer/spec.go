@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -77,6 +78,30 @@ func (s *spec) addExtraIDs(n int) {
 		s.pieces = append(s.pieces, piece{text: extraID(i), kind: control})
 		s.added = append(s.added, addedToken{ID: id, Content: extraID(i), LStrip: true, RStrip: true, Special: true})
 	}
+}
+
+// same reports whether o is the same token, whatever its flags are.
+func (t addedToken) same(o addedToken) bool { return t.ID == o.ID && t.Content == o.Content }
+
+// addMissing enters those of the tokens, which are in order of id, that were not added before.
+// Tokens that were keep their flags.
+func (s *spec) addMissing(tokens []addedToken) error {
+	for _, t := range tokens {
+		if slices.ContainsFunc(s.added, t.same) {
+			continue
+		}
+		// A piece's text may be added once more only with the piece's id, and an id only once.
+		for _, o := range s.added {
+			if o.ID == t.ID || o.Content == t.Content {
+				return fmt.Errorf("added token %q has id %d, but %q has id %d in another file",
+					t.Content, t.ID, o.Content, o.ID)
+			}
+		}
+		if err := s.addToken(t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addToken enters a token that a file declares with its id: a piece there is

@@ -19,6 +19,11 @@ const (
 	configFile  = "config.json"
 	weightsFile = "model.safetensors"
 	indexFile   = "model.safetensors.index.json"
+
+	generationFile = "generation_config.json"
+
+	torchFile      = "pytorch_model.bin"
+	torchIndexFile = "pytorch_model.bin.index.json"
 )
 
 // maxJSON limits a model directory's JSON files, in bytes. The index of a
@@ -29,23 +34,26 @@ const maxJSON = 64 << 20
 // file or several shards. Its methods may be called from several goroutines at
 // once, except Close, which invalidates all data handed out.
 type Model struct {
-	name    string
-	config  []byte
-	shards  map[string]*File // by file name
-	tensors map[string]*File // by tensor name
-	digest  func() ([32]byte, error)
+	name   string
+	config []byte
+	// generation is generation_config.json; nil if there is none
+	generation []byte
+	shards     map[string]*File // by file name
+	tensors    map[string]*File // by tensor name
+	digest     func() ([32]byte, error)
 }
 
 // source gives access to a model's files, by their names in the model directory.
 type source struct {
 	read func(file string) ([]byte, error) // a small file
-	open func(file string) (*File, error)  // a safetensors file
+	open func(file string) (*File, error)  // a file of tensors
 	has  func(file string) bool
 }
 
 // OpenModel opens a model directory as Transformers' save_pretrained writes it:
-// config.json, and model.safetensors or the shards that
-// model.safetensors.index.json names. Weights are mapped, not read.
+// config.json, and the first of model.safetensors, the shards that
+// model.safetensors.index.json names, pytorch_model.bin, and the shards that
+// pytorch_model.bin.index.json names. Weights are mapped, not read.
 func OpenModel(dir string) (*Model, error) {
 	st, err := os.Stat(dir)
 	if err != nil {
@@ -74,7 +82,7 @@ func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read %s: %w", file, bareError(err))
 			}
-			return Parse(file, data)
+			return parseWeights(file, data)
 		},
 		has: func(file string) bool { return exists(fsys, file) },
 	})
@@ -83,7 +91,13 @@ func OpenModelFS(fsys fs.FS, name string) (*Model, error) {
 // Reopen returns the model open once more, with another name. The two share the weights in memory
 // and the digest; m must stay open for as long as the other one is used, and is not closed with it.
 func (m *Model) Reopen(name string) *Model {
-	return &Model{name: name, config: m.config, tensors: maps.Clone(m.tensors), digest: m.digest}
+	return &Model{
+		name:       name,
+		config:     m.config,
+		generation: m.generation,
+		tensors:    maps.Clone(m.tensors),
+		digest:     m.digest,
+	}
 }
 
 func openModel(name string, src source) (*Model, error) {
@@ -108,52 +122,67 @@ func (m *Model) load(src source) error {
 		return fmt.Errorf("%s: %w", configFile, err)
 	}
 
-	// Weights in one file or in shards.
-	switch {
-	case src.has(weightsFile): // as in Transformers, this one wins over an index
-		f, err := src.open(weightsFile)
-		if err != nil {
+	if src.has(generationFile) {
+		if m.generation, err = src.read(generationFile); err != nil {
 			return err
 		}
-		m.shards[weightsFile] = f
-		for _, name := range f.names {
-			m.tensors[name] = f
+	}
+
+	// Weights in one file or in shards. As in Transformers, one file wins over an index, and
+	// safetensors over pickles.
+	for _, form := range []struct{ file, index string }{{weightsFile, indexFile}, {torchFile, torchIndexFile}} {
+		switch {
+		case src.has(form.file):
+			return m.loadFile(src, form.file)
+		case src.has(form.index):
+			return m.loadIndex(src, form.index)
 		}
-		if len(m.tensors) == 0 {
-			return fmt.Errorf("%s holds no tensor", weightsFile)
-		}
-		return nil
-	case src.has(indexFile):
-		data, err := src.read(indexFile)
-		if err != nil {
-			return err
-		}
-		weightMap, err := parseIndex(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", indexFile, err)
-		}
-		return m.loadShards(src, weightMap)
 	}
 
 	// Neither: tell about weights of other frameworks and formats.
-	for _, other := range []string{
-		"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack",
-	} {
+	for _, other := range []string{"tf_model.h5", "flax_model.msgpack"} {
 		if src.has(other) {
 			return fmt.Errorf("found %s, want %s or %s: save the model again with safe_serialization=True",
 				other, weightsFile, indexFile)
 		}
 	}
-	return fmt.Errorf("found neither %s nor %s", weightsFile, indexFile)
+	return fmt.Errorf("found none of %s, %s, %s and %s", weightsFile, indexFile, torchFile, torchIndexFile)
 }
 
-func (m *Model) loadShards(src source, weightMap map[string]string) error {
+func (m *Model) loadFile(src source, file string) error {
+	f, err := src.open(file)
+	if err != nil {
+		return err
+	}
+	m.shards[file] = f
+	for _, name := range f.names {
+		m.tensors[name] = f
+	}
+	if len(m.tensors) == 0 {
+		return fmt.Errorf("%s holds no tensor", file)
+	}
+	return nil
+}
+
+func (m *Model) loadIndex(src source, index string) error {
+	data, err := src.read(index)
+	if err != nil {
+		return err
+	}
+	weightMap, err := parseIndex(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", index, err)
+	}
+	return m.loadShards(src, index, weightMap)
+}
+
+func (m *Model) loadShards(src source, index string, weightMap map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(weightMap)) {
 		shard := weightMap[name]
 		f := m.shards[shard]
 		if f == nil {
 			if !src.has(shard) {
-				return fmt.Errorf("shard %s is missing: %s says it holds tensor %s", shard, indexFile, name)
+				return fmt.Errorf("shard %s is missing: %s says it holds tensor %s", shard, index, name)
 			}
 			var err error
 			if f, err = src.open(shard); err != nil {
@@ -161,8 +190,11 @@ func (m *Model) loadShards(src source, weightMap map[string]string) error {
 			}
 			m.shards[shard] = f
 		}
+		if f.alias[name] {
+			continue
+		}
 		if !f.Has(name) {
-			return fmt.Errorf("shard %s lacks tensor %s, which %s says it holds", shard, name, indexFile)
+			return fmt.Errorf("shard %s lacks tensor %s, which %s says it holds", shard, name, index)
 		}
 		m.tensors[name] = f
 	}
@@ -214,6 +246,9 @@ func (m *Model) Name() string { return m.name }
 
 // Config returns the bytes of config.json.
 func (m *Model) Config() []byte { return bytes.Clone(m.config) }
+
+// Generation returns the bytes of generation_config.json, nil if there is none.
+func (m *Model) Generation() []byte { return bytes.Clone(m.generation) }
 
 // Names returns the names of all tensors, sorted.
 func (m *Model) Names() []string { return slices.Sorted(maps.Keys(m.tensors)) }
@@ -289,6 +324,9 @@ func readSmall(fsys fs.FS, file string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %d bytes, want at most %d", file, st.Size(), maxJSON)
 	}
 	data, err := fs.ReadFile(fsys, file)
+	if err == nil {
+		err = checkLFS(data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, bareError(err))
 	}

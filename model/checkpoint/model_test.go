@@ -13,6 +13,8 @@ import (
 	"testing/fstest"
 )
 
+const lfsPointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 242013376\n"
+
 const tinyConfig = `{"model_type": "t5", "d_model": 2, "num_layers": 1, "vocab_size": 3}`
 
 // file returns a safetensors file with the given tensors, each 2 wide.
@@ -209,9 +211,20 @@ func TestOpenModelRefuses(t *testing.T) {
 	}{
 		{"empty", nil, "config.json is missing"},
 		{"no weights", map[string][]byte{"config.json": []byte(tinyConfig)},
-			"found neither model.safetensors nor model.safetensors.index.json"},
+			"found none of model.safetensors, model.safetensors.index.json, pytorch_model.bin and " +
+				"pytorch_model.bin.index.json"},
 		{"pickle", map[string][]byte{"config.json": []byte(tinyConfig), "pytorch_model.bin": {1}},
-			"found pytorch_model.bin, want model.safetensors or model.safetensors.index.json"},
+			"pytorch_model.bin: is not what torch.save writes, want its zip archive"},
+		{"other framework", map[string][]byte{"config.json": []byte(tinyConfig), "tf_model.h5": {1}},
+			"found tf_model.h5, want model.safetensors or model.safetensors.index.json"},
+		{"weights not fetched", with(whole(t), "model.safetensors", lfsPointer),
+			"model.safetensors: is a Git LFS pointer, not the file itself: fetch it with git lfs pull"},
+		{"shard not fetched", with(sharded(t), "model-00002-of-00002.safetensors", lfsPointer),
+			"model-00002-of-00002.safetensors: is a Git LFS pointer"},
+		{"pickle not fetched",
+			map[string][]byte{"config.json": []byte(tinyConfig), "pytorch_model.bin": []byte(lfsPointer)},
+			"pytorch_model.bin: is a Git LFS pointer"},
+		{"config not fetched", with(whole(t), "config.json", lfsPointer), "config.json: is a Git LFS pointer"},
 		{"config not JSON", with(whole(t), "config.json", "{"), "config.json: unexpected end of JSON input"},
 		{"config an array", with(whole(t), "config.json", "[]"), "config.json: json: cannot unmarshal array"},
 		{"truncated weights", with(whole(t), "model.safetensors", string(file(t, all)[:100])), "the file is truncated"},

@@ -14,6 +14,7 @@ import (
 const (
 	adapterConfig  = "adapter_config.json"
 	adapterWeights = "adapter_model.safetensors"
+	adapterTorch   = "adapter_model.bin" // as PEFT before 0.7 saved it
 )
 
 // adapter is the adapter_config.json of Hugging Face PEFT's prompt tuning.
@@ -21,7 +22,7 @@ const (
 // the decoder has none. Its default for SEQ_2_SEQ_LM is 2.
 type adapter struct {
 	AutoMapping              *string `json:"auto_mapping"`
-	BaseModel                string  `json:"base_model_name_or_path"`
+	BaseModel                *string `json:"base_model_name_or_path"` // nil if unknown
 	InferenceMode            bool    `json:"inference_mode"`
 	NumAttentionHeads        *int    `json:"num_attention_heads"`
 	NumLayers                *int    `json:"num_layers"`
@@ -39,7 +40,7 @@ type adapter struct {
 // ExportPEFT writes p into dir, which it creates, as a prompt-tuning adapter
 // that PEFT's PeftModel.from_pretrained loads onto a T5ForConditionalGeneration:
 // adapter_config.json and adapter_model.safetensors. baseModel names the model
-// that the prompt belongs to; config is that model's config.json, from which
+// that the prompt belongs to, "" if it has no name; config is that model's config.json, from which
 // the adapter takes the numbers of layers and heads. The weights are written
 // before the configuration, without which PEFT finds no adapter.
 func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
@@ -58,12 +59,16 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 		return fmt.Errorf("export adapter %s: prompt has dimension %d, want the model's d_model %d",
 			dir, p.Dim, model.DModel)
 	}
+	var base *string
+	if baseModel != "" {
+		base = &baseModel
+	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(adapter{
-		BaseModel:                baseModel,
+		BaseModel:                base,
 		InferenceMode:            true,
 		NumAttentionHeads:        model.NumHeads,
 		NumLayers:                model.NumLayers,
@@ -87,24 +92,49 @@ func ExportPEFT(dir string, p Prompt, baseModel string, config []byte) error {
 	return WriteFileAtomic(filepath.Join(dir, adapterConfig), buf.Bytes())
 }
 
-// encoderRows cuts a prompt read from PEFT's prompt_embeddings to the rows that
-// PEFT puts before the encoder's input. By default PEFT also stores as many rows
-// for the decoder, which it never uses; only adapter_config.json, in dir, has
-// their number. Without that file all rows are taken.
-func (p *Prompt) encoderRows(dir string) error {
+// readAdapterConfig reads the adapter_config.json in dir; nil if there is none. It refuses adapters
+// of other methods than prompt tuning, whatever their tensors are.
+func readAdapterConfig(dir string) (*adapter, error) {
 	data, err := os.ReadFile(filepath.Join(dir, adapterConfig))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
+	}
+	if err == nil {
+		err = checkLFS(data)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", adapterConfig, bareError(err))
+		return nil, fmt.Errorf("%s: %w", adapterConfig, bareError(err))
 	}
 	var a adapter
-	if err := json.Unmarshal(data, &a); err != nil {
-		return fmt.Errorf("%s: %w", adapterConfig, err)
+	// Fields of other methods may have other types: the method is told first.
+	var method struct {
+		PEFTType string `json:"peft_type"`
 	}
-	if a.PEFTType != "PROMPT_TUNING" {
-		return fmt.Errorf("%s: peft_type %q, want %q", adapterConfig, a.PEFTType, "PROMPT_TUNING")
+	if err := json.Unmarshal(data, &method); err != nil {
+		return nil, fmt.Errorf("%s: %w", adapterConfig, err)
+	}
+	if method.PEFTType != "PROMPT_TUNING" {
+		return nil, fmt.Errorf("%s: peft_type %q, want %q: adapters of other methods are no soft prompt",
+			adapterConfig, method.PEFTType, "PROMPT_TUNING")
+	}
+	if err := json.Unmarshal(data, &a); err != nil {
+		return nil, fmt.Errorf("%s: %w", adapterConfig, err)
+	}
+	return &a, nil
+}
+
+// encoderRows cuts a prompt read from PEFT's prompt_embeddings to the rows that
+// PEFT puts before the encoder's input. By default PEFT also stores as many rows
+// for the decoder, which it never uses; only adapter_config.json has their
+// number. Without it, an odd number of rows, or ones that ExportPEFT wrote, are
+// the encoder's alone.
+func (p *Prompt) encoderRows(a *adapter) error {
+	if a == nil {
+		if p.Length%2 == 0 && p.Metadata["model_digest"] == "" {
+			return fmt.Errorf("%s is missing beside it, want it there: only it says whether the %d rows of %s "+
+				"are the encoder's alone or half of them the decoder's", adapterConfig, p.Length, tensorPEFT)
+		}
+		return nil
 	}
 	if n := a.NumVirtualTokens; n < 1 || p.Length%n != 0 {
 		return fmt.Errorf("%s: num_virtual_tokens %d, want a divisor of the %d rows of %s",

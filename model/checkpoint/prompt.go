@@ -91,11 +91,20 @@ func WritePrompt(path string, p Prompt) error {
 
 // ReadPrompt reads a prompt that WritePrompt wrote. It also accepts a file with
 // "prompt" alone, with "A" and "B" alone, whose product it takes, and an
-// adapter_model.safetensors of PEFT's prompt tuning, or its directory; all in
-// F32, F16, BF16 or F64.
+// adapter_model.safetensors or adapter_model.bin of PEFT's prompt tuning, or its
+// directory; all in F32, F16, BF16 or F64.
 func ReadPrompt(path string) (Prompt, error) {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		path = filepath.Join(path, adapterWeights)
+	var config *adapter
+	if dir, ok := adapterDir(path); ok {
+		var err error
+		if config, err = readAdapterConfig(dir); err != nil {
+			return Prompt{}, fmt.Errorf("read %s: %w", path, err)
+		}
+		if dir == path {
+			if path, err = adapterFile(dir); err != nil {
+				return Prompt{}, err
+			}
+		}
 	}
 	f, err := Open(path)
 	if err != nil {
@@ -103,7 +112,7 @@ func ReadPrompt(path string) (Prompt, error) {
 	}
 	p, err := readPrompt(f)
 	if err == nil && f.Has(tensorPEFT) {
-		err = p.encoderRows(filepath.Dir(path))
+		err = p.encoderRows(config)
 	}
 	if err == nil {
 		err = p.Validate()
@@ -112,6 +121,38 @@ func ReadPrompt(path string) (Prompt, error) {
 		return Prompt{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	return p, nil
+}
+
+// adapterDir returns the directory of a PEFT adapter if path is a directory, or a file of the name
+// that PEFT gives an adapter's weights.
+func adapterDir(path string) (string, bool) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return path, true
+	}
+	base := filepath.Base(path)
+	return filepath.Dir(path), base == adapterWeights || base == adapterTorch
+}
+
+// IsAdapter reports whether the directory dir has a file of a PEFT adapter.
+func IsAdapter(dir string) bool {
+	for _, name := range []string{adapterConfig, adapterWeights, adapterTorch} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// adapterFile returns the path of the weights of the adapter in dir. As in PEFT, safetensors win.
+func adapterFile(dir string) (string, error) {
+	for _, name := range []string{adapterWeights, adapterTorch} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("read %s: found neither %s nor %s, want a prompt or the directory of a PEFT adapter",
+		dir, adapterWeights, adapterTorch)
 }
 
 func readPrompt(f *File) (Prompt, error) {

@@ -155,6 +155,15 @@ func TestExportPEFT(t *testing.T) {
 	if p.Metadata["format"] != "" {
 		t.Error("the caller's metadata changed")
 	}
+
+	// Without a base model's name PEFT wants null: it takes an empty one for a name on the Hub.
+	if err := ExportPEFT(dir, p, "", []byte(`{"d_model": 2}`)); err != nil {
+		t.Fatal(err)
+	}
+	if data, err = os.ReadFile(filepath.Join(dir, "adapter_config.json")); err != nil ||
+		!strings.Contains(string(data), `"base_model_name_or_path": null`) {
+		t.Errorf("without a base model: %s (%v)", data, err)
+	}
 	if err := ExportPEFT(dir, p, "", []byte(`{"d_model": 512}`)); err == nil ||
 		!strings.Contains(err.Error(), "prompt has dimension 2, want the model's d_model 512") {
 		t.Errorf("error %v", err)

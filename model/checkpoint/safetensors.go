@@ -16,14 +16,16 @@ import (
 // maxHeader is the reference implementation's limit on a header, in bytes.
 const maxHeader = 100_000_000
 
-// File is an open safetensors file. Its methods may be called from several
-// goroutines at once, except Close, which invalidates all data handed out.
+// File is an open safetensors file, or one that torch.save wrote. Its methods may
+// be called from several goroutines at once, except Close, which invalidates all
+// data handed out.
 type File struct {
 	name     string
-	data     []byte // the tensor area, after the header
+	data     []byte // the tensor area, after the header; of torch.save's, the whole file
 	tensors  map[string]entry
 	names    []string
 	metadata map[string]string
+	alias    map[string]bool // further names of a torch.save file's tensors
 	unmap    func() error
 }
 
@@ -31,16 +33,18 @@ type entry struct {
 	dtype      DType
 	shape      []int
 	begin, end uint64 // in File.data
+	strides    []int  // in elements, of a torch.save file's tensor that is not row-major; else nil
 }
 
-// Open maps the safetensors file at path into memory and checks it. The file
-// must not be truncated in place while it is open.
+// Open maps the safetensors file at path, or a state dictionary that torch.save
+// of PyTorch 1.6 or later wrote, into memory and checks it. The file must not be
+// truncated in place while it is open.
 func Open(path string) (*File, error) {
 	data, unmap, err := mapFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	f, err := Parse(path, data)
+	f, err := parseWeights(path, data)
 	if err != nil {
 		return nil, errors.Join(err, unmap())
 	}
@@ -76,6 +80,10 @@ func (f *File) Tensor(name string) (Tensor, error) {
 	if !ok {
 		return Tensor{}, fmt.Errorf("read %s: tensor %s is missing", f.name, name)
 	}
+	if e.strides != nil {
+		data := rowMajorCopy(f.data[e.begin:e.end], e)
+		return Tensor{Name: name, DType: e.dtype, Shape: slices.Clone(e.shape), Data: data}, nil
+	}
 	return Tensor{Name: name, DType: e.dtype, Shape: slices.Clone(e.shape), Data: f.data[e.begin:e.end:e.end]}, nil
 }
 
@@ -96,6 +104,9 @@ func (f *File) Close() error {
 // and enforces the reference implementation's rules: tensors fill the area
 // without gap or overlap, and each is as long as its dtype and shape require.
 func (f *File) parse(data []byte) error {
+	if err := checkLFS(data); err != nil {
+		return err
+	}
 	if len(data) < 8 {
 		return fmt.Errorf("file is %d bytes, want at least the 8 of a safetensors header length", len(data))
 	}

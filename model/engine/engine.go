@@ -251,6 +251,11 @@ type Engine interface {
 	GatedGELUForward(y, x Tensor)
 	// GatedGELUBackward: dx [n,2f] from dy [n,f].
 	GatedGELUBackward(dx, dy, x Tensor)
+	// GatedSiLUForward: y [n,f] = silu(x[:, :f]) ∘ x[:, f:] for x [n,2f], with
+	// silu(v) = v / (1 + exp(−v)). Backward needs x.
+	GatedSiLUForward(y, x Tensor)
+	// GatedSiLUBackward: dx [n,2f] from dy [n,f].
+	GatedSiLUBackward(dx, dy, x Tensor)
 
 	// CrossEntropyForward: for logits [n,v], lse [n,1] = log Σ exp(logits[i]) and
 	// loss [n,1] = lse − logits[i, targets[i]].

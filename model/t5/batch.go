@@ -297,7 +297,8 @@ func (m *Model) crossInput(enc engine.Tensor, targets, sources []engine.Span, ab
 			end = max(end, sources[i].Start+sources[i].Len)
 			sources[i].Start -= rows
 		}
-		in.rest = m.batch.View(enc, rows, end-rows, 0, d)
+		// While decoding, enc is already projected: wider or narrower than d_model.
+		in.rest = m.batch.View(enc, rows, end-rows, 0, enc.Cols())
 		in.restSegments = m.batch.Segments(engine.SegmentSpec{Q: h.perHead, KV: sources})
 	}
 	return in

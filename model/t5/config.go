@@ -2,12 +2,14 @@ package t5
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 )
 
 // Config is the architecture of a T5, as Transformers' config.json describes it.
 type Config struct {
-	ModelType         string // "t5" or "mt5"
+	ModelType         string // "t5", "mt5" or "umt5"
 	VocabSize         int
 	DModel            int
 	DKV               int // size of one head; NumHeads·DKV need not be DModel
@@ -19,6 +21,8 @@ type Config struct {
 	RelativeDistance  int
 	LayerNormEpsilon  float64
 	GatedGELU         bool // v1.1's feed-forward; v1.0's is ReLU
+	GatedSiLU         bool // UL2's feed-forward
+	LayerBiases       bool // every layer has a relative attention bias of its own, as in UMT5
 	ScaleOutput       bool // multiply the decoder's output by DModel^-0.5 before the output projection, as v1.0 does
 	PadTokenID        int32
 	EOSTokenIDs       []int32 // generation stops at any of them
@@ -46,6 +50,7 @@ type configJSON struct {
 	Pad              *int32          `json:"pad_token_id"`
 	EOS              json.RawMessage `json:"eos_token_id"`
 	DecoderStart     *int32          `json:"decoder_start_token_id"`
+	Quantization     json.RawMessage `json:"quantization_config"`
 }
 
 // ParseConfig reads a config.json. Absent fields take Transformers' defaults for the model type
@@ -55,6 +60,9 @@ func ParseConfig(data []byte) (Config, error) {
 	var j configJSON
 	if err := json.Unmarshal(data, &j); err != nil {
 		return Config{}, fmt.Errorf("parse config: %w", err)
+	}
+	if q := string(j.Quantization); q != "" && q != "null" {
+		return Config{}, fmt.Errorf("config: quantization_config is %.60s, want the weights as they were before", q)
 	}
 	c := Config{
 		RelativeBuckets:  valueOr(j.Buckets, 32),
@@ -67,8 +75,10 @@ func ParseConfig(data []byte) (Config, error) {
 	case "t5":
 	case "mt5":
 		defaultFF = "gated-gelu"
+	case "umt5":
+		defaultFF, c.LayerBiases = "gated-gelu", true
 	default:
-		return Config{}, fmt.Errorf("config: model_type is %q, want \"t5\" or \"mt5\"", c.ModelType)
+		return Config{}, fmt.Errorf("config: model_type is %q, want \"t5\", \"mt5\" or \"umt5\"", c.ModelType)
 	}
 	for _, f := range []struct {
 		name string
@@ -91,7 +101,7 @@ func ParseConfig(data []byte) (Config, error) {
 	c.DecoderStartToken = valueOr(j.DecoderStart, c.PadTokenID)
 
 	var err error
-	if c.GatedGELU, err = parseActivation(j, defaultFF); err != nil {
+	if c.GatedGELU, c.GatedSiLU, err = parseActivation(j, defaultFF); err != nil {
 		return Config{}, err
 	}
 	if c.EOSTokenIDs, err = parseEOS(j.EOS); err != nil {
@@ -99,8 +109,8 @@ func ParseConfig(data []byte) (Config, error) {
 	}
 	// T5 v1.0 scaled and tied; v1.1 neither, which old files say by tie_word_embeddings alone.
 	// Transformers 5 writes tie_word_embeddings true for both and keeps the difference in
-	// scale_decoder_outputs. mT5 never scales.
-	c.ScaleOutput = c.ModelType == "t5" && valueOr(j.Scale, valueOr(j.Tie, true))
+	// scale_decoder_outputs. mT5 never scales. UMT5 goes by tie_word_embeddings alone.
+	c.ScaleOutput = c.ModelType != "mt5" && valueOr(j.Scale, valueOr(j.Tie, true))
 	return c, c.Validate()
 }
 
@@ -113,28 +123,36 @@ func valueOr[T any](p *T, otherwise T) T {
 
 // parseActivation reads the form of the feed-forward layer. As in Transformers, dense_act_fn and
 // is_gated_act, if present, override feed_forward_proj.
-func parseActivation(j configJSON, defaultFF string) (gated bool, err error) {
+func parseActivation(j configJSON, defaultFF string) (gatedGELU, gatedSiLU bool, err error) {
 	ff := valueOr(j.FeedForward, defaultFF)
-	var act string
-	switch ff {
-	case "relu":
-		act = "relu"
-	case "gated-gelu", "gated-gelu_new":
-		gated, act = true, "gelu_new"
+	act, gated := strings.CutPrefix(ff, "gated-")
+	switch {
+	case gated && (act == "gelu" || act == "gelu_new"):
+		act = "gelu_new"
+	case gated && isSiLU(act), !gated && act == "relu":
 	default:
-		return false, fmt.Errorf("config: feed_forward_proj is %q, want \"relu\" or \"gated-gelu\"", ff)
+		return false, false, fmt.Errorf(
+			"config: feed_forward_proj is %q, want \"relu\", \"gated-gelu\" or \"gated-silu\"", ff)
 	}
 	gated = valueOr(j.IsGated, gated)
 	act = valueOr(j.DenseAct, act)
 	switch {
-	case gated && act == "gelu_new", !gated && act == "relu":
-		return gated, nil
+	case gated && act == "gelu_new":
+		return true, false, nil
+	case gated && isSiLU(act):
+		return false, true, nil
+	case !gated && act == "relu":
+		return false, false, nil
 	case gated:
-		return false, fmt.Errorf("config: dense_act_fn of a gated feed-forward is %q, want \"gelu_new\"", act)
+		return false, false, fmt.Errorf(
+			"config: dense_act_fn of a gated feed-forward is %q, want \"gelu_new\" or \"silu\"", act)
 	default:
-		return false, fmt.Errorf("config: dense_act_fn is %q, want \"relu\"", act)
+		return false, false, fmt.Errorf("config: dense_act_fn is %q, want \"relu\"", act)
 	}
 }
+
+// isSiLU reports whether act is one of Transformers' two names for SiLU.
+func isSiLU(act string) bool { return act == "silu" || act == "swish" }
 
 // parseEOS reads one id, a list of ids, or nothing (1).
 func parseEOS(raw json.RawMessage) ([]int32, error) {
@@ -185,6 +203,9 @@ func (c Config) Validate() error {
 			"config: relative_attention_max_distance is %d, want more than half of relative_attention_num_buckets %d",
 			c.RelativeDistance, c.RelativeBuckets)
 	}
+	if c.GatedGELU && c.GatedSiLU {
+		return errors.New("config: the feed-forward is gated by GELU and by SiLU, want one of them")
+	}
 	if !(c.LayerNormEpsilon > 0) {
 		return fmt.Errorf("config: layer_norm_epsilon is %v, want more than 0", c.LayerNormEpsilon)
 	}
@@ -200,6 +221,9 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// gated reports whether the feed-forward multiplies its activation with a linear part.
+func (c Config) gated() bool { return c.GatedGELU || c.GatedSiLU }
 
 // inner is the width of queries, keys and values: all heads side by side.
 func (c Config) inner() int { return c.NumHeads * c.DKV }

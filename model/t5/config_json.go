@@ -48,7 +48,7 @@ func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 		DType:             dtype,
 		EOS:               c.EOSTokenIDs,
 		IsEncoderDecoder:  true,
-		IsGated:           c.GatedGELU,
+		IsGated:           c.gated(),
 		Epsilon:           c.LayerNormEpsilon,
 		ModelType:         c.ModelType,
 		NumDecoderLayers:  c.NumDecoderLayers,
@@ -62,11 +62,17 @@ func (c Config) JSON(tied bool, dtype string) ([]byte, error) {
 		UseCache:          true,
 		VocabSize:         c.VocabSize,
 	}
-	if c.ModelType == "mt5" {
+	switch c.ModelType {
+	case "mt5":
 		w.Architectures[0] = "MT5ForConditionalGeneration"
+	case "umt5":
+		w.Architectures[0] = "UMT5ForConditionalGeneration"
 	}
 	if c.GatedGELU {
 		w.DenseAct, w.FeedForward = "gelu_new", "gated-gelu"
+	}
+	if c.GatedSiLU {
+		w.DenseAct, w.FeedForward = "silu", "gated-silu"
 	}
 	if len(c.EOSTokenIDs) == 1 {
 		w.EOS = c.EOSTokenIDs[0]

@@ -77,6 +77,16 @@ func TestParseConfig(t *testing.T) {
 			changed(func(c *Config) { c.GatedGELU, c.ScaleOutput = true, false })},
 		{"mT5", f{"model_type": "mt5", "tie_word_embeddings": true},
 			changed(func(c *Config) { c.ModelType, c.GatedGELU, c.ScaleOutput = "mt5", true, false })},
+		{"UMT5", f{"model_type": "umt5", "tie_word_embeddings": false}, changed(func(c *Config) {
+			c.ModelType, c.GatedGELU, c.LayerBiases, c.ScaleOutput = "umt5", true, true, false
+		})},
+		{"UL2", f{"feed_forward_proj": "gated-silu", "tie_word_embeddings": false},
+			changed(func(c *Config) { c.GatedSiLU, c.ScaleOutput = true, false })},
+		{"UL2 as Transformers 5 writes it",
+			f{"feed_forward_proj": "gated-silu", "dense_act_fn": "silu", "is_gated_act": true},
+			changed(func(c *Config) { c.GatedSiLU = true })},
+		{"an activation beside the form", f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "swish"},
+			changed(func(c *Config) { c.GatedSiLU = true })},
 		{"more decoder layers", f{"num_decoder_layers": 12}, changed(func(c *Config) { c.NumDecoderLayers = 12 })},
 		{"null decoder layers", f{"num_decoder_layers": json.RawMessage("null")}, small},
 		{"several ends", f{"eos_token_id": []int{1, 7}}, changed(func(c *Config) { c.EOSTokenIDs = []int32{1, 7} })},
@@ -94,12 +104,15 @@ func TestParseConfig(t *testing.T) {
 		fields f
 		want   string
 	}{
-		{f{"model_type": "bart"}, `model_type is "bart", want "t5" or "mt5"`},
-		{f{"model_type": nil}, `model_type is "", want "t5" or "mt5"`},
-		{f{"feed_forward_proj": "gated-silu"}, `feed_forward_proj is "gated-silu", want "relu" or "gated-gelu"`},
+		{f{"model_type": "bart"}, `model_type is "bart", want "t5", "mt5" or "umt5"`},
+		{f{"model_type": nil}, `model_type is "", want "t5", "mt5" or "umt5"`},
+		{f{"feed_forward_proj": "gated-relu"},
+			`feed_forward_proj is "gated-relu", want "relu", "gated-gelu" or "gated-silu"`},
+		{f{"feed_forward_proj": "silu"}, `feed_forward_proj is "silu", want "relu", "gated-gelu" or "gated-silu"`},
 		{f{"dense_act_fn": "gelu"}, `dense_act_fn is "gelu", want "relu"`},
-		{f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu"},
-			`dense_act_fn of a gated feed-forward is "silu", want "gelu_new"`},
+		{f{"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"},
+			`dense_act_fn of a gated feed-forward is "gelu", want "gelu_new" or "silu"`},
+		{f{"quantization_config": f{"load_in_8bit": true}}, `quantization_config is {"load_in_8bit":true}, want`},
 		{f{"d_model": nil}, "d_model is missing"},
 		{f{"d_kv": 0}, "d_kv is 0, want 1"},
 		{f{"num_layers": 1 << 40}, "num_layers is"},
@@ -142,6 +155,7 @@ func TestConfigJSON(t *testing.T) {
 		for _, eos := range [][]int32{{1}, {1, 5}} {
 			c := oddConfig(gated)
 			c.EOSTokenIDs = eos
+			c.GatedGELU, c.GatedSiLU = gated && len(eos) == 1, gated && len(eos) > 1
 			data, err := c.JSON(!gated, "float32")
 			if err != nil {
 				t.Fatal(err)

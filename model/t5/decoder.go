@@ -21,7 +21,7 @@ func (m *Model) decoderForward(in *decoderInput, train bool) engine.Tensor {
 	for i := range m.decoder {
 		layer, saved := &m.decoder[i], &m.savedDecoder[i]
 		ws := m.layerSpace(i, train)
-		s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.self, m.decoderBias)
+		s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.self, layer.self.bias)
 		s, saved.cross = m.crossAttentionForward(ws, &layer.cross, s, &in.cross, nil)
 		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
 	}
@@ -75,7 +75,7 @@ func (m *Model) decoderBackward(in *decoderInput, enc, dlogits engine.Tensor) en
 		m.feedForwardBackward(&layer.ff, &saved.ff, dx)
 		m.crossAttentionBackward(&layer.cross, &saved.cross, dx, denc, &in.cross, i > 0)
 		if i > 0 {
-			m.selfAttentionBackward(&layer.self, &saved.self, dx, in.self, m.decoderBias)
+			m.selfAttentionBackward(&layer.self, &saved.self, dx, in.self, layer.self.bias)
 		}
 	}
 	return denc

@@ -19,7 +19,7 @@ func (m *Model) encoderForward(in *encoderInput, train bool) engine.Tensor {
 		if i == 0 && !m.opt.NoFirstLayer {
 			s, saved.self = m.firstAttentionForward(ws, &layer.self, in, x)
 		} else {
-			s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.segments, m.encoderBias)
+			s, saved.self = m.selfAttentionForward(ws, &layer.self, s, in.segments, layer.self.bias)
 		}
 		s, saved.ff = m.feedForwardForward(ws, &layer.ff, s)
 	}
@@ -51,7 +51,7 @@ func (m *Model) firstAttentionForward(
 	qkv := m.linear(m.tmp, engine.Narrow, y, w.qkv)
 	saved := attentionSaved{qkv: ws.Tensor(engine.Narrow, x.Rows(), qkv.Cols())}
 	m.eng.GatherRows(saved.qkv, qkv, in.place)
-	return stream{x, m.selfAttend(ws, w, &saved, in.segments, m.encoderBias)}, saved
+	return stream{x, m.selfAttend(ws, w, &saved, in.segments, w.bias)}, saved
 }
 
 // encoderBackward adds a pass's share to the sums in in.prompt, at the given rows (see
@@ -70,11 +70,11 @@ func (m *Model) encoderBackward(in *encoderInput, rows engine.Index, dout engine
 		m.feedForwardBackward(&layer.ff, &saved.ff, dx)
 		if i == 0 && !m.opt.NoFirstLayer {
 			m.tmp.Reset()
-			dqkv := m.selfAttentionProjections(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
+			dqkv := m.selfAttentionProjections(&layer.self, &saved.self, dx, in.segments, layer.self.bias)
 			m.eng.EmbedBackward(in.prompt.dqkv, dqkv, rows)
 			break
 		}
-		m.selfAttentionBackward(&layer.self, &saved.self, dx, in.segments, m.encoderBias)
+		m.selfAttentionBackward(&layer.self, &saved.self, dx, in.segments, layer.self.bias)
 	}
 	m.eng.EmbedBackward(in.prompt.dx, dx, rows)
 }

@@ -252,5 +252,5 @@ func (m *Model) selfAttentionCached(
 	qkv := m.linear(m.tmp, engine.Narrow, y, w.qkv)
 	m.eng.ScatterRows(cache, m.tmp.View(qkv, 0, qkv.Rows(), inner, 2*inner), rows)
 	saved := attentionSaved{q: m.columns(m.tmp, qkv, 0), k: m.columns(m.tmp, cache, 0), v: m.columns(m.tmp, cache, 1)}
-	return stream{norm.x, m.attend(ws, &saved, seg, m.decoderBias, w.o)}
+	return stream{norm.x, m.attend(ws, &saved, seg, w.bias, w.o)}
 }

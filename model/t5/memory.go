@@ -48,7 +48,7 @@ func (m *Model) sourceElems(c, source, maxNew int) int {
 // sublayer's operands.
 func (m *Model) scratchElems() int {
 	act := m.cfg.DFF // of the feed-forward layer in backward
-	if m.cfg.GatedGELU {
+	if m.cfg.gated() {
 		act *= 3
 	}
 	return 7*m.cfg.DModel + max(act, 2*m.cfg.DModel+4*m.cfg.inner())
@@ -57,7 +57,7 @@ func (m *Model) scratchElems() int {
 // savedHidden is the memory that a row of the feed-forward layer keeps of its activation: with ReLU
 // a bit for each input.
 func (c Config) savedHidden() int {
-	if c.GatedGELU {
+	if c.gated() {
 		return 2 * c.DFF
 	}
 	return (c.DFF + 31) / 32

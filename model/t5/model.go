@@ -45,10 +45,8 @@ type Model struct {
 
 	embed       engine.Table
 	encoder     []encoderLayer
-	encoderBias engine.Bias
 	encoderNorm engine.Gain
 	decoder     []decoderLayer
-	decoderBias engine.Bias
 	decoderNorm engine.Gain
 	head        engine.Linear
 
@@ -111,8 +109,8 @@ func New(eng engine.Engine, cfg Config, w Weights, opt Options) (*Model, error) 
 	for i := range cfg.NumLayers {
 		p := fmt.Sprintf("encoder.block.%d.layer.", i)
 		m.encoder = append(m.encoder, encoderLayer{self: l.selfAttention(p + "0."), ff: l.feedForward(p + "1.")})
+		m.encoder[i].self.bias = l.bias("encoder", i, m.encoder[0].self.bias)
 	}
-	m.encoderBias = l.bias("encoder", true)
 	m.encoderNorm = l.gain("encoder.final_layer_norm.weight")
 	for i := range cfg.NumDecoderLayers {
 		p := fmt.Sprintf("decoder.block.%d.layer.", i)
@@ -121,8 +119,8 @@ func New(eng engine.Engine, cfg Config, w Weights, opt Options) (*Model, error) 
 			cross: l.crossAttention(p + "1."),
 			ff:    l.feedForward(p + "2."),
 		})
+		m.decoder[i].self.bias = l.bias("decoder", i, m.decoder[0].self.bias)
 	}
-	m.decoderBias = l.bias("decoder", false)
 	m.decoderNorm = l.gain("decoder.final_layer_norm.weight")
 	if l.err != nil {
 		return nil, l.err

@@ -48,7 +48,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 	}{{"encoder", c.NumLayers, false}, {"decoder", c.NumDecoderLayers, true}} {
 		for i := range stack.layers {
 			block := fmt.Sprintf("%s.block.%d.layer.", stack.name, i)
-			attention(block+"0.SelfAttention", i == 0)
+			attention(block+"0.SelfAttention", i == 0 || c.LayerBiases)
 			add(block+"0.layer_norm.weight", d)
 			ff := block + "1."
 			if stack.cross {
@@ -56,7 +56,7 @@ func (c Config) Parameters(tied bool) []Parameter {
 				add(block+"1.layer_norm.weight", d)
 				ff = block + "2."
 			}
-			if c.GatedGELU {
+			if c.gated() {
 				add(ff+"DenseReluDense.wi_0.weight", c.DFF, d)
 				add(ff+"DenseReluDense.wi_1.weight", c.DFF, d)
 			} else {
@@ -79,6 +79,9 @@ func Tied(w Weights) bool { return !w.Has("lm_head.weight") }
 // ReadAll reads all weights of the architecture into one vector in the order of Parameters.
 // Embeddings may have any name that New knows.
 func ReadAll(cfg Config, w Weights) ([]float32, error) {
+	if err := checkTables(cfg, w); err != nil {
+		return nil, err
+	}
 	params := cfg.Parameters(Tied(w))
 	last := params[len(params)-1]
 	all := make([]float32, last.Offset+last.Size())

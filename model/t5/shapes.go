@@ -49,7 +49,7 @@ func Shape(name string) (Config, error) {
 func (c Config) StepFLOPs(rows int, pairs []Pair) float64 {
 	d, inner, f := float64(c.DModel), float64(c.inner()), float64(c.DFF)
 	ff := 2 * d * f
-	if c.GatedGELU {
+	if c.gated() {
 		ff = 3 * d * f
 	}
 	var macs float64

@@ -133,7 +133,7 @@ func (m *Model) selfAttentionBackward(
 }
 
 // feedForwardSaved holds the operands of the feed-forward layer's backward. Of the activation it
-// holds, with ReLU, where the input [n, d_ff] was positive and, with gated GELU, the input
+// holds, with ReLU, where the input [n, d_ff] was positive and, with a gate, the input
 // [n, 2·d_ff].
 type feedForwardSaved struct {
 	norm     normSaved
@@ -147,10 +147,10 @@ func (m *Model) feedForwardForward(ws engine.Workspace, w *feedForward, s stream
 	y, norm := m.norm(ws, s, w.norm)
 	saved := feedForwardSaved{norm: norm}
 	var act engine.Tensor
-	if m.cfg.GatedGELU {
+	if m.cfg.gated() {
 		saved.hidden = m.linear(ws, engine.Narrow, y, w.wi)
 		act = m.tmp.Tensor(engine.Narrow, y.Rows(), m.cfg.DFF)
-		m.eng.GatedGELUForward(act, saved.hidden)
+		m.cfg.gateForward(m.eng, act, saved.hidden)
 	} else {
 		act = m.linear(m.tmp, engine.Narrow, y, w.wi)
 		saved.positive = ws.Mask(act.Rows(), act.Cols())
@@ -164,12 +164,30 @@ func (m *Model) feedForwardBackward(w *feedForward, s *feedForwardSaved, dx engi
 	m.tmp.Reset()
 	dact := m.linearBackward(engine.Narrow, dx, w.wo)
 	dhidden := dact
-	if m.cfg.GatedGELU {
+	if m.cfg.gated() {
 		dhidden = m.tmp.Tensor(engine.Narrow, s.hidden.Rows(), s.hidden.Cols())
-		m.eng.GatedGELUBackward(dhidden, dact, s.hidden)
+		m.cfg.gateBackward(m.eng, dhidden, dact, s.hidden)
 	} else {
 		m.eng.ReLUBackward(dhidden, dact, s.positive)
 	}
 	dy := m.linearBackward(engine.Wide, dhidden, w.wi)
 	m.eng.NormBackward(dx, dy, s.norm.x, s.norm.r, w.norm)
+}
+
+// gateForward is the gated activation that the architecture has: y [n, d_ff] from x [n, 2·d_ff].
+func (c Config) gateForward(eng engine.Engine, y, x engine.Tensor) {
+	if c.GatedSiLU {
+		eng.GatedSiLUForward(y, x)
+		return
+	}
+	eng.GatedGELUForward(y, x)
+}
+
+// gateBackward is the backward of gateForward.
+func (c Config) gateBackward(eng engine.Engine, dx, dy, x engine.Tensor) {
+	if c.GatedSiLU {
+		eng.GatedSiLUBackward(dx, dy, x)
+		return
+	}
+	eng.GatedGELUBackward(dx, dy, x)
 }

@@ -247,3 +247,60 @@ func TestEmbeddingAlias(t *testing.T) {
 		t.Errorf("losses %v, want %v", losses, want)
 	}
 }
+
+// tableWeights holds a table for the encoder beside shared.weight.
+type tableWeights struct {
+	randomWeights
+	same bool
+}
+
+func (w tableWeights) Has(name string) bool {
+	return name == "shared.weight" || name == "encoder.embed_tokens.weight"
+}
+
+func (w tableWeights) Float32(name string, shape ...int) ([]float32, error) {
+	if name == "encoder.embed_tokens.weight" {
+		name = "shared.weight"
+		if !w.same {
+			name = "encoder's"
+		}
+	}
+	return w.randomWeights.Float32(name, shape...)
+}
+
+// TestTables: a second table is taken if it is the same, and refused by name if it is not.
+func TestTables(t *testing.T) {
+	eng := portable.New[float32](1)
+	defer eng.Close()
+	cfg := oddConfig(false)
+	if _, err := New(eng, cfg, tableWeights{same: true}, Options{}); err != nil {
+		t.Errorf("equal tables: %v", err)
+	}
+	const want = "tensors shared.weight and encoder.embed_tokens.weight differ"
+	if _, err := New(eng, cfg, tableWeights{}, Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("other tables: error %v, want %q", err, want)
+	}
+	if _, err := ReadAll(cfg, tableWeights{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("other tables: ReadAll: error %v, want %q", err, want)
+	}
+}
+
+func TestCheckNames(t *testing.T) {
+	cfg := oddConfig(true)
+	var names []string
+	for _, p := range cfg.Parameters(false) {
+		names = append(names, p.Name)
+	}
+	names = append(names, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", unusedBias)
+	if err := CheckNames(cfg, names); err != nil {
+		t.Error(err)
+	}
+	for want, extra := range map[string][]string{
+		"tensor encoder.block.2.layer.0.layer_norm.weight is left over": {"encoder.block.2.layer.0.layer_norm.weight"},
+		"tensor a.SCB and 2 others are left over":                       {"a.SCB", "b", "c"},
+	} {
+		if err := CheckNames(cfg, slices.Concat(names, extra)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}

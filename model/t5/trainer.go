@@ -63,6 +63,10 @@ func NewTrainer(eng engine.Engine, cfg Config, tied bool, weights []float32) (*T
 	if !ok {
 		return nil, fmt.Errorf("engine %s computes no gradients of weights, want one that does", eng.Name())
 	}
+	if cfg.LayerBiases {
+		return nil, fmt.Errorf("model_type is %q, want \"t5\" or \"mt5\" for gradients of all weights: "+
+			"those of a bias in every layer are not computed", cfg.ModelType)
+	}
 	params := cfg.Parameters(tied)
 	v, err := newVector(params, weights)
 	if err != nil {
@@ -109,7 +113,7 @@ func (t *Trainer) layOut(v *vector) {
 	}
 	feedForward := func(w *feedForward, prefix string) feedForwardGradient {
 		wi := prefix + "DenseReluDense.wi.weight"
-		if cfg.GatedGELU {
+		if cfg.gated() {
 			wi = prefix + "DenseReluDense.wi_0.weight"
 		}
 		return feedForwardGradient{
@@ -148,8 +152,8 @@ func (t *Trainer) layOut(v *vector) {
 			ff: feedForward(&w.ff, p+"2."),
 		})
 	}
-	t.encoderBias = t.biasSlot(v, "encoder", m.encoderBias, true)
-	t.decoderBias = t.biasSlot(v, "decoder", m.decoderBias, false)
+	t.encoderBias = t.biasSlot(v, "encoder", m.encoder[0].self.bias, true)
+	t.decoderBias = t.biasSlot(v, "decoder", m.decoder[0].self.bias, false)
 	t.encoderNorm = gain(m.encoderNorm, "encoder.final_layer_norm.weight")
 	t.decoderNorm = gain(m.decoderNorm, "decoder.final_layer_norm.weight")
 }

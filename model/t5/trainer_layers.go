@@ -135,9 +135,9 @@ func (t *Trainer) feedForwardForward(w *feedForward, s stream) (stream, feedForw
 	saved := feedForwardTrained{norm: t.norm(s, w.norm)}
 	saved.hidden = t.linear(t.pass, engine.Narrow, saved.norm.y, w.wi)
 	saved.act = saved.hidden
-	if t.m.cfg.GatedGELU {
+	if t.m.cfg.gated() {
 		saved.act = t.pass.Tensor(engine.Narrow, saved.hidden.Rows(), t.m.cfg.DFF)
-		t.eng.GatedGELUForward(saved.act, saved.hidden)
+		t.m.cfg.gateForward(t.eng, saved.act, saved.hidden)
 	} else {
 		saved.positive = t.pass.Mask(saved.act.Rows(), saved.act.Cols())
 		t.eng.ReLUForward(saved.act, saved.hidden, saved.positive)
@@ -150,9 +150,9 @@ func (t *Trainer) feedForwardBackward(w *feedForward, g *feedForwardGradient, s 
 	t.tmp.Reset()
 	dact := t.linearBackward(engine.Narrow, dx, s.act, w.wo, g.wo)
 	dhidden := dact
-	if t.m.cfg.GatedGELU {
+	if t.m.cfg.gated() {
 		dhidden = t.tmp.Tensor(engine.Narrow, s.hidden.Rows(), s.hidden.Cols())
-		t.eng.GatedGELUBackward(dhidden, dact, s.hidden)
+		t.m.cfg.gateBackward(t.eng, dhidden, dact, s.hidden)
 	} else {
 		t.eng.ReLUBackward(dhidden, dact, s.positive)
 	}

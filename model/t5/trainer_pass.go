@@ -85,7 +85,7 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 	s := t.embedded(sourceIDs, embeddedPrompt)
 	for i := range encoder {
 		w := &m.encoder[i]
-		s, encoder[i].self = t.selfForward(&w.self, s, encoderSegments, m.encoderBias)
+		s, encoder[i].self = t.selfForward(&w.self, s, encoderSegments, w.self.bias)
 		s, encoder[i].ff = t.feedForwardForward(&w.ff, s)
 	}
 	encoderEnd := t.norm(s, m.encoderNorm)
@@ -95,7 +95,7 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 	s = t.embedded(targetIDs, nil)
 	for i := range decoder {
 		w := &m.decoder[i]
-		s, decoder[i].self = t.selfForward(&w.self, s, decoderSegments, m.decoderBias)
+		s, decoder[i].self = t.selfForward(&w.self, s, decoderSegments, w.self.bias)
 		s, decoder[i].cross = t.crossForward(&w.cross, s, encoderEnd.y, crossSegments)
 		s, decoder[i].ff = t.feedForwardForward(&w.ff, s)
 	}
@@ -122,7 +122,7 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 		w, g := &m.decoder[i], &t.decoder[i]
 		t.feedForwardBackward(&w.ff, &g.ff, &decoder[i].ff, dx)
 		t.crossBackward(&w.cross, &g.cross, &decoder[i].cross, dx, denc, encoderEnd.y, crossSegments)
-		t.selfBackward(&w.self, &g.self, &decoder[i].self, dx, decoderSegments, m.decoderBias, t.decoderBias)
+		t.selfBackward(&w.self, &g.self, &decoder[i].self, dx, decoderSegments, w.self.bias, t.decoderBias)
 	}
 	t.eng.EmbedBackward(t.embed, dx, targetBack)
 
@@ -132,7 +132,7 @@ func (t *Trainer) run(prompt []float32, pairs []Pair, losses, promptGrad []float
 	for i := len(encoder) - 1; i >= 0; i-- {
 		w, g := &m.encoder[i], &t.encoder[i]
 		t.feedForwardBackward(&w.ff, &g.ff, &encoder[i].ff, dx)
-		t.selfBackward(&w.self, &g.self, &encoder[i].self, dx, encoderSegments, m.encoderBias, t.encoderBias)
+		t.selfBackward(&w.self, &g.self, &encoder[i].self, dx, encoderSegments, w.self.bias, t.encoderBias)
 	}
 	t.eng.EmbedBackward(t.embed, dx, sourceBack)
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dptune/dpt/model/engine/portable"
@@ -30,9 +31,12 @@ func TestWeightGradientsAgainstFiniteDifferences(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow: skipped with -short")
 	}
-	for _, c := range []struct{ gated, tied bool }{{false, true}, {true, false}, {true, true}} {
-		t.Run(fmt.Sprintf("gated=%v/tied=%v", c.gated, c.tied), func(t *testing.T) {
+	for _, c := range []struct{ gated, silu, tied bool }{
+		{false, false, true}, {true, false, false}, {true, false, true}, {true, true, true},
+	} {
+		t.Run(fmt.Sprintf("gated=%v/silu=%v/tied=%v", c.gated, c.silu, c.tied), func(t *testing.T) {
 			cfg := oddConfig(c.gated)
+			cfg.GatedGELU, cfg.GatedSiLU = c.gated && !c.silu, c.silu
 			w := randomWeights{lmHead: !c.tied}
 			tr, all := newTrainer[float64](t, 1, cfg, w)
 			const step = 1.0 / (1 << 14)
@@ -129,6 +133,11 @@ func TestTrainerErrors(t *testing.T) {
 	}
 	if err := tr.Set(all[1:]); err == nil {
 		t.Error("too few weights were taken")
+	}
+	umt5 := cfg
+	umt5.ModelType, umt5.LayerBiases = "umt5", true
+	if _, err := NewTrainer(tr.eng, umt5, true, all); err == nil || !strings.Contains(err.Error(), `"umt5"`) {
+		t.Errorf("a trainer of a bias in every layer: error %v", err)
 	}
 	if _, err := NewTrainer(tr.eng, cfg, true, all[1:]); err == nil {
 		t.Error("a trainer was made of too few weights")

@@ -2,6 +2,7 @@ package t5
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dptune/dpt/model/engine"
 )
@@ -16,6 +17,7 @@ type Weights interface {
 
 // selfAttention holds query, key and value projections as one weight [3·inner, d_model].
 type selfAttention struct {
+	bias engine.Bias // the stack's, except in UMT5
 	norm engine.Gain
 	qkv  engine.Linear
 	o    engine.Linear
@@ -141,7 +143,7 @@ func (l *loader) feedForward(prefix string) feedForward {
 	d, f := l.cfg.DModel, l.cfg.DFF
 	a := prefix + "DenseReluDense."
 	ff := feedForward{norm: l.gain(prefix + "layer_norm.weight")}
-	if l.cfg.GatedGELU {
+	if l.cfg.gated() {
 		ff.wi = l.linear(f, d, false, a+"wi_0.weight", a+"wi_1.weight")
 		ff.wo = l.linear(d, f, false, a+"wo.weight")
 	} else {
@@ -151,22 +153,84 @@ func (l *loader) feedForward(prefix string) feedForward {
 	return ff
 }
 
-// bias reads a stack's relative attention bias, which all its layers share and the first one holds.
-func (l *loader) bias(stack string, bidirectional bool) engine.Bias {
-	name := stack + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+// bias returns the relative attention bias of a stack's layer: in UMT5 the layer's own, else the
+// one that the first layer holds for all.
+func (l *loader) bias(stack string, layer int, first engine.Bias) engine.Bias {
+	if layer > 0 && !l.cfg.LayerBiases {
+		return first
+	}
+	name := fmt.Sprintf("%s.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", stack, layer)
 	table := l.tensor(name, l.cfg.RelativeBuckets, l.cfg.NumHeads)
 	if l.err != nil {
 		return nil
 	}
-	b, err := newBias(l.eng, l.cfg, table, bidirectional)
+	b, err := newBias(l.eng, l.cfg, table, stack == "encoder")
 	l.keep(name, err)
 	return b
+}
+
+// tableAliases are further names of shared.weight: some checkpoints hold the table once for each of
+// its users, or under one of their names alone.
+var tableAliases = []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+
+// checkTables refuses a checkpoint whose encoder or decoder has an embedding table of its own,
+// which Transformers would not tie to the other.
+func checkTables(cfg Config, w Weights) error {
+	name := tableName(w)
+	for _, alias := range tableAliases {
+		if alias == name || !w.Has(alias) {
+			continue
+		}
+		table, err := w.Float32(name, cfg.VocabSize, cfg.DModel)
+		if err != nil {
+			return err
+		}
+		other, err := w.Float32(alias, cfg.VocabSize, cfg.DModel)
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(table, other) {
+			return fmt.Errorf("tensors %s and %s differ, want one table for encoder and decoder", name, alias)
+		}
+	}
+	return nil
+}
+
+// unusedBias is in published checkpoints of T5 v1.0, though no T5 computes with it. Transformers
+// passes over it too.
+const unusedBias = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+// CheckNames refuses a checkpoint with tensors that the architecture has no place for: it is
+// another model than its config.json says.
+func CheckNames(cfg Config, names []string) error {
+	known := map[string]bool{unusedBias: true}
+	for _, p := range cfg.Parameters(false) {
+		known[p.Name] = true
+	}
+	for _, alias := range tableAliases {
+		known[alias] = true
+	}
+	var left []string
+	for _, name := range names {
+		if !known[name] {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	more := " is"
+	if len(left) > 1 {
+		more = fmt.Sprintf(" and %d others are", len(left)-1)
+	}
+	return fmt.Errorf("tensor %s%s left over, want only the tensors of the T5 that config.json describes",
+		left[0], more)
 }
 
 // tableName is a checkpoint's name of the table that encoder and decoder share.
 func tableName(w Weights) string {
 	name := "shared.weight"
-	for _, alias := range []string{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} {
+	for _, alias := range tableAliases {
 		if !w.Has(name) && w.Has(alias) {
 			name = alias
 		}
@@ -178,6 +242,9 @@ func tableName(w Weights) string {
 // checkpoint's own if it has one, else the same table. (Transformers does not tie a projection that
 // the checkpoint holds.)
 func (l *loader) embedding() (engine.Table, engine.Linear) {
+	if l.err == nil {
+		l.err = checkTables(l.cfg, l.w)
+	}
 	name := tableName(l.w)
 	w := l.tensor(name, l.cfg.VocabSize, l.cfg.DModel)
 	if l.err != nil {

@@ -143,6 +143,22 @@ func (e *Engine) GatedGELUBackward(dx, dy, x engine.Tensor) {
 		C.dpt_rows{op: C.DPT_GATED_GELU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), x2: xm.mat()})
 }
 
+// GatedSiLUForward implements engine.Engine.
+func (e *Engine) GatedSiLUForward(y, x engine.Tensor) {
+	ym, xm := mat(y), mat(x)
+	check("GatedSiLUForward", "x", xm, ym.rows, 2*ym.cols)
+	e.each(ym.rows, 8*xm.cols, C.dpt_rows{op: C.DPT_GATED_SILU, cols: C.long(ym.cols), y: ym.mat(), x: xm.mat()})
+}
+
+// GatedSiLUBackward implements engine.Engine.
+func (e *Engine) GatedSiLUBackward(dx, dy, x engine.Tensor) {
+	dxm, dym, xm := mat(dx), mat(dy), mat(x)
+	check("GatedSiLUBackward", "x", xm, dym.rows, 2*dym.cols)
+	check("GatedSiLUBackward", "dx", dxm, dym.rows, 2*dym.cols)
+	e.each(dym.rows, 20*dym.cols,
+		C.dpt_rows{op: C.DPT_GATED_SILU_BACKWARD, cols: C.long(dym.cols), y: dxm.mat(), x: dym.mat(), x2: xm.mat()})
+}
+
 // CrossEntropyForward implements engine.Engine.
 func (e *Engine) CrossEntropyForward(loss, lse, logits engine.Tensor, targets engine.Index) {
 	lm, sm, xm, ids := mat(loss), mat(lse), mat(logits), targets.(*index)

@@ -105,6 +105,17 @@ func gradientCases() []gradientCase {
 				return []engine.Tensor{dx}
 			}}
 		}},
+		{"GatedSiLU", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
+			x, y := normal(e, ws, r, 4, 10), ws.Tensor(engine.Wide, 4, 5)
+			return differentiable{[]engine.Tensor{x}, func() engine.Tensor {
+				e.GatedSiLUForward(y, x)
+				return y
+			}, func(dy engine.Tensor) []engine.Tensor {
+				dx := ws.Tensor(engine.Wide, 4, 10)
+				e.GatedSiLUBackward(dx, dy, x)
+				return []engine.Tensor{dx}
+			}}
+		}},
 		{"CrossEntropy", func(e *Engine[float64], ws engine.Workspace, r *rand.Rand) differentiable {
 			x, y, lse := normal(e, ws, r, 4, 6), ws.Tensor(engine.Wide, 4, 1), ws.Tensor(engine.Wide, 4, 1)
 			targets := ws.Index([]int32{0, 5, 2, 2})

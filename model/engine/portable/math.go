@@ -120,3 +120,11 @@ func geluGrad[F Float](x F) (y, dy F) {
 	du := geluScale * (1 + 3*geluCubic*x*x)
 	return 0.5 * x * (1 + t), 0.5*(1+t) + 0.5*x*(1-t*t)*du
 }
+
+// sigmoid is 1 / (1 + e⁻ˣ).
+func sigmoid[F Float](x F) F {
+	if unsafe.Sizeof(x) == 4 {
+		return F(1 / (1 + exp32(-float32(x))))
+	}
+	return F(1 / (1 + math.Exp(-float64(x))))
+}

@@ -18,6 +18,8 @@ const (
 	opReLUBackward
 	opGatedGELU
 	opGatedGELUBackward
+	opGatedSiLU
+	opGatedSiLUBackward
 	opCrossEntropy
 	opCrossEntropyBackward
 	opEmbed
@@ -66,6 +68,10 @@ func (t *rowsTask[F]) Do(part, _ int) {
 			t.gatedGELU(i)
 		case opGatedGELUBackward:
 			t.gatedGELUBackward(i)
+		case opGatedSiLU:
+			t.gatedSiLU(i)
+		case opGatedSiLUBackward:
+			t.gatedSiLUBackward(i)
 		case opCrossEntropy:
 			t.crossEntropy(i)
 		case opCrossEntropyBackward:
@@ -245,6 +251,40 @@ func (t *rowsTask[F]) gatedGELUBackward(i int) {
 		y, dgelu := geluGrad(x[j])
 		dx[j] = d * x[f+j] * dgelu
 		dx[f+j] = d * y
+	}
+}
+
+// GatedSiLUForward implements engine.Engine.
+func (e *Engine[F]) GatedSiLUForward(y, x engine.Tensor) {
+	t := rowsTask[F]{op: opGatedSiLU, y: *mat[F](y), x: *mat[F](x)}
+	check("GatedSiLUForward", "x", &t.x, t.y.rows, 2*t.y.cols)
+	e.each(t.x.rows, 8*t.x.cols, t)
+}
+
+func (t *rowsTask[F]) gatedSiLU(i int) {
+	x, y := t.x.row(i), t.y.row(i)
+	up := x[len(y):]
+	for j, v := range x[:len(y)] {
+		y[j] = v * sigmoid(v) * up[j]
+	}
+}
+
+// GatedSiLUBackward implements engine.Engine.
+func (e *Engine[F]) GatedSiLUBackward(dx, dy, x engine.Tensor) {
+	t := rowsTask[F]{op: opGatedSiLUBackward, y: *mat[F](dx), x: *mat[F](dy), x2: *mat[F](x)}
+	check("GatedSiLUBackward", "x", &t.x2, t.x.rows, 2*t.x.cols)
+	check("GatedSiLUBackward", "dx", &t.y, t.x.rows, 2*t.x.cols)
+	e.each(t.x.rows, 20*t.x.cols, t)
+}
+
+func (t *rowsTask[F]) gatedSiLUBackward(i int) {
+	dx, dy, x := t.y.row(i), t.x.row(i), t.x2.row(i)
+	f := len(dy)
+	for j, d := range dy {
+		v := x[j]
+		s := sigmoid(v)
+		dx[j] = d * x[f+j] * (s * (1 + v*(1-s)))
+		dx[f+j] = d * (v * s)
 	}
 }
 

@@ -88,6 +88,16 @@ func rowOps(r *rand.Rand) []rowOp {
 				return []engine.Tensor{x, y, dx}
 			}
 		}},
+		{name: "GatedSiLU", in: []operand{narrow(2 * f), narrow(f)}, make: func(e engine.Engine, r *rand.Rand) op {
+			return func(ws engine.Workspace, in []engine.Tensor, _ engine.Index) []engine.Tensor {
+				x, dy := in[0], in[1]
+				e.Scale(x, 3) // into the sigmoid's flat ends
+				y, dx := ws.Tensor(engine.Narrow, x.Rows(), f), ws.Tensor(engine.Narrow, x.Rows(), 2*f)
+				e.GatedSiLUForward(y, x)
+				e.GatedSiLUBackward(dx, dy, x)
+				return []engine.Tensor{x, y, dx}
+			}
+		}},
 		{name: "CrossEntropy", in: []operand{wide(f)}, limit: f, make: func(e engine.Engine, r *rand.Rand) op {
 			return func(ws engine.Workspace, in []engine.Tensor, ids engine.Index) []engine.Tensor {
 				x := in[0]

@@ -152,6 +152,18 @@ func (m *Engine) GatedGELUBackward(dx, dy, x engine.Tensor) {
 	m.note(Other, 0, began)
 }
 
+func (m *Engine) GatedSiLUForward(y, x engine.Tensor) {
+	began := time.Now()
+	m.Engine.GatedSiLUForward(y, x)
+	m.note(Other, 0, began)
+}
+
+func (m *Engine) GatedSiLUBackward(dx, dy, x engine.Tensor) {
+	began := time.Now()
+	m.Engine.GatedSiLUBackward(dx, dy, x)
+	m.note(Other, 0, began)
+}
+
 func (m *Engine) CrossEntropyForward(loss, lse, logits engine.Tensor, targets engine.Index) {
 	began := time.Now()
 	m.Engine.CrossEntropyForward(loss, lse, logits, targets)
