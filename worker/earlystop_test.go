@@ -16,13 +16,13 @@ import (
 	"github.com/dptune/dpt/coordinator/outputs"
 )
 
-// earlyStopSettings returns a job of ninety steps that is evaluated every second step, on data with
-// the opposite labels of its training data: its evaluations soon become worse, and its patience
-// runs out.
+// earlyStopSettings returns a job of 36 steps that is evaluated every second step, on data with the
+// opposite labels of its training data: its evaluations soon become worse, and its patience runs
+// out.
 func earlyStopSettings(t *testing.T) job.Settings {
 	t.Helper()
 	s := settings()
-	s.Data, s.Shots, s.Epochs, s.EvalEvery, s.Warmup, s.Patience = t.TempDir(), 0, 30, 2, 0, 4
+	s.Data, s.Shots, s.Epochs, s.EvalEvery, s.Warmup, s.Patience = t.TempDir(), 0, 12, 2, 0, 4
 	if err := os.Mkdir(filepath.Join(s.Data, "RTE"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestEarlyStop(t *testing.T) {
 	}
 	t.Run("the schedule is that of all steps", func(t *testing.T) {
 		whole := s
-		whole.Patience, whole.EvalEvery = 0, 45
+		whole.Patience, whole.EvalEvery = 0, 18
 		c := startCoordinator(t, whole, 1, t.TempDir(), "")
 		c.startWorker("a", nil)
 		c.finish()
