@@ -86,8 +86,11 @@ check: lint ## Lint and the short tests, in about a minute: for while you work.
 
 .PHONY: unit
 unit: onednn ## Run the tests that do not need the race detector, and those of the engine again with TAGS.
-	$(GO) test -vet=off $(unit_packages)
-	@if [ -n '$(TAGS)' ]; then $(GO) test -vet=off -tags '$(TAGS)' $(tagged_packages); fi
+	@echo '$(GO) test: all packages but those that only run under the race detector'
+	@$(GO) test -vet=off $(unit_packages)
+	@if [ -n '$(TAGS)' ]; then \
+	  echo '$(GO) test -tags $(TAGS): the packages that it changes'; \
+	  $(GO) test -vet=off -tags '$(TAGS)' $(tagged_packages); fi
 
 .PHONY: race
 race: ## Run the tests of coordinator, worker, allreduce and TLS, under the race detector; needs a C compiler.
@@ -95,7 +98,8 @@ race: ## Run the tests of coordinator, worker, allreduce and TLS, under the race
 	  echo "race: the race detector needs cgo; CGO_ENABLED is 0: set it to 1 and install a C compiler (gcc or clang)" >&2; exit 1; fi
 	@cc="$$($(GO) env CC)"; if ! command -v $${cc%% *} >/dev/null; then \
 	  echo "race: the race detector needs a C compiler; found no $$cc: install gcc, or set CC" >&2; exit 1; fi
-	$(GO) test -vet=off -race $(race_packages)
+	@echo '$(GO) test -race: the packages whose goroutines talk to each other'
+	@$(GO) test -vet=off -race $(race_packages)
 
 .PHONY: lint
 lint: onednn ## gofmt, the line rule (.ci/lines), go vet and staticcheck.
