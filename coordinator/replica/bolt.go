@@ -43,6 +43,19 @@ func checkBolt(path string, options *bbolt.Options) (err error) {
 		}
 	}()
 
+	// First what can be read without following a pointer: bbolt looks for free pages as it opens a
+	// file to write to, on a goroutine of its own, whose fault at a page that is cut off would end
+	// the process.
+	readOnly := *options
+	readOnly.ReadOnly = true
+	if err := withBolt(path, &readOnly, checkExtent); err != nil {
+		return err
+	}
+	return withBolt(path, options, checkPages)
+}
+
+// withBolt opens a bolt file and runs check on it.
+func withBolt(path string, options *bbolt.Options, check func(path string, db *bbolt.DB) error) (err error) {
 	db, err := bbolt.Open(path, 0o600, options)
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return fmt.Errorf("raft log %s is locked by another coordinator, want it to ourselves", path)
@@ -50,6 +63,11 @@ func checkBolt(path string, options *bbolt.Options) (err error) {
 		return fmt.Errorf("raft log %s: %w: %w", path, errDamaged, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	return check(path, db)
+}
+
+// checkExtent checks both headers, and that the file has all pages that they count.
+func checkExtent(path string, db *bbolt.DB) error {
 	if err := checkHeaders(path, db.Info().PageSize); err != nil {
 		return err
 	}
@@ -62,6 +80,13 @@ func checkBolt(path string, options *bbolt.Options) (err error) {
 			return fmt.Errorf("raft log %s: %w: it has %d bytes, want the %d of its header",
 				path, errDamaged, info.Size(), tx.Size())
 		}
+		return nil
+	})
+}
+
+// checkPages follows all pages.
+func checkPages(path string, db *bbolt.DB) error {
+	return db.View(func(tx *bbolt.Tx) error {
 		var first error
 		for err := range tx.Check() {
 			if first == nil {

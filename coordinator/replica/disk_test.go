@@ -144,6 +144,44 @@ func TestTruncatedLog(t *testing.T) {
 	}
 }
 
+// A log that is cut anywhere is refused by name, unless only free pages are gone.
+func TestLogCutAnywhere(t *testing.T) {
+	t.Parallel()
+	whole, err := os.ReadFile(filepath.Join(dirWithTenSteps(t, false), logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	const cuts = 60
+	for i := range cuts {
+		dir := t.TempDir()
+		path := filepath.Join(dir, logFile)
+		size := len(whole)*(i+1)/(cuts+1) + i*7
+		if err := os.WriteFile(path, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := open(dir)
+		if err != nil {
+			if !strings.Contains(err.Error(), path) {
+				t.Errorf("log cut to %d of %d bytes: error %v, want one that names the file", size, len(whole), err)
+			}
+			refused++
+			continue
+		}
+		replicatest.AwaitLeadership(t, n)
+		if got := n.Status().Step; got != 10 {
+			t.Errorf("log cut to %d of %d bytes: step %d, want 10 or an error", size, len(whole), got)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("no cut was found")
+	}
+	t.Logf("%d of %d cuts refused", refused, cuts)
+}
+
 func TestDamagedSnapshot(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"flipped":   func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
